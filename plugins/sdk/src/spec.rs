@@ -1,0 +1,533 @@
+//! Specs: what a stage, built-in or plugin, says about itself. `const` data that the checker, `explain`, the reference pages,
+//! completion and the plugin loader read; nobody reads a stage's name to know what it does.
+//!
+//! Laws
+//! - `bind` is pure: arguments and input schemas in, [`Bound`] or complaints out; no I/O (sources look at their files in
+//!   `bind`, which is their schema).
+//! - Stages never see expressions: an expression argument reaches a stage as an input column that the host evaluated, behind
+//!   the stream's own columns.
+
+use crate::Batch;
+use crate::budget::Budget;
+use crate::column::Columns;
+use crate::error::{Code, Result, Span};
+use crate::stage::{Breaker, Emitter, Flow, RowWise, Serial, Sink, Source};
+use crate::types::{Field, Schema, Type};
+use crate::value::Value;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A stage as it is declared.
+pub struct StageSpec {
+    pub name: &'static str,
+    /// One line, no trailing dot.
+    pub about: &'static str,
+    /// What the mode word may be (`join left`): empty = none. A host fills in formats for [`Kind::Source`] and [`Kind::Sink`].
+    pub modes: &'static [&'static str],
+    pub kind: Kind,
+    /// What stands between the name and the first clause.
+    pub items: Items,
+    /// Whether `by …` is allowed, and what it takes.
+    pub by: Items,
+    /// Whether `on …` is allowed, and what it takes.
+    pub on: Items,
+    /// What `as NAME` means here; `None` = not allowed.
+    pub as_name: Option<&'static str>,
+    pub options: &'static [Param],
+    pub block: BlockKind,
+    pub order: Order,
+    pub memory: Memory,
+    /// Scripts that run: printed as documentation, checked as tests.
+    pub examples: &'static [Example],
+    pub bind: Bind,
+}
+
+/// What `bind` is: a function, or (a plugin's) a closure that knows its library.
+pub type Bind = &'static (dyn Fn(&Call<'_>) -> Result<Bound, Vec<Complaint>> + Send + Sync);
+
+/// An empty spec to build others from with `..StageSpec::BASE`.
+impl StageSpec {
+    pub const BASE: StageSpec = StageSpec {
+        name: "",
+        about: "",
+        modes: &[],
+        kind: Kind::RowWise,
+        items: Items::NONE,
+        by: Items::NONE,
+        on: Items::NONE,
+        as_name: None,
+        options: &[],
+        block: BlockKind::None,
+        order: Order::Keeps,
+        memory: Memory::Batch,
+        examples: &[],
+        bind: &|_| Err(vec![]),
+    };
+}
+
+/// What a stage is in the graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Source,
+    RowWise,
+    Serial,
+    Breaker,
+    Sink,
+    /// Arms to other streams (`route`), copies (`tee`), streams joined end to end (`union`): edges of the graph, not operators.
+    Wiring,
+}
+
+/// What a list of items (behind the name, `by` or `on`) may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Items {
+    pub arg: ArgKind,
+    pub min: usize,
+    pub max: usize,
+    /// Whether `name = …` may, must or must not stand before an item.
+    pub names: Names,
+    /// What it is, for the reference and messages: "columns to keep".
+    pub about: &'static str,
+    /// Each item sees the columns that earlier items made.
+    pub progressive: bool,
+    /// `*` and `c.*` are allowed.
+    pub star: bool,
+}
+
+impl Items {
+    /// No items.
+    pub const NONE: Items = Items {
+        arg: ArgKind::Expr(Want::Any),
+        min: 0,
+        max: 0,
+        names: Names::Never,
+        about: "",
+        progressive: false,
+        star: false,
+    };
+
+    /// `min..=max` items of one kind without names.
+    pub const fn some(arg: ArgKind, min: usize, max: usize, about: &'static str) -> Items {
+        Items {
+            arg,
+            min,
+            max,
+            about,
+            ..Items::NONE
+        }
+    }
+}
+
+/// Whether items are named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Names {
+    Never,
+    /// `name = expr`, or a bare column (or a call on one) that names itself.
+    Optional,
+    Always,
+}
+
+/// What an argument is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArgKind {
+    /// A column of the input, by name.
+    Column,
+    /// An expression over the input row, evaluated by the host.
+    Expr(Want),
+    /// A column or expression with an optional `-` before it: sort order.
+    Key,
+    /// A constant expression.
+    Const(Want),
+    /// A plain word that is not looked up.
+    Word,
+    /// A stream of the script.
+    Stream,
+    /// A type.
+    Type,
+    /// A list of words or column names: `[a, b]`.
+    Words,
+    /// Written `arg0, arg1, …` where each has its own kind.
+    Each(&'static [ArgKind]),
+}
+
+/// What type an argument must have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    Any,
+    Bool,
+    Int,
+    /// int, float or decimal.
+    Number,
+    String,
+    List,
+    Record,
+    Duration,
+    /// Any type with an order.
+    Ordered,
+}
+
+/// An option, `name: value`.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    pub name: &'static str,
+    pub arg: ArgKind,
+    /// As it would be written; `None` = no default.
+    pub default: Option<&'static str>,
+    pub required: bool,
+    pub about: &'static str,
+}
+
+impl Param {
+    /// An optional option.
+    pub const fn new(name: &'static str, arg: ArgKind, default: Option<&'static str>, about: &'static str) -> Param {
+        Param {
+            name,
+            arg,
+            default,
+            required: false,
+            about,
+        }
+    }
+
+    /// An open set of options, one per column of the input: `cast a: int`. It must be the only one.
+    pub const ANY_COLUMN: &'static str = "*";
+}
+
+/// What stands in braces behind a stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockKind {
+    None,
+    /// `{ when c => s, else => _ }`
+    Route,
+    /// `{ pipelines }`
+    Tee,
+}
+
+/// What a stage does to the order of rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    Keeps,
+    Creates,
+}
+
+/// How a stage's memory grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// With the chunk.
+    Batch,
+    /// Not at all.
+    Constant,
+    /// With the number of groups.
+    Groups,
+    /// With a window or a number of rows that the script gives.
+    Frame,
+    /// With the input, within the budget; the rest goes to disk.
+    Spill,
+    /// With the input, within the budget; what does not fit is an error.
+    Held,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Memory::Batch => "batch",
+            Memory::Constant => "constant",
+            Memory::Groups => "groups",
+            Memory::Frame => "frame",
+            Memory::Spill => "spill",
+            Memory::Held => "held",
+        })
+    }
+}
+
+/// A script and what it prints: documentation and test in one.
+///
+/// `script` is a whole script whose last pipeline has no sink; `output` is its CSV. For `fails` the output is the code.
+#[derive(Clone, Copy, Debug)]
+pub struct Example {
+    pub script: &'static str,
+    pub output: &'static str,
+}
+
+/// A stage call after the host has resolved it: what `bind` gets.
+pub struct Call<'a> {
+    /// The input's columns, then the columns the host computes for expression arguments.
+    pub input: &'a Schema,
+    /// How many of `input` are the stream's own.
+    pub own: usize,
+    /// Further inputs: the streams named by `ArgKind::Stream` arguments, in order.
+    pub streams: &'a [Schema],
+    pub mode: Option<&'a str>,
+    pub items: &'a [Item],
+    pub by: &'a [Item],
+    pub on: &'a [Item],
+    pub as_name: Option<&'a str>,
+    pub options: &'a [(&'static str, Item)],
+    /// For [`Param::ANY_COLUMN`]: each option as an item named after its column, already computed.
+    pub columns: &'a [Item],
+    pub span: Span,
+}
+
+/// One resolved argument.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The name written, or the one the item has of itself.
+    pub name: Option<Arc<str>>,
+    pub arg: Arg,
+    pub descending: bool,
+    pub span: Span,
+}
+
+/// The value of an argument.
+#[derive(Clone, Debug)]
+pub enum Arg {
+    /// Position in `Call::input`.
+    Column(usize),
+    Const(Value),
+    Word(Arc<str>),
+    Words(Vec<Arc<str>>),
+    /// Position in `Call::streams`.
+    Stream(usize),
+    Type(Type),
+}
+
+impl Call<'_> {
+    /// The option called `name`, if it was given.
+    pub fn option(&self, name: &str) -> Option<&Item> {
+        self.options.iter().find(|(n, _)| *n == name).map(|(_, item)| item)
+    }
+
+    /// A bool option.
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(
+            self.option(name),
+            Some(Item {
+                arg: Arg::Const(Value::Bool(true)),
+                ..
+            })
+        )
+    }
+
+    /// An int option.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.option(name)?.arg {
+            Arg::Const(Value::Int(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A text option.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match &self.option(name)?.arg {
+            Arg::Const(Value::String(v)) => Some(v),
+            Arg::Word(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The stream's own fields.
+    pub fn own_fields(&self) -> &[Field] {
+        &self.input.fields()[..self.own]
+    }
+
+    /// The input column of an item that is one.
+    pub fn column_of(&self, item: &Item) -> Option<(usize, &Field)> {
+        match item.arg {
+            Arg::Column(index) => Some((index, self.input.get(index)?)),
+            _ => None,
+        }
+    }
+}
+
+/// Why a call is wrong, with the place in the script to underline.
+#[derive(Clone, Debug)]
+pub struct Complaint {
+    pub code: Code,
+    pub span: Span,
+    pub message: String,
+    /// Words under the underlined place.
+    pub label: String,
+    pub help: Option<String>,
+}
+
+impl Complaint {
+    /// A complaint without help.
+    pub fn new(code: Code, span: Span, message: impl Into<String>, label: impl Into<String>) -> Self {
+        Complaint {
+            code,
+            span,
+            message: message.into(),
+            label: label.into(),
+            help: None,
+        }
+    }
+
+    /// The same with a way out.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// A bound stage: its output and how to make it run.
+pub struct Bound {
+    pub schema: Schema,
+    /// For each output column, where it comes from. The host leaves unread columns `Absent` by this.
+    pub lineage: Vec<Lineage>,
+    /// Input columns whose values the stage itself looks at, beyond passing them on.
+    pub reads: Vec<usize>,
+    /// Columns the output rows are sorted by now (position, descending), for `explain` and rewrites.
+    pub sorted_by: Vec<(usize, bool)>,
+    pub make: Make,
+    /// The stage asks for the places of rows.
+    pub needs_places: bool,
+}
+
+/// Where an output column comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lineage {
+    /// An input column, passed on as it is.
+    From(usize),
+    /// Made by the stage.
+    New,
+}
+
+/// What operators are made with.
+pub struct Setup {
+    pub budget: Arc<Budget>,
+    /// The most bytes an arena of a lane may hand out.
+    pub share: usize,
+    pub workers: usize,
+    pub chunk_bytes: usize,
+    /// The longest record, in bytes; a longer one is a row error.
+    pub max_record: usize,
+    /// Outputs are synced to disk before they are renamed.
+    pub sync: bool,
+    /// Set once the run is over: whoever waits (for a pipe) looks at it.
+    pub cancelled: Arc<AtomicBool>,
+    /// Where a stage says things to people (`tap`): the host gives stderr, a test a buffer.
+    pub say: Say,
+}
+
+/// Takes whole lines, line feeds included.
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Says it on stderr; nobody to hear it is no error.
+pub fn say_on_stderr() -> Say {
+    Arc::new(|text| {
+        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
+    })
+}
+
+/// What the plan wants of a source's column.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Nobody reads it: leave it `Absent`.
+    No,
+    /// Only text sinks get it: it may be `Verbatim`, unchecked.
+    Text,
+    /// Its values are read.
+    Yes,
+    /// Of a record, only these fields (one per field of the record's schema).
+    Fields(Vec<Wanted>),
+}
+
+/// What a source is asked for: one entry per column of its schema, and whether rows need their places.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub columns: Vec<Wanted>,
+    pub places: bool,
+}
+
+/// Makes one operator of the bound stage.
+pub type Factory<T> = Box<dyn Fn(&Setup) -> Result<T> + Send + Sync>;
+
+/// Makes the source of what the plan asks for.
+pub type SourceFactory = Box<dyn Fn(&Setup, &Request) -> Result<Arc<dyn Source>> + Send + Sync>;
+
+/// How a bound stage runs.
+pub enum Make {
+    /// A copy per lane.
+    RowWise(Factory<Box<dyn RowWise>>),
+    /// Exactly one.
+    Serial(Factory<Box<dyn Serial>>),
+    Breaker(Factory<Arc<dyn Breaker>>),
+    Source(SourceFactory),
+    Sink(Factory<Arc<dyn Sink>>),
+    /// Only picks, renames or reorders columns: `lineage` says all.
+    Rearrange,
+    /// Wiring, done by the host.
+    Wiring,
+}
+
+impl Bound {
+    /// A stage whose output columns are all input columns: `picks` gives name and position of each.
+    pub fn rearrange(input: &Schema, picks: &[(Arc<str>, usize)]) -> Bound {
+        let field = |(name, from): &(Arc<str>, usize)| {
+            let field = &input.fields()[*from];
+            Field::new(name.clone(), field.ty.clone(), field.nullable)
+        };
+        Bound {
+            schema: picks.iter().map(field).collect(),
+            lineage: picks.iter().map(|&(_, from)| Lineage::From(from)).collect(),
+            reads: vec![],
+            sorted_by: vec![],
+            make: Make::Rearrange,
+            needs_places: false,
+        }
+    }
+
+    /// A stage that passes on the stream's own columns and reads `reads`.
+    pub fn keeps(call: &Call<'_>, reads: Vec<usize>, make: Make) -> Bound {
+        Bound {
+            schema: call.own_fields().iter().cloned().collect(),
+            lineage: (0..call.own).map(Lineage::From).collect(),
+            reads,
+            sorted_by: vec![],
+            make,
+            needs_places: false,
+        }
+    }
+}
+
+/// The operator of [`Make::Rearrange`]: output column `i` is input column `picks[i]`.
+pub struct Rearrange {
+    pub picks: Vec<usize>,
+}
+
+impl RowWise for Rearrange {
+    fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
+        let mut columns = Columns::new(out.arena(), self.picks.len())?;
+        for &from in &self.picks {
+            columns.push(batch.column(from));
+        }
+        out.last(batch.with_columns(columns.finish()))
+    }
+}
+
+/// A file format: what `read NAME` and `write NAME` do.
+pub struct FormatSpec {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// File name endings, for messages.
+    pub extensions: &'static [&'static str],
+    pub read: Option<FormatSide>,
+    pub write: Option<FormatSide>,
+}
+
+/// One direction of a format. Paths are `Call::items` (constant strings); `schema:` arrives as an `Arg::Type` record.
+pub struct FormatSide {
+    pub options: &'static [Param],
+    /// Options of every format stand in the host's own list; these are the format's.
+    pub bind: fn(&Call<'_>, &Plan<'_>) -> Result<Bound, Vec<Complaint>>,
+}
+
+/// What a format needs to know of the plan.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    /// Where relative paths start.
+    pub folder: &'a std::path::Path,
+    /// Read nothing but what the schema needs; `false` in tests that replace the input.
+    pub look: bool,
+    pub warn: &'a dyn Fn(Complaint),
+}

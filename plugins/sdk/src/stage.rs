@@ -1,0 +1,241 @@
+//! What runs: the traits of stages, sources and sinks.
+//!
+//! Laws
+//! - A stage sees the chunks' batches in its own order of calls only: row-wise stages have a copy per lane and may not carry state
+//!   from one batch to the next that changes what comes out; serial ones have one state and see chunks in input order.
+//! - A stage emits rows in the order of its input rows, with the places of the rows they came from.
+//! - A refusal (`Error::Memory`) before anything was emitted leaves a row-wise stage as it was: the same rows may come again
+//!   in smaller batches.
+
+use crate::arena::Arena;
+use crate::batch::Batch;
+use crate::error::{Code, Error, Result, Span};
+use crate::fault::{Faults, Verdict};
+use crate::place::{Locator, Place};
+use std::fmt;
+use std::sync::Arc;
+
+/// Whether more rows are wanted. `Done` is answered once every consumer is done; it stops the claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    More,
+    Done,
+}
+
+/// What the runtime gives an [`Emitter`]: the edges of the node that emits.
+pub trait Downstream {
+    /// Pushes `batch` to everything connected to output `port`. `last`: nothing more of this chunk comes from here.
+    fn push<'b>(&mut self, port: usize, arena: &'b Arena, batch: Batch<'b>, last: bool) -> Result<Flow>;
+}
+
+/// Where a stage's output goes.
+pub struct Emitter<'r, 'a> {
+    arena: &'a Arena,
+    faults: &'r Faults<'a>,
+    down: &'r mut dyn Downstream,
+    emitted: bool,
+}
+
+impl<'r, 'a> Emitter<'r, 'a> {
+    /// For runtimes and testing kits.
+    pub fn new(arena: &'a Arena, faults: &'r Faults<'a>, down: &'r mut dyn Downstream) -> Self {
+        Emitter {
+            arena,
+            faults,
+            down,
+            emitted: false,
+        }
+    }
+
+    /// The chunk's memory.
+    pub fn arena(&self) -> &'a Arena {
+        self.arena
+    }
+
+    /// Passes a batch on.
+    pub fn emit(&mut self, batch: Batch<'a>) -> Result<Flow> {
+        self.emit_to(0, batch)
+    }
+
+    /// Passes a batch on through output `port`.
+    pub fn emit_to(&mut self, port: usize, batch: Batch<'a>) -> Result<Flow> {
+        self.emitted = true;
+        self.down.push(port, self.arena, batch, false)
+    }
+
+    /// Passes on the last batch of this chunk: a serial stage behind leaves its turn before it emits.
+    pub fn last(&mut self, batch: Batch<'a>) -> Result<Flow> {
+        self.emitted = true;
+        self.down.push(0, self.arena, batch, true)
+    }
+
+    /// Passes on a batch from a shorter-lived arena: what a stage that multiplies rows resets between two emits.
+    pub fn emit_in<'b>(&mut self, scratch: &'b Arena, batch: Batch<'b>) -> Result<Flow> {
+        self.emitted = true;
+        self.down.push(0, scratch, batch, false)
+    }
+
+    /// Sets row `row` of the input aside; the script's policy decides what becomes of it.
+    ///
+    /// After [`Verdict::Stop`] the stage may emit what it made of earlier rows, then returns.
+    pub fn reject(
+        &mut self,
+        row: usize,
+        code: Code,
+        span: Option<Span>,
+        message: fmt::Arguments<'_>,
+    ) -> Result<Verdict> {
+        self.faults.report(row, code, span, message)
+    }
+
+    /// The rows set aside so far.
+    pub fn faults(&self) -> &'r Faults<'a> {
+        self.faults
+    }
+
+    /// Whether anything was passed on: if not, a refused push can be repeated on less.
+    pub fn has_emitted(&self) -> bool {
+        self.emitted
+    }
+}
+
+/// A stage without memory of earlier rows; one copy per lane.
+pub trait RowWise: Send {
+    /// Takes one batch and emits what it makes of it.
+    fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow>;
+}
+
+/// A stage with ONE state that sees the chunks in input order.
+pub trait Serial: Send {
+    /// Takes one batch; gives what goes on, and whether more is wanted. Bad rows go into `faults` and not into the output;
+    /// behind [`Verdict::Stop`] nothing is taken.
+    fn step<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+    ) -> Result<(Option<Batch<'a>>, Flow)>;
+
+    /// After the last chunk, once, on one worker: what is left to say.
+    fn finish<'a>(&mut self, _out: &mut Emitter<'_, 'a>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A stage that must see everything before it gives the first row. It ends a region.
+pub trait Breaker: Send + Sync {
+    /// One per lane.
+    fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>>;
+    /// Once every filler is done: the source of the next region.
+    fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>>;
+}
+
+/// One lane's way into a breaker.
+pub trait Fill: Send {
+    /// Takes a batch of chunk `chunk`; chunks come ascending within a lane, batches of one chunk in order.
+    fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()>;
+    /// Nothing more from this lane.
+    fn done(&mut self) -> Result<()>;
+}
+
+/// One part of a claim, decoded.
+pub struct Part<'a> {
+    pub batch: Batch<'a>,
+    /// Rows of `batch` that could not be read; their cells are null.
+    pub faults: Faults<'a>,
+    /// No further part of this claim follows.
+    pub last: bool,
+    pub locator: Locator<'a>,
+}
+
+/// Where rows come from; shared by the lanes of a region.
+///
+/// The runtime draws a ticket and numbers the chunk under one lock, then reads outside it: tickets are quick, claims are not.
+pub trait Source: Send + Sync {
+    /// The next piece of input to claim; `None` at the end. Where the end is only seen by reading, the last claims turn out empty.
+    fn ticket(&self) -> Option<u64>;
+    /// One per lane.
+    fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>>;
+    /// Bytes in all, where they are known before the run.
+    fn total_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Bytes claimed so far, for the progress display.
+    fn claimed_bytes(&self) -> u64 {
+        0
+    }
+    /// After the run: what people should know (fields that were ignored), as sentences.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
+    /// Wakes and refuses every waiting claim: the run is over.
+    fn cancel(&self) {}
+}
+
+/// One lane's way into a source: claim, then decode part after part.
+pub trait Reader: Send {
+    /// Reads the piece of input behind `ticket`; `false` = there is nothing in it. Called once for every ticket.
+    fn claim(&mut self, ticket: u64) -> Result<bool>;
+    /// The next part of the claim, at most `max_rows` rows. `stop_at_first`: the policy ends the run at the first bad row.
+    fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>>;
+}
+
+/// Where rows end; shared by the lanes.
+pub trait Sink: Send + Sync {
+    /// One per lane.
+    fn writer(self: Arc<Self>) -> Result<Box<dyn Writer>>;
+    /// Once, after the last chunk, on success: everything is on its way to disk, still under a temporary name.
+    fn finish(&self) -> Result<()>;
+    /// Once, after every sink has finished: the outputs get their names.
+    fn publish(&self) -> Result<Vec<Published>>;
+    /// After the run: what people should know (values that were lost in the format), as sentences.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
+    /// The run failed: leave nothing behind.
+    fn discard(&self);
+}
+
+/// An output that now has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// One lane's way into a sink: encoding is free, writing happens in the chunk's turn.
+pub trait Writer: Send {
+    /// Turns a batch into bytes, kept until `write`.
+    fn encode(&mut self, batch: Batch<'_>, faults: &Faults<'_>) -> Result<()>;
+    /// Bytes encoded and not yet written.
+    fn pending(&self) -> usize;
+    /// Writes what is encoded. Called in turn, chunk by chunk.
+    fn write(&mut self) -> Result<()>;
+    /// Forgets what is encoded: an earlier chunk ended the run.
+    fn forget(&mut self);
+}
+
+impl Error {
+    /// The row error of one fault of a batch.
+    pub fn of_fault(
+        fault: &crate::fault::Fault<'_>,
+        place: Place,
+        locator: &Locator<'_>,
+        node: u32,
+        stage: Span,
+    ) -> Error {
+        Error::Row(Box::new(crate::error::RowError {
+            code: fault.code,
+            message: fault.message.to_string(),
+            span: fault.span.unwrap_or(stage),
+            place,
+            column: fault.column.map(str::to_string),
+            help: fault.help.map(str::to_string),
+            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            line: locator.line_of(place),
+            byte: fault.byte.or((locator.line > 0).then_some(place.offset)),
+            node,
+        }))
+    }
+}
