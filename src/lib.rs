@@ -1,3 +1,5 @@
 //! Standpipe: an embedded dataflow language whose pipelines run in constant memory.
 //!
 //! A standpipe keeps the pressure in a water main constant however the demand varies; this one keeps memory constant however
+
+pub mod diag;
