@@ -3,4 +3,5 @@
 //! A standpipe keeps the pressure in a water main constant however the demand varies; this one keeps memory constant however
 
 pub mod diag;
+pub mod expr;
 pub mod syntax;
