@@ -5,4 +5,5 @@
 pub mod diag;
 pub mod expr;
 pub mod formats;
+pub mod stages;
 pub mod syntax;

@@ -1,0 +1,34 @@
+//! Built-in stages: one file each, each a `const` spec and what it runs, and [`list`].
+//!
+//! Laws
+//! - A stage is written against the SDK only; nothing here knows the parser, the checker or the runtime.
+//! - Columns that arrive `Absent` are passed on untouched: `lineage` and `reads` of what `bind` answers are exact.
+//! - State that grows with the data is reserved before it is touched: a refusal leaves a stage as it was.
+
+pub mod assert;
+pub mod cast;
+pub mod codes;
+pub mod derive;
+pub mod drop;
+pub mod filter;
+pub mod from;
+pub mod groups;
+pub mod keys;
+pub mod list;
+pub mod number;
+pub mod read;
+pub mod rename;
+pub mod route;
+pub mod select;
+pub mod set;
+pub mod skip;
+pub mod sort;
+pub mod take;
+pub mod tap;
+pub mod tee;
+#[cfg(test)]
+mod testing;
+pub mod union;
+pub mod unnest;
+pub mod values;
+pub mod write;

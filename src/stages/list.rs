@@ -1,0 +1,67 @@
+//! Every built-in stage. A new one adds two lines: its `use` and its row.
+
+use super::assert;
+use super::cast;
+use super::derive;
+use super::drop;
+use super::filter;
+use super::from;
+use super::number;
+use super::read;
+use super::rename;
+use super::route;
+use super::select;
+use super::set;
+use super::skip;
+use super::sort;
+use super::take;
+use super::tap;
+use super::tee;
+use super::union;
+use super::unnest;
+use super::write;
+use standpipe_sdk::spec::StageSpec;
+
+/// The built-in stages, by name.
+pub fn list() -> &'static [&'static StageSpec] {
+    static LIST: &[&StageSpec] = &[
+        &assert::SPEC,
+        &cast::SPEC,
+        &derive::SPEC,
+        &drop::SPEC,
+        &filter::SPEC,
+        &from::SPEC,
+        &number::SPEC,
+        &read::SPEC,
+        &rename::SPEC,
+        &route::SPEC,
+        &select::SPEC,
+        &set::SPEC,
+        &skip::SPEC,
+        &sort::SPEC,
+        &take::SPEC,
+        &tap::SPEC,
+        &tee::SPEC,
+        &union::SPEC,
+        &unnest::SPEC,
+        &write::SPEC,
+    ];
+    LIST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_specs_say_something() {
+        let names: Vec<_> = list().iter().map(|s| s.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for spec in list() {
+            assert!(!spec.about.is_empty() && !spec.about.ends_with('.'), "{}", spec.name);
+            for param in spec.options {
+                assert!(!param.about.is_empty(), "{} {}", spec.name, param.name);
+            }
+        }
+    }
+}
