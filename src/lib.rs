@@ -2,8 +2,10 @@
 //!
 //! A standpipe keeps the pressure in a water main constant however the demand varies; this one keeps memory constant however
 
+pub mod compile;
 pub mod diag;
 pub mod expr;
 pub mod formats;
+pub mod graph;
 pub mod stages;
 pub mod syntax;

@@ -1,0 +1,137 @@
+//! The graph while it is made: nodes, and beside each what the rewrites need to know of it.
+//!
+//! Laws
+//! - `facts` has one entry per node.
+//! - Nodes are added behind what they need, so their order is topological.
+
+use crate::expr::Expr;
+use crate::graph::{Edge, Node, NodeId, Op, Policy, Port};
+use standpipe_sdk::spec::{Lineage, Memory, Order};
+use standpipe_sdk::{Schema, Span};
+use std::collections::BTreeSet;
+
+/// A graph that is not finished.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) nodes: Vec<Node>,
+    pub(super) facts: Vec<Facts>,
+}
+
+/// What the rewrites know of a node beyond what runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Where each output column comes from; empty where the op tells it.
+    pub(super) lineage: Vec<Lineage>,
+    /// Input columns whose values it looks at.
+    pub(super) reads: Vec<usize>,
+    /// A sink that writes text: it takes columns verbatim.
+    pub(super) text: bool,
+    /// It asks for the places of rows, or sets rows aside.
+    pub(super) places: bool,
+    /// What its output is sorted by.
+    pub(super) sorted_by: Vec<(usize, bool)>,
+    /// The sources it hangs on.
+    pub(super) roots: BTreeSet<NodeId>,
+    /// How many nodes the longest path to it has.
+    pub(super) depth: usize,
+}
+
+/// A node to add; `inputs` are its first edges.
+pub(super) struct NewNode {
+    pub(super) name: String,
+    pub(super) detail: String,
+    pub(super) span: Span,
+    pub(super) inputs: Vec<Edge>,
+    pub(super) schema: Schema,
+    pub(super) op: Op,
+    pub(super) order: Order,
+    pub(super) memory: Memory,
+    pub(super) policy: Policy,
+    pub(super) facts: Facts,
+}
+
+impl NewNode {
+    /// A row-wise node without policy or facts.
+    pub(super) fn new(name: impl Into<String>, span: Span, inputs: Vec<Edge>, schema: Schema, op: Op) -> NewNode {
+        NewNode {
+            name: name.into(),
+            detail: String::new(),
+            span,
+            inputs,
+            schema,
+            op,
+            order: Order::Keeps,
+            memory: Memory::Batch,
+            policy: Policy::default(),
+            facts: Facts::default(),
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn push(&mut self, new: NewNode) -> NodeId {
+        let id = self.nodes.len();
+        let mut facts = new.facts;
+        for edge in &new.inputs {
+            if let Some(before) = self.facts.get(edge.from) {
+                facts.roots.extend(&before.roots);
+                facts.depth = facts.depth.max(before.depth + 1);
+            }
+        }
+        if new.inputs.is_empty() {
+            facts.roots.insert(id);
+        }
+        self.nodes.push(Node {
+            name: new.name,
+            detail: new.detail,
+            span: new.span,
+            inputs: new.inputs,
+            schema: new.schema,
+            op: new.op,
+            order: new.order,
+            memory: new.memory,
+            policy: new.policy,
+            stream: None,
+        });
+        self.facts.push(facts);
+        id
+    }
+
+    /// How many columns come in at input `at` of a node.
+    pub(super) fn input_width(&self, id: NodeId, at: usize) -> usize {
+        let edge = self.nodes[id].inputs.get(at);
+        edge.map_or(0, |edge| match edge.port {
+            // The bools of a `route` stay behind.
+            Port::Out(_) => self.nodes[edge.from].schema.width(),
+            Port::Rejects => self.nodes[id].schema.width(),
+        })
+    }
+}
+
+/// Output 0 of a node.
+pub(super) fn out(from: NodeId) -> Edge {
+    Edge {
+        from,
+        port: Port::Out(0),
+    }
+}
+
+/// The computed expressions in pieces that can be evaluated at once: a piece reads no column that it makes itself.
+///
+/// `own`: how many columns stand before the first computed one.
+pub(super) fn pieces(exprs: Vec<Expr>, own: usize) -> Vec<Vec<Expr>> {
+    let mut pieces: Vec<Vec<Expr>> = vec![];
+    let mut start = own;
+    for (at, expr) in exprs.into_iter().enumerate() {
+        let mut reads_own_piece = false;
+        expr.columns(&mut |column| reads_own_piece |= column >= start);
+        match pieces.last_mut() {
+            Some(piece) if !reads_own_piece => piece.push(expr),
+            _ => {
+                start = own + at;
+                pieces.push(vec![expr]);
+            }
+        }
+    }
+    pieces
+}

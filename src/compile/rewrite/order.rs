@@ -1,0 +1,215 @@
+//! The order of the nodes: what a `union` reads first has the lower number, for sources are read by number.
+//!
+//! How: a topological sort with further edges, from the heads of one input of a `union` to those of the next; the head of a
+//! path is the source, or the breaker, that its rows come out of. Ties keep the order of the script.
+
+use crate::compile::draft::Draft;
+use crate::graph::{NodeId, Op};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// Why a graph cannot run yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::compile) enum Obstacle {
+    /// Two `union`s want the same sources in different orders; one of them.
+    UnionOrder(NodeId),
+    /// A breaker whose output meets, in one region, what fills it.
+    MeetsItself(NodeId),
+}
+
+/// Numbers the nodes so that every source stands where it is read.
+pub(in crate::compile) fn sort(draft: &mut Draft) -> Result<(), Obstacle> {
+    let count = draft.nodes.len();
+    let heads = heads(draft);
+    let mut before: Vec<BTreeSet<NodeId>> = draft
+        .nodes
+        .iter()
+        .map(|node| node.inputs.iter().map(|edge| edge.from).collect())
+        .collect();
+    let unions: Vec<NodeId> = (0..count)
+        .filter(|&id| matches!(draft.nodes[id].op, Op::Pass) && draft.nodes[id].inputs.len() > 1)
+        .collect();
+    for &id in &unions {
+        for pair in draft.nodes[id].inputs.windows(2) {
+            for &later in &heads[pair[1].from] {
+                before[later].extend(&heads[pair[0].from]);
+            }
+        }
+    }
+    let mut behind: Vec<Vec<NodeId>> = vec![vec![]; count];
+    let mut open: Vec<usize> = vec![0; count];
+    for (id, needs) in before.iter().enumerate() {
+        open[id] = needs.len();
+        for &need in needs {
+            behind[need].push(id);
+        }
+    }
+    let mut ready: BinaryHeap<Reverse<NodeId>> = (0..count).filter(|&id| open[id] == 0).map(Reverse).collect();
+    let mut order: Vec<NodeId> = Vec::with_capacity(count);
+    while let Some(Reverse(id)) = ready.pop() {
+        order.push(id);
+        for &next in &behind[id] {
+            open[next] -= 1;
+            if open[next] == 0 {
+                ready.push(Reverse(next));
+            }
+        }
+    }
+    if order.len() < count {
+        return Err(Obstacle::UnionOrder(unions.last().copied().unwrap_or(0)));
+    }
+    draft.reorder(&order);
+    waits_for_itself(draft)
+}
+
+/// For each node the sources and breakers that its rows come out of, without another breaker between.
+fn heads(draft: &Draft) -> Vec<BTreeSet<NodeId>> {
+    let mut heads: Vec<BTreeSet<NodeId>> = vec![];
+    for (id, node) in draft.nodes.iter().enumerate() {
+        let own = match node.op {
+            Op::Source { .. } | Op::Breaker(_) => BTreeSet::from([id]),
+            _ => node
+                .inputs
+                .iter()
+                .flat_map(|edge| heads[edge.from].iter().copied())
+                .collect(),
+        };
+        heads.push(own);
+    }
+    heads
+}
+
+/// A region must not wait for a breaker that it fills itself.
+fn waits_for_itself(draft: &Draft) -> Result<(), Obstacle> {
+    fn root(region: &[NodeId], mut id: NodeId) -> NodeId {
+        while region[id] != id {
+            id = region[id];
+        }
+        id
+    }
+    let mut region: Vec<NodeId> = (0..draft.nodes.len()).collect();
+    let is_breaker = |id: NodeId| matches!(draft.nodes[id].op, Op::Breaker(_));
+    for (id, node) in draft.nodes.iter().enumerate().filter(|(id, _)| !is_breaker(*id)) {
+        for edge in &node.inputs {
+            let (a, b) = (root(&region, edge.from), root(&region, id));
+            region[a.max(b)] = a.min(b);
+        }
+    }
+    // Regions in the order they could run: each once every breaker it drains is filled.
+    let breakers: Vec<(NodeId, NodeId, NodeId)> = (draft.nodes.iter().enumerate())
+        .filter(|(id, _)| is_breaker(*id))
+        .filter_map(|(id, node)| Some((id, root(&region, node.inputs.first()?.from), root(&region, id))))
+        .collect();
+    let mut unfilled: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut fills: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    for &(id, filled_by, drained_by) in &breakers {
+        if filled_by == drained_by {
+            return Err(Obstacle::MeetsItself(id));
+        }
+        *unfilled.entry(drained_by).or_default() += 1;
+        unfilled.entry(filled_by).or_default();
+        fills.entry(filled_by).or_default().push(drained_by);
+    }
+    let mut ready: Vec<NodeId> = unfilled
+        .iter()
+        .filter(|(_, left)| **left == 0)
+        .map(|(top, _)| *top)
+        .collect();
+    while let Some(top) = ready.pop() {
+        unfilled.remove(&top);
+        for drained_by in fills.remove(&top).into_iter().flatten() {
+            if let Some(left) = unfilled.get_mut(&drained_by) {
+                *left -= 1;
+                if *left == 0 {
+                    ready.push(drained_by);
+                }
+            }
+        }
+    }
+    match breakers
+        .iter()
+        .find(|(_, _, drained_by)| unfilled.contains_key(drained_by))
+    {
+        Some(&(id, ..)) => Err(Obstacle::MeetsItself(id)),
+        None => Ok(()),
+    }
+}
+
+impl Draft {
+    /// Puts the nodes into this order, which must be topological.
+    fn reorder(&mut self, order: &[NodeId]) {
+        let mut number = vec![0; order.len()];
+        for (new, &old) in order.iter().enumerate() {
+            number[old] = new;
+        }
+        self.nodes = in_order(std::mem::take(&mut self.nodes), order);
+        self.facts = in_order(std::mem::take(&mut self.facts), order);
+        for edge in self.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            edge.from = number[edge.from];
+        }
+        for facts in &mut self.facts {
+            facts.roots = facts.roots.iter().map(|&root| number[root]).collect();
+        }
+    }
+}
+
+fn in_order<T>(items: Vec<T>, order: &[NodeId]) -> Vec<T> {
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    order.iter().filter_map(|&old| items[old].take()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::draft::{NewNode, out};
+    use crate::compile::pipelines::source_op;
+    use standpipe_sdk::{Error, Schema, Span};
+
+    fn draft() -> Draft {
+        let mut draft = Draft::default();
+        for name in ["a", "b"] {
+            let op = source_op(Box::new(|_, _| Err(Error::Cancelled)), &Schema::default());
+            draft.push(NewNode::new(name, Span::default(), vec![], Schema::default(), op));
+        }
+        draft
+    }
+
+    fn add(draft: &mut Draft, name: &str, inputs: &[NodeId], op: Op) -> NodeId {
+        let inputs = inputs.iter().copied().map(out).collect();
+        draft.push(NewNode::new(name, Span::default(), inputs, Schema::default(), op))
+    }
+
+    fn names(draft: &Draft) -> Vec<&str> {
+        draft.nodes.iter().map(|node| node.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_a_union_reads_first_comes_first() {
+        let mut draft = draft();
+        let x = add(&mut draft, "x", &[0], Op::Pass);
+        let y = add(&mut draft, "y", &[1], Op::Pass);
+        add(&mut draft, "union", &[y, x], Op::Pass);
+        assert_eq!(sort(&mut draft), Ok(()));
+        assert_eq!(names(&draft), ["b", "a", "x", "y", "union"]);
+        assert_eq!(draft.nodes[4].inputs, [out(3), out(2)]);
+    }
+
+    #[test]
+    fn two_unions_in_two_orders_cannot_both_be_right() {
+        let mut draft = draft();
+        add(&mut draft, "union", &[0, 1], Op::Pass);
+        add(&mut draft, "union", &[1, 0], Op::Pass);
+        assert!(matches!(sort(&mut draft), Err(Obstacle::UnionOrder(_))));
+    }
+
+    #[test]
+    fn a_breaker_does_not_wait_for_itself() {
+        let mut draft = draft();
+        let breaker = || Op::Breaker(Box::new(|_| Err(Error::Cancelled)));
+        let sorted = add(&mut draft, "sort", &[0], breaker());
+        add(&mut draft, "end", &[sorted], Op::Pass);
+        assert_eq!(sort(&mut draft), Ok(()));
+        add(&mut draft, "both", &[sorted, 0], Op::Rejects);
+        assert_eq!(sort(&mut draft), Err(Obstacle::MeetsItself(sorted)));
+    }
+}

@@ -1,0 +1,210 @@
+//! `route`, `tee`, `union`: edges of the graph, not operators.
+
+use super::call::Resolver;
+use super::draft::{NewNode, out};
+use super::pipelines::{Builder, State, name_streams};
+use super::rows::Rows;
+use crate::diag::Diagnostic;
+use crate::expr::Expr;
+use crate::graph::{Edge, OnError, Op, Port};
+use crate::syntax::ast::{self, RouteArm, StageCall};
+use standpipe_sdk::spec::{Arg, StageSpec};
+use standpipe_sdk::{Field, Schema, Type, Value};
+use std::collections::BTreeSet;
+
+impl<'r, 'a> Builder<'r, 'a> {
+    /// `route { when c => s, else => _ }`: conditions become the last columns, arms become ports.
+    pub(super) fn route(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
+        state.ended = true;
+        let resolved = Resolver::new(self.checker, &state.rows, false).resolve(spec, call);
+        let Some(ast::BlockKind::Arms(arms)) = call.block.as_ref().map(|block| &block.kind) else {
+            self.hidden(call);
+            return;
+        };
+        if resolved.broken {
+            self.hidden(call);
+            return;
+        }
+        let (policy, to) = self.policy(call, state.default_policy);
+        let (conditions, otherwise): (Vec<&RouteArm>, Vec<&RouteArm>) =
+            arms.iter().partition(|arm| arm.condition.is_some());
+        if otherwise.is_empty() {
+            self.report(
+                Diagnostic::error("E0502", call.span, "`else` is missing")
+                    .labelled("rows that match no arm would go nowhere")
+                    .help("`else => _` discards and counts them"),
+            );
+        }
+        let resolver = Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null);
+        let computed = resolver.conditions(arms).computed;
+        state.edge = self.compute(state.edge, &state.rows, computed, spec.name, call, policy, to);
+        let schema = state.rows.schema();
+        let mut node = NewNode::new(
+            spec.name,
+            call.span,
+            vec![state.edge],
+            schema,
+            Op::Route { arms: conditions.len() },
+        );
+        node.detail = self.detail(call);
+        let id = self.draft.push(node);
+        for (port, arm) in conditions.iter().chain(otherwise.first()).enumerate() {
+            if arm.target.is("_") {
+                continue;
+            }
+            let arm_state = State {
+                edge: Edge {
+                    from: id,
+                    port: Port::Out(port),
+                },
+                rows: state.rows.clone(),
+                ended: false,
+                default_policy: state.default_policy,
+            };
+            // A stream that is defined twice was reported; the first one counts.
+            self.end(&arm.target.text, &arm_state);
+        }
+        state.edge = out(id);
+    }
+
+    /// `tee { … }`: the same rows into another pipeline.
+    pub(super) fn tee(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
+        let resolved = Resolver::new(self.checker, &state.rows, false).resolve(spec, call);
+        let Some(ast::BlockKind::Stages(stages)) = call.block.as_ref().map(|block| &block.kind) else {
+            return;
+        };
+        if resolved.broken {
+            self.hidden(call);
+            return;
+        }
+        let mut copy = State {
+            edge: state.edge,
+            rows: state.rows.clone(),
+            ended: false,
+            default_policy: state.default_policy,
+        };
+        if let Some(late) = self.stages(&mut copy, stages) {
+            self.report(
+                Diagnostic::error("E0510", late, "nothing can stand behind the end of a pipeline")
+                    .labelled("the copy has ended"),
+            );
+        } else if !copy.ended {
+            let last = stages.last().map_or(call.span, |stage| stage.span);
+            self.report(
+                Diagnostic::error("E0509", last, format!("the copy of `{}` has no end", spec.name))
+                    .labelled("its rows go nowhere")
+                    .help("`| write csv \"copy.csv\"` writes them"),
+            );
+        }
+    }
+
+    /// `union s, t`: streams end to end.
+    pub(super) fn union(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
+        let mut resolved = Resolver::new(self.checker, &state.rows, false).resolve(spec, call);
+        name_streams(&mut resolved.items, &resolved.streams);
+        let ends: Vec<_> = resolved.streams.iter().map(|name| self.stream(name)).collect();
+        let known = ends.iter().flatten().all(|end| !end.rows.unknown) && ends.iter().all(Option::is_some);
+        if !known {
+            resolved.guess = true;
+            resolved.broken = true;
+        }
+        // The inputs are read one after the other: a common source would have to be read twice.
+        let mut seen: BTreeSet<_> = self.draft.facts[state.edge.from].roots.clone();
+        let mut shared = false;
+        for item in &resolved.items {
+            let Arg::Stream(index) = item.arg else { continue };
+            let (Some(Some(end)), Some(name)) = (ends.get(index), resolved.streams.get(index)) else {
+                continue;
+            };
+            let roots = &self.draft.facts[end.edge.from].roots;
+            if !seen.is_disjoint(roots) {
+                shared = true;
+                self.report(
+                    Diagnostic::error(
+                        "E0901",
+                        name.span,
+                        format!("`{}` of streams with a common source is not available yet", spec.name),
+                    )
+                    .labelled("its rows come from where those before come from")
+                    .help("reading the file a second time makes it a source of its own"),
+                );
+            }
+            seen.extend(roots);
+        }
+        let streams: Vec<Schema> = ends.iter().flatten().map(|end| end.rows.schema()).collect();
+        let Some(bound) = self
+            .bind(spec.bind, state, &resolved, call, &streams)
+            .filter(|_| !shared)
+        else {
+            if !shared {
+                self.after_mistake(state, &resolved);
+            }
+            return;
+        };
+        let ends: Vec<_> = ends.into_iter().flatten().collect();
+        let mut inputs = vec![self.aligned(state.edge, &state.rows, &bound.schema, call)];
+        for item in &resolved.items {
+            if let Arg::Stream(index) = item.arg
+                && let Some(end) = ends.get(index)
+            {
+                inputs.push(self.aligned(end.edge, &end.rows, &bound.schema, call));
+            }
+        }
+        let mut node = NewNode::new(spec.name, call.span, inputs, bound.schema.clone(), Op::Pass);
+        node.detail = self.detail(call);
+        node.order = spec.order;
+        node.memory = spec.memory;
+        state.edge = out(self.draft.push(node));
+        state.rows = Rows {
+            missing: state.rows.missing.clone(),
+            ..Rows::known(&bound.schema)
+        };
+    }
+
+    /// A stream with the columns of `schema`: found by name, widened, null where it has none.
+    fn aligned(&mut self, edge: Edge, rows: &Rows, schema: &Schema, call: &StageCall) -> Edge {
+        let own = rows.fields.len();
+        let span = call.span;
+        let mut computed: Vec<super::call::Computed> = vec![];
+        let mut picks = Vec::with_capacity(schema.width());
+        for field in schema.fields() {
+            let made = match rows.fields.iter().position(|own| own.name == field.name) {
+                Some(index) if same_form(&rows.fields[index].ty, &field.ty) => {
+                    picks.push(index);
+                    continue;
+                }
+                Some(index) => {
+                    let column = Expr::column(index, &rows.fields[index], span);
+                    match Expr::coerce(column.clone(), &field.ty, span) {
+                        Ok(expr) => Some(expr),
+                        Err(_) => self.checker.accept(Expr::cast(column, field.ty.clone(), span)),
+                    }
+                }
+                None => Some(Expr::constant(Value::Null, field.ty.clone(), span)),
+            };
+            let Some(expr) = made else { continue };
+            picks.push(own + computed.len());
+            computed.push(super::call::Computed {
+                field: Field::new(field.name.clone(), field.ty.clone(), field.nullable),
+                expr,
+                guess: false,
+            });
+        }
+        let name = call.full_name();
+        let edge = self.compute(edge, rows, computed, &name, call, crate::graph::Policy::default(), None);
+        let identical = picks.len() == own && picks.iter().enumerate().all(|(at, pick)| at == *pick);
+        if identical {
+            return edge;
+        }
+        let node = NewNode::new(name, span, vec![edge], schema.clone(), Op::Rearrange { picks });
+        out(self.draft.push(node))
+    }
+}
+
+/// Whether values of both types are kept in the same way: only nullability within differs.
+fn same_form(from: &Type, to: &Type) -> bool {
+    match (from, to) {
+        (Type::List(_), Type::List(_)) | (Type::Record(_), Type::Record(_)) => true,
+        (from, to) => from == to,
+    }
+}

@@ -1,0 +1,111 @@
+//! The graph of a checked script: operators that can be made, and the edges between them. Inert and printable.
+//!
+//! Laws
+//! - Nodes are in topological order: every edge points from a lower index to a higher one.
+//! - A node knows its spec's data (order, memory class, kind), never another stage's name.
+
+use crate::expr::Expr;
+use standpipe_sdk::spec::{Factory, Memory, Order, Request, SourceFactory};
+use standpipe_sdk::{Breaker, RowWise, Schema, Serial, Sink, Span};
+use std::sync::Arc;
+
+/// Position of a node in [`Graph::nodes`].
+pub type NodeId = usize;
+
+/// A checked script, ready to run.
+#[derive(Default)]
+pub struct Graph {
+    pub nodes: Vec<Node>,
+}
+
+/// One operator.
+pub struct Node {
+    /// The stage as the script has it: `filter`, `read csv`.
+    pub name: String,
+    /// What `explain` says behind the name: expressions, paths, columns.
+    pub detail: String,
+    pub span: Span,
+    /// Where its input comes from: one edge, except for `union` and reject streams (several, in order) and sources (none).
+    pub inputs: Vec<Edge>,
+    /// The rows it gives (for a sink: the rows it takes).
+    pub schema: Schema,
+    pub op: Op,
+    pub order: Order,
+    pub memory: Memory,
+    pub policy: Policy,
+    /// Name of the script's stream this node is the end of, if it is.
+    pub stream: Option<String>,
+}
+
+/// Output `port` of node `from`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Edge {
+    pub from: NodeId,
+    pub port: Port,
+}
+
+/// Which output of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Port {
+    /// What the stage emits; only `route` has more than number 0.
+    Out(usize),
+    /// The rows it set aside (`on error to NAME`).
+    Rejects,
+}
+
+/// What a node does. Columns nobody needs behind a node are `Absent` in its output; positions never shift.
+pub enum Op {
+    Source {
+        make: SourceFactory,
+        request: Request,
+    },
+    /// Appends the values of `exprs` to the input's columns; input columns whose `keep` is false become `Absent`.
+    Compute {
+        exprs: Vec<Expr>,
+        keep: Vec<bool>,
+    },
+    /// Output column `i` is input column `picks[i]`.
+    Rearrange {
+        picks: Vec<usize>,
+    },
+    RowWise(Factory<Box<dyn RowWise>>),
+    Serial(Factory<Box<dyn Serial>>),
+    Breaker(Factory<Arc<dyn Breaker>>),
+    Sink(Factory<Arc<dyn Sink>>),
+    /// The last `arms` input columns are bools; a row goes to the first true one's port, else to port `arms` (which may have no
+    /// edge: then it is discarded and counted). Output rows lack the bools.
+    Route {
+        arms: usize,
+    },
+    /// Whatever comes in goes out: where streams meet (`union`) or a stream has a name.
+    Pass,
+    /// Reject rows of all inputs, by (place, node).
+    Rejects,
+}
+
+/// What becomes of a bad row.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub enum OnError {
+    #[default]
+    Fail,
+    Skip,
+    /// The failing expression or cell is null.
+    Null,
+    /// Out through [`Port::Rejects`].
+    To,
+}
+
+/// A stage's `on error`.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Policy {
+    pub on_error: OnError,
+    pub limit: Option<Limit>,
+}
+
+/// How many bad rows are too many.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Limit {
+    Count(u64),
+    /// Percent of the rows the stage took; judged from row 10,000 on and at the end.
+    Percent(f64),
+}
