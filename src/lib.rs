@@ -7,5 +7,6 @@ pub mod diag;
 pub mod expr;
 pub mod formats;
 pub mod graph;
+pub mod runtime;
 pub mod stages;
 pub mod syntax;

@@ -1,0 +1,146 @@
+//! Runs graphs: regions one after another, workers in lanes, chunks through turnstiles.
+//!
+//! Laws
+//! - At most `workers` chunks exist; each lives in its lane's arena and never changes thread.
+//! - Outputs get their names only when every region and every sink has succeeded.
+
+mod lane;
+mod limit;
+pub mod progress;
+pub mod region;
+pub mod rejects;
+pub mod report;
+mod run;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod turnstile;
+
+use crate::graph::{Graph, Op};
+use progress::Progress;
+use report::{Output, Report, StageReport};
+use run::World;
+use settings::Settings;
+use standpipe_sdk::spec::Setup;
+use standpipe_sdk::{Budget, Code, Error, Result, Sink};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs `graph`, whose spans point into `script`.
+///
+/// # Errors
+/// The first error in input order; nothing is published then.
+pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Progress>) -> Result<Report> {
+    let start = Instant::now();
+    let floor = settings.floor();
+    if floor > settings.memory_bytes {
+        return Err(Error::failed(
+            Code(702),
+            format!(
+                "{} workers need at least {} of memory, the limit is {}",
+                settings.workers,
+                mebibytes(floor),
+                mebibytes(settings.memory_bytes)
+            ),
+        ));
+    }
+    let regions = region::regions(graph).map_err(|id| {
+        Error::failed(
+            Code(999),
+            format!("`{}` would have to wait for itself", graph.nodes[id].name),
+        )
+    })?;
+    let share = settings.share();
+    let lanes = settings.workers.max(1) * 2 * share;
+    let budget = Budget::new(
+        settings
+            .memory_bytes
+            .saturating_sub(lanes)
+            .max(settings.memory_bytes / 4),
+    );
+    let mut world = World {
+        graph,
+        settings,
+        setup: Setup {
+            budget: budget.clone(),
+            share,
+            workers: settings.workers.max(1),
+            chunk_bytes: settings.chunk_bytes,
+            max_record: settings.max_record,
+            sync: settings.sync,
+            cancelled: settings.cancel.clone(),
+            say: settings.say.clone(),
+        },
+        script,
+        progress: progress.clone(),
+        breakers: (0..graph.nodes.len()).map(|_| None).collect(),
+        sinks: Vec::new(),
+    };
+    let mut report = Report {
+        stages: graph
+            .nodes
+            .iter()
+            .map(|n| StageReport {
+                name: n.name.clone(),
+                ..StageReport::default()
+            })
+            .collect(),
+        memory_limit_bytes: settings.memory_bytes,
+        workers: settings.workers,
+        ..Report::default()
+    };
+    let outcome = (|| {
+        for region in &regions {
+            let totals = world.region(region)?;
+            for (id, rows, bad, discarded) in totals.nodes {
+                if matches!(graph.nodes[id].op, Op::Source { .. }) {
+                    report.rows_read += rows;
+                }
+                let stage = &mut report.stages[id];
+                stage.rows_in = stage.rows_in.max(rows);
+                stage.bad_rows += bad;
+                stage.discarded_rows += discarded;
+            }
+            report.notes.extend(totals.notes);
+            report.chunks += totals.chunks;
+            report.bytes_read += totals.bytes;
+            report.peak_arena_bytes = report.peak_arena_bytes.max(totals.peak_arena);
+        }
+        publish(&world.sinks)
+    })();
+    match outcome {
+        Ok(outputs) => {
+            report.outputs = outputs;
+            report.notes.extend(world.sinks.iter().flat_map(|sink| sink.notes()));
+            report.peak_reserved_bytes = budget.peak();
+            report.elapsed = start.elapsed();
+            Ok(report)
+        }
+        Err(error) => {
+            for sink in &world.sinks {
+                sink.discard();
+            }
+            Err(error)
+        }
+    }
+}
+
+fn publish(sinks: &[Arc<dyn Sink>]) -> Result<Vec<Output>> {
+    for sink in sinks {
+        sink.finish()?;
+    }
+    let mut outputs = Vec::new();
+    for sink in sinks {
+        let published = sink.publish()?.into_iter();
+        outputs.extend(published.map(|p| Output {
+            path: p.path,
+            rows: p.rows,
+            bytes: p.bytes,
+        }));
+    }
+    Ok(outputs)
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

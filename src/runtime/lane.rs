@@ -1,0 +1,675 @@
+//! One worker's nodes and how a batch moves through them.
+//!
+//! Laws
+//! - Nodes are in topological order; a node pushes only to later ones, so `split_at_mut` lends it and all behind it.
+//! - After every chunk, empty or failed, `end_chunk` is called on every node: each chunk passes each turnstile once.
+//! - Of several errors in one chunk the one with the least (place, node) is kept.
+//!
+//! Advice for whoever changes this: a batch never changes thread, and whatever waits here (a turnstile) is waited for by later
+//! chunks only. `emit` before `leave` would serialise everything behind a serial stage; `leave` before the state is done
+//! would let the next chunk in. The order in `serial` below is the whole trick.
+
+use crate::expr::Compute;
+use crate::formats::jsonl;
+use crate::graph::{NodeId, OnError, Policy};
+use crate::runtime::limit::{Gate, TooMany};
+use crate::runtime::rejects::{self, Reject};
+use crate::runtime::run::RegionRun;
+use crate::runtime::turnstile::{Ticket, Turnstile};
+use standpipe_sdk::{
+    Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Locator, Place,
+    Result, RowError, RowWise, Schema, Serial, Span, Writer,
+};
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Encoded output a writer may hold before it waits for its turn in mid-chunk, in bytes.
+const PENDING: usize = 1 << 20;
+/// The longest piece of a bad record that a reject row carries, in bytes.
+const RAW: usize = 4 << 10;
+
+/// One operator of a lane.
+pub(crate) struct Node {
+    pub id: NodeId,
+    pub info: Arc<Info>,
+    pub op: Operator,
+    /// For each output port, the positions in the lane of the nodes it feeds.
+    pub outs: Vec<Vec<usize>>,
+    /// The position of the reject node that gets its bad rows.
+    pub rejects: Option<usize>,
+    /// Every consumer has all it wants.
+    pub done: bool,
+    pub rows_in: u64,
+    pub bad_rows: u64,
+    pub discarded: u64,
+    pub gate: Option<Arc<Gate>>,
+    /// Of this chunk, for the gate: rows so far, bad ones.
+    pub chunk_rows: u64,
+    pub chunk_bad: Vec<(u64, Place)>,
+}
+
+/// What all lanes know of a node.
+pub(crate) struct Info {
+    pub name: Arc<str>,
+    pub span: Span,
+    pub script_line: u32,
+    pub policy: Policy,
+    /// The rows it takes, for reject records.
+    pub input: Schema,
+}
+
+impl Info {
+    /// A row of the input as JSON text.
+    fn record_text(&self, batch: Batch<'_>, row: usize) -> Option<String> {
+        let mut text = Vec::new();
+        jsonl::Encoder::new(&self.input)
+            .encode_rows(&batch, row..row + 1, &mut text)
+            .ok()?;
+        text.pop();
+        String::from_utf8(text).ok()
+    }
+}
+
+/// What a node of a lane does.
+pub(crate) enum Operator {
+    /// Where a source's rows enter, or streams meet.
+    Pass,
+    Compute(Compute),
+    RowWise(Box<dyn RowWise>),
+    Serial(InOrder<Mutex<Box<dyn Serial>>>),
+    Fill(Box<dyn Fill>),
+    Sink(Box<dyn Writer>, InOrder<()>),
+    Route(usize),
+    Rejects {
+        rows: Vec<Reject>,
+        pen: Arena,
+    },
+}
+
+/// A turnstile and whether this lane is in it.
+pub(crate) struct InOrder<S> {
+    pub shared: Arc<(Turnstile, S)>,
+    pub inside: bool,
+    pub left: bool,
+}
+
+impl<S> InOrder<S> {
+    pub(crate) fn new(shared: Arc<(Turnstile, S)>) -> Self {
+        InOrder {
+            shared,
+            inside: false,
+            left: false,
+        }
+    }
+
+    fn enter(&mut self, chunk: &Chunk<'_>) -> Result<()> {
+        if !self.inside {
+            self.shared.0.wait(chunk.ticket, &chunk.run.dead)?;
+            self.inside = true;
+        }
+        // An earlier chunk ended the run: this one has nothing to add.
+        if chunk.run.ended_before(chunk.ticket, chunk.source) {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn leave(&mut self, chunk: &Chunk<'_>) {
+        if !self.left {
+            self.left = true;
+            self.inside = false;
+            self.shared.0.leave(chunk.ticket.next(chunk.last_part));
+        }
+    }
+
+    fn end_chunk(&mut self, chunk: &Chunk<'_>) {
+        if !self.left && !self.inside && self.shared.0.wait(chunk.ticket, &chunk.run.dead).is_err() {
+            return;
+        }
+        self.leave(chunk);
+        self.left = false;
+    }
+}
+
+/// The chunk a lane is at.
+pub(crate) struct Chunk<'r> {
+    pub ticket: Ticket,
+    /// Position among the region's sources.
+    pub source: usize,
+    pub last_part: bool,
+    pub run: &'r RegionRun,
+    pub locator: Locator<'r>,
+    /// Arenas for repeating a refused push on less.
+    pub spares: &'r RefCell<Vec<Arena>>,
+    /// Where the last consumer to be done was done.
+    pub end_place: Cell<Option<Place>>,
+}
+
+/// The edges out of one node, and all nodes behind it.
+pub(crate) struct Edges<'r> {
+    pub outs: &'r [Vec<usize>],
+    pub later: &'r mut [Node],
+    /// Position in the lane of `later[0]`.
+    pub base: usize,
+    pub chunk: &'r Chunk<'r>,
+    /// The batch being worked on is the node's last of this chunk.
+    pub last: bool,
+}
+
+impl Downstream for Edges<'_> {
+    fn push<'b>(&mut self, port: usize, arena: &'b Arena, batch: Batch<'b>, last: bool) -> Result<Flow> {
+        let Some(targets) = self.outs.get(port) else {
+            return Ok(Flow::Done);
+        };
+        if batch.rows() == 0 {
+            return Ok(if targets.iter().all(|&t| self.later[t - self.base].done) {
+                Flow::Done
+            } else {
+                Flow::More
+            });
+        }
+        let mut all_done = true;
+        let mut failed: Option<Error> = None;
+        for &target in targets {
+            let (head, rest) = self.later.split_at_mut(target - self.base + 1);
+            let Some(node) = head.last_mut() else { continue };
+            if node.done {
+                continue;
+            }
+            // After an error only what stands before its place can still matter.
+            let part = match &failed {
+                Some(Error::Row(row)) => cut(batch, row.place, arena)?,
+                _ => batch,
+            };
+            if part.rows() == 0 {
+                all_done = false;
+                continue;
+            }
+            let base = target + 1;
+            match node.push(part, arena, self.last && last, rest, base, self.chunk) {
+                Ok(Flow::Done) => node.done = true,
+                Ok(Flow::More) => all_done = false,
+                Err(error) => failed = Some(first_of(failed, error)),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(if all_done { Flow::Done } else { Flow::More }),
+        }
+    }
+}
+
+/// The rows of `batch` before `place`.
+fn cut<'a>(batch: Batch<'a>, place: Place, arena: &'a Arena) -> Result<Batch<'a>> {
+    let Some(places) = batch.origin() else { return Ok(batch) };
+    batch.head(places.partition_point(|&p| p < place), arena)
+}
+
+/// The error to report of two in one chunk.
+pub(crate) fn first_of(one: Option<Error>, other: Error) -> Error {
+    match (one, other) {
+        (None, other) => other,
+        (Some(Error::Row(a)), Error::Row(b)) => Error::Row(if (b.place, b.node) < (a.place, a.node) { b } else { a }),
+        // Being told to stop says less than any reason for it.
+        (Some(Error::Cancelled), other) => other,
+        (Some(one), _) => one,
+    }
+}
+
+impl Node {
+    fn push<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        last: bool,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        self.rows_in += batch.rows() as u64;
+        self.panic_if_asked(chunk);
+        let flow = self.work(batch, arena, last, later, base, chunk);
+        self.chunk_rows += batch.rows() as u64;
+        flow
+    }
+
+    /// The hook of the test that a panic in any node ends the run.
+    fn panic_if_asked(&self, chunk: &Chunk<'_>) {
+        if chunk.run.panic_at == Some((self.id, chunk.ticket.claim())) {
+            std::panic::panic_any("a test asked for this panic");
+        }
+    }
+
+    /// Works on the batch, and again on halves of it where memory is refused before anything came out.
+    fn work<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        last: bool,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        let mut emitted = false;
+        match self.once(batch, arena, last, later, base, chunk, &mut emitted) {
+            Err(Error::Memory { wanted, used, limit }) if !emitted => {
+                if batch.rows() <= 1 {
+                    return Err(self.no_room(wanted, used, limit));
+                }
+            }
+            other => return other,
+        }
+        let mut spare = chunk.spare();
+        let half = batch.rows() / 2;
+        let rows_before = self.chunk_rows;
+        let mut flow = Ok(Flow::More);
+        for (from, len, last) in [(0, half, false), (half, batch.rows() - half, last)] {
+            self.chunk_rows = rows_before + from as u64;
+            flow = (|| {
+                let part = batch.slice(from, len, &spare)?;
+                self.work(part, &spare, last, later, base, chunk)
+            })();
+            spare.reset();
+            if !matches!(flow, Ok(Flow::More)) {
+                break;
+            }
+        }
+        self.chunk_rows = rows_before;
+        chunk.spares.borrow_mut().push(spare);
+        flow
+    }
+
+    fn no_room(&self, wanted: usize, used: usize, limit: usize) -> Error {
+        Error::Failed {
+            code: Code(701),
+            message: format!(
+                "`{}` has no room for one row: {wanted} bytes wanted beside {used} in use, limit {limit}",
+                self.info.name
+            ),
+            help: Some("a larger `--memory`, or fewer `--workers`".into()),
+            span: Some(self.info.span),
+        }
+    }
+
+    fn once<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        last: bool,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+        emitted: &mut bool,
+    ) -> Result<Flow> {
+        let fails = self.info.policy.on_error == OnError::Fail;
+        let faults = Faults::new(arena, fails);
+        let outs = std::mem::take(&mut self.outs);
+        let mut edges = Edges {
+            outs: &outs,
+            later,
+            base,
+            chunk,
+            last,
+        };
+        let flow = match &mut self.op {
+            Operator::Pass => {
+                *emitted = true;
+                edges.push(0, arena, batch, true)
+            }
+            Operator::Compute(compute) => {
+                let mut out = Emitter::new(arena, &faults, &mut edges);
+                let flow = compute.push(batch, &mut out);
+                *emitted = out.has_emitted();
+                flow
+            }
+            Operator::RowWise(stage) => {
+                let mut out = Emitter::new(arena, &faults, &mut edges);
+                let flow = stage.push(batch, &mut out);
+                *emitted = out.has_emitted();
+                flow
+            }
+            Operator::Serial(serial) => run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted),
+            Operator::Fill(fill) => fill.push(chunk.ticket.number(), batch).map(|()| Flow::More),
+            Operator::Sink(writer, turn) => write_to(writer.as_mut(), turn, batch, &faults, chunk),
+            Operator::Route(arms) => route(*arms, batch, arena, &mut edges, &mut self.discarded, emitted),
+            // Reject nodes are fed by `set_aside`, never by an edge.
+            Operator::Rejects { .. } => Ok(Flow::More),
+        };
+        let outcome = self.settle(flow, batch, &faults, later, base, chunk);
+        self.outs = outs;
+        outcome
+    }
+
+    /// Carries out the policy on the bad rows of a batch.
+    fn settle<'a>(
+        &mut self,
+        flow: Result<Flow>,
+        batch: Batch<'a>,
+        faults: &Faults<'a>,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        if faults.is_empty() || matches!(flow, Err(Error::Memory { .. })) {
+            return flow;
+        }
+        let bad = faults.by_row()?;
+        match (self.info.policy.on_error, bad.first()) {
+            (OnError::Fail, Some(first)) => {
+                let place = batch.place(first.row as usize);
+                let error = Error::of_fault(first, place, &chunk.locator, self.id as u32, self.info.span);
+                match flow {
+                    // What came before the bad row was enough: the row is never reached.
+                    Ok(Flow::Done) => Ok(Flow::Done),
+                    Ok(Flow::More) => Err(error),
+                    Err(earlier) => Err(first_of(Some(earlier), error)),
+                }
+            }
+            _ => {
+                for fault in bad {
+                    self.set_aside(fault, batch, later, base, chunk);
+                }
+                flow
+            }
+        }
+    }
+
+    /// Takes the rows of a source: bad ones go the way of its policy, the others on.
+    pub(crate) fn admit<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        faults: &Faults<'a>,
+        arena: &'a Arena,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        if faults.is_empty() {
+            return self.push(batch, arena, true, later, base, chunk);
+        }
+        let bad = faults.by_row()?;
+        let on_error = self.info.policy.on_error;
+        let fatal = bad
+            .iter()
+            .find(|fault| on_error == OnError::Fail || (on_error == OnError::Null && fault.record));
+        let reached = fatal.map_or(batch.rows(), |fault| fault.row as usize);
+        for fault in bad.iter().filter(|fault| (fault.row as usize) < reached) {
+            self.set_aside(fault, batch, later, base, chunk);
+        }
+        // Under `null` the cells are null already and the row goes on.
+        let rows = if on_error == OnError::Null {
+            batch.head(reached, arena)?
+        } else {
+            let mut next = 0;
+            let keep = Bits::collect(arena, reached, |row| {
+                let is_bad = bad.get(next).is_some_and(|fault| fault.row as usize == row);
+                next += usize::from(is_bad);
+                !is_bad
+            })?;
+            batch.gather(keep.indices(arena)?, batch.columns().len(), arena)?
+        };
+        // The counts of a limit are of rows read, bad ones included.
+        let counted = self.chunk_rows + reached as u64;
+        let flow = self.push(rows, arena, true, later, base, chunk);
+        self.rows_in += (reached - rows.rows()) as u64;
+        self.chunk_rows = counted;
+        match (flow, fatal) {
+            (Ok(Flow::More), Some(fault)) => {
+                let place = batch.place(fault.row as usize);
+                Err(Error::of_fault(
+                    fault,
+                    place,
+                    &chunk.locator,
+                    self.id as u32,
+                    self.info.span,
+                ))
+            }
+            (flow, _) => flow,
+        }
+    }
+
+    /// Counts a bad row, and hands it to the reject node if there is one.
+    pub(crate) fn set_aside(
+        &mut self,
+        fault: &Fault<'_>,
+        batch: Batch<'_>,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) {
+        self.bad_rows += 1;
+        let place = batch.place(fault.row as usize);
+        if self.gate.is_some() {
+            self.chunk_bad.push((self.chunk_rows + u64::from(fault.row), place));
+        }
+        let Some(target) = self.rejects else { return };
+        let Some(Node {
+            op: Operator::Rejects { rows, .. },
+            ..
+        }) = later.get_mut(target - base)
+        else {
+            return;
+        };
+        let locator = &chunk.locator;
+        let has_text = locator.line > 0;
+        let raw = has_text.then(|| {
+            let text = locator.text_of(place, RAW);
+            let line = memchr::memchr(b'\n', text).map_or(text, |end| &text[..end]);
+            line.strip_suffix(b"\r").unwrap_or(line).to_vec()
+        });
+        rows.push(Reject {
+            place,
+            node: self.id as u32,
+            code: fault.code,
+            message: fault.message.to_string(),
+            step: self.info.name.clone(),
+            script_line: self.info.script_line,
+            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            line: locator.line_of(place),
+            row: (!has_text).then_some(place.offset + 1),
+            byte: fault.byte.or(has_text.then_some(place.offset)),
+            record: (!fault.record)
+                .then(|| self.info.record_text(batch, fault.row as usize))
+                .flatten(),
+            raw,
+        });
+    }
+
+    /// After the last batch of a chunk, also when there was none and also after an error.
+    pub(crate) fn end_chunk(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<()> {
+        if matches!(&self.op, Operator::Rejects { rows, .. } if !rows.is_empty()) {
+            self.panic_if_asked(chunk);
+        }
+        let mut outcome = Ok(());
+        match &mut self.op {
+            Operator::Serial(serial) => serial.end_chunk(chunk),
+            Operator::Sink(writer, turn) => {
+                if writer.pending() > 0 && !turn.left {
+                    outcome = match turn.enter(chunk) {
+                        Ok(()) => writer.write(),
+                        Err(error) => Err(error),
+                    };
+                }
+                writer.forget();
+                turn.end_chunk(chunk);
+            }
+            Operator::Rejects { rows, pen } if !rows.is_empty() => {
+                if let Some(end) = chunk.end_place.get() {
+                    rows.retain(|row| row.place <= end);
+                }
+                rows.sort_by_key(|row| (row.place, row.node));
+                self.rows_in += rows.len() as u64;
+                outcome = flush_rejects(rows, pen, &self.outs, later, base, chunk);
+                rows.clear();
+            }
+            _ => {}
+        }
+        if let Some(gate) = &self.gate {
+            self.chunk_bad.sort_unstable();
+            match gate.chunk(
+                chunk.ticket,
+                chunk.last_part,
+                self.chunk_rows,
+                &self.chunk_bad,
+                &chunk.run.dead,
+            ) {
+                Ok(None) => {}
+                Ok(Some(too_many)) => outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator))),
+                Err(error) => outcome = Err(first_of(outcome.err(), error)),
+            }
+            self.chunk_bad.clear();
+        }
+        self.chunk_rows = 0;
+        outcome
+    }
+
+    pub(crate) fn too_many(&self, found: &TooMany, locator: &Locator<'_>) -> Error {
+        Error::Row(Box::new(RowError {
+            code: Code(414),
+            message: format!("too many bad rows: {} of {}", found.bad, found.rows),
+            span: self.info.span,
+            place: found.place,
+            column: None,
+            help: None,
+            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            line: locator.line_of(found.place),
+            byte: None,
+            node: self.id as u32,
+        }))
+    }
+}
+
+impl Chunk<'_> {
+    /// An arena to repeat a refused push in.
+    fn spare(&self) -> Arena {
+        self.spares.borrow_mut().pop().unwrap_or_else(|| self.run.arena())
+    }
+}
+
+fn run_serial<'a>(
+    serial: &mut InOrder<Mutex<Box<dyn Serial>>>,
+    batch: Batch<'a>,
+    arena: &'a Arena,
+    faults: &Faults<'a>,
+    edges: &mut Edges<'_>,
+    chunk: &Chunk<'_>,
+    emitted: &mut bool,
+) -> Result<Flow> {
+    serial.enter(chunk)?;
+    let (out, flow) = {
+        // Never contended: only the holder of the turn is here.
+        let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
+        state.step(batch, arena, faults)?
+    };
+    *emitted = true;
+    let last = edges.last;
+    if last {
+        serial.leave(chunk);
+    }
+    let Some(out) = out else { return Ok(flow) };
+    if flow == Flow::Done && out.rows() > 0 {
+        let end = out.place(out.rows() - 1);
+        chunk
+            .end_place
+            .set(Some(chunk.end_place.get().map_or(end, |p| p.max(end))));
+    }
+    let below = edges.push(0, arena, out, true)?;
+    Ok(if flow == Flow::Done { flow } else { below })
+}
+
+fn write_to(
+    writer: &mut dyn Writer,
+    turn: &mut InOrder<()>,
+    batch: Batch<'_>,
+    faults: &Faults<'_>,
+    chunk: &Chunk<'_>,
+) -> Result<Flow> {
+    writer.encode(batch, faults)?;
+    if writer.pending() > PENDING {
+        turn.enter(chunk)?;
+        writer.write()?;
+    }
+    Ok(Flow::More)
+}
+
+fn route<'a>(
+    arms: usize,
+    batch: Batch<'a>,
+    arena: &'a Arena,
+    edges: &mut Edges<'_>,
+    discarded: &mut u64,
+    emitted: &mut bool,
+) -> Result<Flow> {
+    let width = batch.columns().len() - arms;
+    let mut left = Bits::all(arena, batch.rows(), true)?;
+    let mut all_done = true;
+    let mut failed: Option<Error> = None;
+    for port in 0..=arms {
+        let taken = match batch.columns().get(width + port).map(Column::data) {
+            Some(Data::Bool(bits)) => {
+                let chosen = bits.and(&left, arena)?;
+                match batch.column(width + port).valid() {
+                    Some(valid) => chosen.and(&valid, arena)?,
+                    None => chosen,
+                }
+            }
+            // A condition that is null for every row.
+            Some(_) => Bits::all(arena, batch.rows(), false)?,
+            None => left,
+        };
+        left = left.and_not(&taken, arena)?;
+        if edges.outs.get(port).is_none_or(Vec::is_empty) {
+            *discarded += taken.count() as u64;
+            continue;
+        }
+        let rows = batch.gather(taken.indices(arena)?, width, arena)?;
+        *emitted = true;
+        match edges.push(
+            port,
+            arena,
+            rows,
+            port == arms || edges.outs.iter().skip(port + 1).all(Vec::is_empty),
+        ) {
+            Ok(Flow::Done) => {}
+            Ok(Flow::More) => all_done = false,
+            Err(error) => failed = Some(first_of(failed, error)),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(if all_done { Flow::Done } else { Flow::More }),
+    }
+}
+
+fn flush_rejects(
+    rows: &[Reject],
+    pen: &mut Arena,
+    outs: &[Vec<usize>],
+    later: &mut [Node],
+    base: usize,
+    chunk: &Chunk<'_>,
+) -> Result<()> {
+    // In pieces, so that a chunk of bad rows needs no more room than a chunk of good ones.
+    const PIECE: usize = 1024;
+    let mut outcome = Ok(());
+    let pieces = rows.len().div_ceil(PIECE);
+    for (i, piece) in rows.chunks(PIECE).enumerate() {
+        outcome = (|| {
+            let batch = rejects::batch(piece, pen)?;
+            let mut edges = Edges {
+                outs,
+                later: &mut *later,
+                base,
+                chunk,
+                last: true,
+            };
+            edges.push(0, pen, batch, i + 1 == pieces).map(|_| ())
+        })();
+        pen.reset();
+        if outcome.is_err() {
+            break;
+        }
+    }
+    outcome
+}

@@ -1,0 +1,145 @@
+//! `limit:` of an `on error`: judged row by row in input order, so that no cut of the input changes the verdict.
+
+use crate::graph::Limit;
+use crate::runtime::turnstile::{Ticket, Turnstile};
+use standpipe_sdk::{Place, Result};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+
+/// A percentage is judged from this row on, and at the end.
+const JUDGED_FROM: u64 = 10_000;
+
+/// The counts of one limited stage, shared by the lanes.
+pub(crate) struct Gate {
+    limit: Limit,
+    turn: Turnstile,
+    seen: Mutex<(u64, u64)>,
+}
+
+/// What passed a gate too much.
+#[derive(Debug, PartialEq)]
+pub(crate) struct TooMany {
+    pub place: Place,
+    pub bad: u64,
+    pub rows: u64,
+}
+
+impl Gate {
+    pub(crate) fn new(limit: Limit) -> Self {
+        Gate {
+            limit,
+            turn: Turnstile::default(),
+            seen: Mutex::new((0, 0)),
+        }
+    }
+
+    /// Adds one chunk: `rows` rows, of which those at `bad` (row within the chunk, place), ascending, were bad.
+    pub(crate) fn chunk(
+        &self,
+        ticket: Ticket,
+        last_part: bool,
+        rows: u64,
+        bad: &[(u64, Place)],
+        dead: &AtomicBool,
+    ) -> Result<Option<TooMany>> {
+        self.turn.wait(ticket, dead)?;
+        let verdict = self.judge(rows, bad);
+        self.turn.leave(ticket.next(last_part));
+        Ok(verdict)
+    }
+
+    fn judge(&self, rows: u64, bad: &[(u64, Place)]) -> Option<TooMany> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rows_before, bad_before) = *seen;
+        *seen = (rows_before + rows, bad_before + bad.len() as u64);
+        for (i, &(row, place)) in bad.iter().enumerate() {
+            let (rows, bad) = (rows_before + row + 1, bad_before + i as u64 + 1);
+            let exceeded = match self.limit {
+                Limit::Count(most) => bad > most,
+                Limit::Percent(most) => rows >= JUDGED_FROM && bad as f64 * 100.0 > rows as f64 * most,
+            };
+            if exceeded {
+                return Some(TooMany { place, bad, rows });
+            }
+        }
+        // A share can also be too high when row 10,000 arrives without being bad itself.
+        if let Limit::Percent(most) = self.limit
+            && rows_before < JUDGED_FROM
+            && rows_before + rows >= JUDGED_FROM
+        {
+            let at = JUDGED_FROM - rows_before;
+            let bad_then = bad_before + bad.iter().filter(|(row, _)| *row < at).count() as u64;
+            if bad_then as f64 * 100.0 > JUDGED_FROM as f64 * most {
+                let place = bad
+                    .iter()
+                    .rev()
+                    .find(|(row, _)| *row < at)
+                    .map(|b| b.1)
+                    .unwrap_or_default();
+                return Some(TooMany {
+                    place,
+                    bad: bad_then,
+                    rows: JUDGED_FROM,
+                });
+            }
+        }
+        None
+    }
+
+    /// The verdict after the last row.
+    pub(crate) fn end(&self) -> Option<TooMany> {
+        let (rows, bad) = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.limit {
+            Limit::Percent(most) if bad > 0 && bad as f64 * 100.0 > rows as f64 * most => Some(TooMany {
+                place: Place::default(),
+                bad,
+                rows,
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(limit: Limit, bad_rows: &[u64], rows: u64, chunk: u64) -> Option<(u64, u64)> {
+        let gate = Gate::new(limit);
+        let mut at = 0;
+        while at < rows {
+            let n = chunk.min(rows - at);
+            let bad: Vec<(u64, Place)> = bad_rows
+                .iter()
+                .filter(|&&r| (at..at + n).contains(&r))
+                .map(|&r| {
+                    (
+                        r - at,
+                        Place {
+                            offset: r,
+                            ..Place::default()
+                        },
+                    )
+                })
+                .collect();
+            if let Some(t) = gate.judge(n, &bad) {
+                return Some((t.bad, t.rows));
+            }
+            at += n;
+        }
+        gate.end().map(|t| (t.bad, t.rows))
+    }
+
+    #[test]
+    fn the_verdict_does_not_depend_on_the_cut() {
+        let many: Vec<u64> = (0..300).map(|i| i * 30).collect();
+        for chunk in [1, 7, 1000, 100_000] {
+            assert_eq!(verdict(Limit::Count(2), &[5, 9, 70], 100, chunk), Some((3, 71)));
+            assert_eq!(verdict(Limit::Count(3), &[5, 9, 70], 100, chunk), None);
+            assert_eq!(verdict(Limit::Percent(1.0), &[5], 50, chunk), Some((1, 50)));
+            assert_eq!(verdict(Limit::Percent(1.0), &many, 20_000, chunk), Some((300, 10_000)));
+            assert_eq!(verdict(Limit::Percent(4.0), &many, 20_000, chunk), None);
+            assert_eq!(verdict(Limit::Percent(1.0), &[10_500], 20_000, chunk), None);
+        }
+    }
+}

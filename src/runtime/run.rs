@@ -1,0 +1,633 @@
+//! Runs a region: workers draw tickets, read, push, and end chunks, until the input or the need for it ends.
+//!
+//! Laws
+//! - The lowest unfinished chunk never waits for anything a later chunk holds.
+//! - What ends a run is the least (chunk, place, node), whichever worker came first.
+//! - A panic or a cancelled run wakes every waiter.
+
+use crate::expr::{Compute, Fixed};
+use crate::graph::{Edge, Graph, NodeId, OnError, Op, Port};
+use crate::runtime::lane::{Chunk, Edges, InOrder, Info, Node, Operator, first_of};
+use crate::runtime::limit::Gate;
+use crate::runtime::progress::Progress;
+use crate::runtime::region::Region;
+use crate::runtime::settings::Settings;
+use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
+use standpipe_sdk::spec::{Rearrange, Setup};
+use standpipe_sdk::{
+    Arena, Breaker, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source,
+};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Rows tried at first when a whole claim does not fit its arena.
+const FEWER_ROWS: usize = 1 << 14;
+/// The stack of a worker: expressions go 500 deep and a path 1,000 nodes, and frames are large without optimisation.
+const STACK: usize = if cfg!(debug_assertions) { 256 << 20 } else { 32 << 20 };
+/// The source number of the chunk that follows the last one: no source's end concerns it.
+const NO_SOURCE: usize = usize::MAX;
+
+/// What the lanes of a running region share.
+pub(crate) struct RegionRun {
+    sources: Vec<Arc<dyn Source>>,
+    claims: Mutex<Claims>,
+    /// For each lane the claim it is at; the greatest number while it is at none.
+    at_work: Vec<AtomicU64>,
+    ends: Mutex<Ends>,
+    any_end: AtomicBool,
+    /// The run is over at once: a panic or Ctrl-C.
+    pub dead: Arc<AtomicBool>,
+    pub panic_at: Option<(NodeId, u64)>,
+    share: usize,
+    poison: bool,
+    chunk_rows: Option<usize>,
+    refuse_after: Option<usize>,
+    progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+struct Claims {
+    source: usize,
+    next: u64,
+}
+
+#[derive(Default)]
+struct Ends {
+    error: Option<(u64, Error)>,
+    /// For each source the ticket number after which nobody wants its rows.
+    done: Vec<Option<u64>>,
+}
+
+/// A drawn piece of input.
+struct Draw {
+    source: usize,
+    ticket: u64,
+    claim: u64,
+}
+
+impl RegionRun {
+    pub(crate) fn arena(&self) -> Arena {
+        let mut arena = Arena::new(self.share);
+        arena.set_poison(self.poison);
+        arena
+    }
+
+    fn draw(&self, lane: usize) -> Option<Draw> {
+        self.at_work[lane].store(u64::MAX, SeqCst);
+        if self.dead.load(SeqCst) {
+            return None;
+        }
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let source = self.sources.get(claims.source)?;
+            let over = self.any_end.load(SeqCst) && {
+                let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+                if ends.error.is_some() {
+                    return None;
+                }
+                ends.done[claims.source].is_some()
+            };
+            match if over { None } else { source.ticket() } {
+                Some(ticket) => {
+                    let claim = claims.next;
+                    claims.next += 1;
+                    self.at_work[lane].store(claim, SeqCst);
+                    return Some(Draw {
+                        source: claims.source,
+                        ticket,
+                        claim,
+                    });
+                }
+                None => claims.source += 1,
+            }
+        }
+    }
+
+    /// Whether an earlier chunk ended the run, or the need for this source.
+    pub(crate) fn ended_before(&self, ticket: Ticket, source: usize) -> bool {
+        if !self.any_end.load(SeqCst) {
+            return false;
+        }
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = |end: u64| end < ticket.number();
+        ends.error.as_ref().is_some_and(|(at, _)| before(*at))
+            || ends.done.get(source).copied().flatten().is_some_and(before)
+    }
+
+    /// The run ends with `error`, unless an earlier chunk ends it, or the need for this source, first: so it is judged when its turn
+    /// has come, once nobody is at an earlier claim.
+    fn fail(&self, ticket: Ticket, source: usize, error: Error) {
+        const NAP: Duration = Duration::from_micros(200);
+        if matches!(error, Error::Cancelled) {
+            return;
+        }
+        let earlier = |at: &AtomicU64| at.load(SeqCst) < ticket.claim();
+        while self.at_work.iter().any(earlier) && !self.dead.load(SeqCst) {
+            std::thread::sleep(NAP);
+        }
+        if self.ended_before(ticket, source) {
+            return;
+        }
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.error = Some(match ends.error.take() {
+            Some((at, earlier)) if at < ticket.number() => (at, earlier),
+            Some((at, earlier)) if at == ticket.number() => (at, first_of(Some(earlier), error)),
+            _ => (ticket.number(), error),
+        });
+        self.any_end.store(true, SeqCst);
+    }
+
+    fn done(&self, ticket: Ticket, source: usize) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = &mut ends.done[source];
+        *done = Some(done.map_or(ticket.number(), |at| at.min(ticket.number())));
+        self.any_end.store(true, SeqCst);
+    }
+
+    fn kill(&self) {
+        self.dead.store(true, SeqCst);
+        for source in &self.sources {
+            source.cancel();
+        }
+    }
+}
+
+/// One worker's nodes, readers and memory.
+struct Lane {
+    number: usize,
+    nodes: Vec<Node>,
+    /// For each source of the region: its reader and the lane position of its node.
+    readers: Vec<(Box<dyn Reader>, usize)>,
+    arena: Arena,
+    spares: RefCell<Vec<Arena>>,
+    peak: usize,
+}
+
+/// Operators that lanes share.
+enum Shared {
+    Serial(Arc<(Turnstile, Mutex<Box<dyn Serial>>)>),
+    Sink(Arc<dyn Sink>, Arc<(Turnstile, ())>),
+    Fill(Arc<dyn Breaker>),
+    /// How many values were made null.
+    Nulled(Arc<AtomicU64>),
+    Own,
+}
+
+/// The totals of one lane or region.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// Per node of the region: rows in, bad rows, discarded rows.
+    pub nodes: Vec<(NodeId, u64, u64, u64)>,
+    pub peak_arena: usize,
+    pub chunks: u64,
+    pub bytes: u64,
+    /// What the sources have to say.
+    pub notes: Vec<String>,
+}
+
+/// Everything that is made once per run and used by its regions.
+pub(crate) struct World<'g> {
+    pub graph: &'g Graph,
+    pub settings: &'g Settings,
+    pub setup: Setup,
+    pub script: &'g str,
+    pub progress: Arc<Progress>,
+    /// Breakers by node, once filled.
+    pub breakers: Vec<Option<Arc<dyn Breaker>>>,
+    pub sinks: Vec<Arc<dyn Sink>>,
+}
+
+impl World<'_> {
+    /// Runs one region to its end.
+    pub(crate) fn region(&mut self, region: &Region) -> Result<Totals> {
+        let mut sources = Vec::with_capacity(region.sources.len());
+        for &id in &region.sources {
+            sources.push(self.source(id)?);
+        }
+        let total = sources.iter().map(|s| s.total_bytes()).sum::<Option<u64>>();
+        self.progress.start(total);
+        let hooks = &self.settings.hooks;
+        let run = RegionRun {
+            ends: Mutex::new(Ends {
+                error: None,
+                done: vec![None; sources.len()],
+            }),
+            sources,
+            claims: Mutex::default(),
+            at_work: (0..self.settings.workers.max(1))
+                .map(|_| AtomicU64::new(u64::MAX))
+                .collect(),
+            any_end: AtomicBool::new(false),
+            dead: self.settings.cancel.clone(),
+            panic_at: hooks.panic_at,
+            share: self.setup.share,
+            poison: hooks.poison,
+            chunk_rows: hooks.chunk_rows,
+            refuse_after: hooks.refuse_after,
+            progress: self.progress.clone(),
+        };
+        let mut shared = Vec::with_capacity(region.nodes.len());
+        for &id in &region.nodes {
+            shared.push(self.shared(id, region)?);
+        }
+        let gates: Vec<Option<Arc<Gate>>> = (region.nodes.iter())
+            .map(|&id| {
+                self.graph.nodes[id]
+                    .policy
+                    .limit
+                    .map(|limit| Arc::new(Gate::new(limit)))
+            })
+            .collect();
+        let mut lanes = Vec::new();
+        for number in 0..self.settings.workers.max(1) {
+            lanes.push(self.lane(number, region, &run, &shared, &gates)?);
+        }
+        let panicked: Mutex<Option<String>> = Mutex::new(None);
+        let guarded = |lane: &mut Lane| {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&run, lane))) {
+                let mut text = panicked.lock().unwrap_or_else(PoisonError::into_inner);
+                text.get_or_insert_with(|| panic_text(panic.as_ref()));
+                run.kill();
+            }
+        };
+        let spawned = std::thread::scope(|scope| {
+            for lane in &mut lanes {
+                let thread = std::thread::Builder::new().name("standpipe".into()).stack_size(STACK);
+                if let Err(error) = thread.spawn_scoped(scope, || guarded(lane)) {
+                    run.kill();
+                    return Err(Error::io("start", "a worker", error));
+                }
+            }
+            Ok(())
+        });
+        spawned?;
+        let check = || -> Result<()> {
+            if let Some(text) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return Err(Error::Panic(text));
+            }
+            if let Some((_, error)) = run.ends.lock().unwrap_or_else(PoisonError::into_inner).error.take() {
+                return Err(error);
+            }
+            if run.dead.load(SeqCst) {
+                Err(Error::Cancelled)
+            } else {
+                Ok(())
+            }
+        };
+        check()?;
+        let end = catch_unwind(AssertUnwindSafe(|| finish(&run, &mut lanes[0])));
+        check()?;
+        end.unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic.as_ref()))))?;
+        let chunks = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
+        let mut totals = Totals {
+            chunks,
+            ..Totals::default()
+        };
+        totals.notes = run.sources.iter().flat_map(|s| s.notes()).collect();
+        totals.bytes = run.sources.iter().map(|s| s.claimed_bytes()).sum();
+        for (i, &id) in region.nodes.iter().enumerate() {
+            let sum = |get: fn(&Node) -> u64| lanes.iter().map(|lane| get(&lane.nodes[i])).sum();
+            let nulled = if let Shared::Nulled(count) = &shared[i] {
+                count.load(Relaxed)
+            } else {
+                0
+            };
+            totals.nodes.push((
+                id,
+                sum(|n| n.rows_in),
+                sum(|n| n.bad_rows) + nulled,
+                sum(|n| n.discarded),
+            ));
+        }
+        totals.peak_arena = lanes.iter().map(|lane| lane.peak).max().unwrap_or(0);
+        drop(lanes);
+        for (&id, shared) in region.nodes.iter().zip(shared) {
+            if let Shared::Fill(breaker) = shared {
+                self.breakers[id] = Some(breaker);
+            }
+        }
+        Ok(totals)
+    }
+
+    fn source(&mut self, id: NodeId) -> Result<Arc<dyn Source>> {
+        match &self.graph.nodes[id].op {
+            Op::Source { make, request } => make(&self.setup, request),
+            _ => match self.breakers[id].take() {
+                Some(breaker) => breaker.drain(),
+                None => Err(Error::Panic(format!("node {id} is drained before it is filled"))),
+            },
+        }
+    }
+
+    fn shared(&mut self, id: NodeId, region: &Region) -> Result<Shared> {
+        Ok(match &self.graph.nodes[id].op {
+            Op::Serial(make) => Shared::Serial(Arc::new((Turnstile::default(), Mutex::new(make(&self.setup)?)))),
+            Op::Sink(make) => {
+                let sink = make(&self.setup)?;
+                self.sinks.push(sink.clone());
+                Shared::Sink(sink, Arc::new((Turnstile::default(), ())))
+            }
+            Op::Compute { .. } => Shared::Nulled(Arc::default()),
+            Op::Breaker(make) if region.fills.contains(&id) => Shared::Fill(make(&self.setup)?),
+            _ => Shared::Own,
+        })
+    }
+
+    fn lane(
+        &self,
+        number: usize,
+        region: &Region,
+        run: &RegionRun,
+        shared: &[Shared],
+        gates: &[Option<Arc<Gate>>],
+    ) -> Result<Lane> {
+        let at = |id: NodeId| region.nodes.binary_search(&id).ok();
+        let mut nodes = Vec::with_capacity(region.nodes.len());
+        for (i, &id) in region.nodes.iter().enumerate() {
+            let node = &self.graph.nodes[id];
+            let drained = region.sources.contains(&id);
+            let op = match (&node.op, &shared[i]) {
+                (Op::Compute { exprs, keep }, Shared::Nulled(nulled)) => {
+                    let null_on_error = node.policy.on_error == OnError::Null;
+                    let fixed = Fixed {
+                        now_micros: self.settings.now_micros,
+                    };
+                    let compute = Compute::new(exprs.as_slice().into(), keep.as_slice().into(), null_on_error, fixed);
+                    Operator::Compute(compute.count_into(nulled.clone()))
+                }
+                (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
+                (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup)?),
+                (_, Shared::Serial(serial)) => Operator::Serial(InOrder::new(serial.clone())),
+                (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
+                (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),
+                (Op::Route { arms }, _) => Operator::Route(*arms),
+                (Op::Rejects, _) => Operator::Rejects {
+                    rows: vec![],
+                    pen: run.arena(),
+                },
+                _ => Operator::Pass,
+            };
+            let (mut outs, mut rejects) = (Vec::new(), None);
+            // A breaker's consumers belong to the region that drains it.
+            if !matches!(op, Operator::Fill(_)) {
+                for (to, edge) in self.edges_from(id) {
+                    let Some(to) = at(to) else { continue };
+                    match edge.port {
+                        Port::Rejects => rejects = Some(to),
+                        Port::Out(port) => {
+                            while outs.len() <= port {
+                                outs.push(Vec::new());
+                            }
+                            outs[port].push(to);
+                        }
+                    }
+                }
+            }
+            let input = match node.inputs.first() {
+                Some(edge) if !drained => taken_by(self.graph, id, edge.from),
+                _ => node.schema.clone(),
+            };
+            nodes.push(Node {
+                id,
+                info: Arc::new(Info {
+                    name: node.name.as_str().into(),
+                    span: node.span,
+                    script_line: line_of(self.script, node.span.start),
+                    policy: node.policy,
+                    input,
+                }),
+                op,
+                outs,
+                rejects,
+                done: false,
+                rows_in: 0,
+                bad_rows: 0,
+                discarded: 0,
+                gate: gates[i].clone(),
+                chunk_rows: 0,
+                chunk_bad: Vec::new(),
+            });
+        }
+        let mut readers = Vec::with_capacity(region.sources.len());
+        for (source, &id) in run.sources.iter().zip(&region.sources) {
+            let at = at(id).ok_or_else(|| Error::Panic("a source outside its region".into()))?;
+            readers.push((source.clone().reader()?, at));
+        }
+        Ok(Lane {
+            number,
+            nodes,
+            readers,
+            arena: run.arena(),
+            spares: RefCell::default(),
+            peak: 0,
+        })
+    }
+
+    fn edges_from(&self, id: NodeId) -> impl Iterator<Item = (NodeId, Edge)> + '_ {
+        let nodes = self.graph.nodes.iter().enumerate();
+        nodes.flat_map(move |(to, node)| node.inputs.iter().filter(move |e| e.from == id).map(move |e| (to, *e)))
+    }
+}
+
+/// The rows that the stage of `node` takes from `from`, as its reject records show them: without the columns that were computed
+/// for its own arguments.
+fn taken_by(graph: &Graph, node: NodeId, mut from: NodeId) -> Schema {
+    let mut width = graph.nodes[from].schema.width();
+    while let Op::Compute { keep, .. } = &graph.nodes[from].op
+        && graph.nodes[from].span == graph.nodes[node].span
+        && let [before] = graph.nodes[from].inputs.as_slice()
+    {
+        width = keep.len();
+        from = before.from;
+    }
+    let fields = graph.nodes[from].schema.fields();
+    fields[..width.min(fields.len())].iter().cloned().collect()
+}
+
+/// The line (from 1) of byte `at` of a script.
+fn line_of(script: &str, at: u32) -> u32 {
+    let before = script.as_bytes().get(..at as usize).unwrap_or_default();
+    before.iter().filter(|&&b| b == b'\n').count() as u32 + 1
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a worker panicked".into())
+}
+
+/// A worker's life.
+fn work(run: &RegionRun, lane: &mut Lane) {
+    while let Some(draw) = run.draw(lane.number) {
+        // Also when the run has ended meanwhile: a later claim may wait for what this one hands on.
+        let claimed = lane.readers[draw.source].0.claim(draw.ticket);
+        let mut part = 0;
+        match claimed {
+            Ok(true) => {
+                let most = run.chunk_rows.unwrap_or(usize::MAX);
+                let (mut rows, mut refuse) = (most, run.refuse_after);
+                loop {
+                    match one_part(run, lane, &draw, part, rows, refuse) {
+                        // The hook refuses anew in every part; without it, what fitted fits again.
+                        Outcome::Part if run.refuse_after.is_some() => {
+                            (part, rows, refuse) = (part + 1, most, run.refuse_after);
+                        }
+                        Outcome::Part => part += 1,
+                        Outcome::Last => break,
+                        Outcome::Refused => (rows, refuse) = ((rows / 2).min(FEWER_ROWS), None),
+                    }
+                }
+            }
+            Ok(false) => empty_chunk(run, lane, &draw, None),
+            Err(error) => empty_chunk(run, lane, &draw, Some(error)),
+        }
+        run.progress.read(run.sources[draw.source].as_ref(), draw.source);
+    }
+    for node in &mut lane.nodes {
+        if let Operator::Fill(fill) = &mut node.op
+            && let Err(error) = fill.done()
+        {
+            run.fail(Ticket::new(u64::MAX >> 24, 0), NO_SOURCE, error);
+        }
+    }
+}
+
+enum Outcome {
+    Part,
+    Last,
+    /// The arena had no room for the part; nothing has happened.
+    Refused,
+}
+
+/// Decodes one part of the claim and pushes it through the lane.
+fn one_part(run: &RegionRun, lane: &mut Lane, draw: &Draw, part: u64, rows: usize, refuse: Option<usize>) -> Outcome {
+    let Lane {
+        nodes,
+        readers,
+        arena,
+        spares,
+        peak,
+        ..
+    } = lane;
+    let (reader, head) = &mut readers[draw.source];
+    let ticket = Ticket::new(draw.claim, part);
+    let stop = nodes[*head].info.policy.on_error == OnError::Fail;
+    if let Some(n) = refuse {
+        arena.refuse_after(n);
+    }
+    let outcome = match reader.decode(arena, rows, stop) {
+        Err(Error::Memory { .. }) if rows > 1 => Outcome::Refused,
+        Err(error) => {
+            run.fail(ticket, draw.source, error);
+            let chunk = chunk_of(run, draw.source, ticket, true, Locator::default(), spares);
+            end_chunk(run, nodes, &chunk);
+            Outcome::Last
+        }
+        Ok(decoded) => {
+            // Too many parts for the numbering, or the run is over: this one is the last.
+            let over = part + 1 >= MAX_PARTS;
+            let last = decoded.last || over || run.ended_before(ticket, draw.source);
+            let chunk = chunk_of(run, draw.source, ticket, last, decoded.locator, spares);
+            let (before, later) = nodes.split_at_mut(*head + 1);
+            let flow = before[*head].admit(decoded.batch, &decoded.faults, arena, later, *head + 1, &chunk);
+            run.progress.rows(decoded.batch.rows() as u64);
+            if !matches!(flow, Ok(Flow::Done)) {
+                // Some consumer goes on: what one of them had enough of is not the end.
+                chunk.end_place.set(None);
+            }
+            match flow {
+                Ok(Flow::More) => {}
+                Ok(Flow::Done) => run.done(ticket, draw.source),
+                Err(error) => run.fail(ticket, draw.source, error),
+            }
+            end_chunk(run, nodes, &chunk);
+            if last { Outcome::Last } else { Outcome::Part }
+        }
+    };
+    *peak = arena.used().max(*peak);
+    arena.reset();
+    arena.refuse_after(usize::MAX);
+    outcome
+}
+
+fn chunk_of<'r>(
+    run: &'r RegionRun,
+    source: usize,
+    ticket: Ticket,
+    last_part: bool,
+    locator: Locator<'r>,
+    spares: &'r RefCell<Vec<Arena>>,
+) -> Chunk<'r> {
+    Chunk {
+        ticket,
+        source,
+        last_part,
+        run,
+        locator,
+        spares,
+        end_place: Cell::new(None),
+    }
+}
+
+fn empty_chunk(run: &RegionRun, lane: &mut Lane, draw: &Draw, error: Option<Error>) {
+    let ticket = Ticket::new(draw.claim, 0);
+    if let Some(error) = error {
+        run.fail(ticket, draw.source, error);
+    }
+    let chunk = chunk_of(run, draw.source, ticket, true, Locator::default(), &lane.spares);
+    end_chunk(run, &mut lane.nodes, &chunk);
+}
+
+fn end_chunk(run: &RegionRun, nodes: &mut [Node], chunk: &Chunk<'_>) {
+    for i in 0..nodes.len() {
+        let (before, later) = nodes.split_at_mut(i + 1);
+        if let Err(error) = before[i].end_chunk(later, i + 1, chunk) {
+            run.fail(chunk.ticket, chunk.source, error);
+        }
+    }
+}
+
+/// One chunk more, behind the last, in which serial stages say what they have left to say.
+fn finish(run: &RegionRun, lane: &mut Lane) -> Result<()> {
+    let claims = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
+    let ticket = Ticket::new(claims, 0);
+    let chunk = chunk_of(run, NO_SOURCE, ticket, true, Locator::default(), &lane.spares);
+    let nodes = &mut lane.nodes;
+    let mut outcome = Ok(());
+    for i in 0..nodes.len() {
+        let (before, later) = nodes.split_at_mut(i + 1);
+        let node = &mut before[i];
+        if let Some(gate) = &node.gate
+            && let Some(too_many) = gate.end()
+        {
+            outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
+        }
+        if let Operator::Serial(serial) = &node.op {
+            let faults = Faults::new(&lane.arena, true);
+            let mut edges = Edges {
+                outs: &node.outs,
+                later,
+                base: i + 1,
+                chunk: &chunk,
+                last: false,
+            };
+            let mut out = Emitter::new(&lane.arena, &faults, &mut edges);
+            let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = state.finish(&mut out) {
+                outcome = Err(first_of(outcome.err(), error));
+            }
+        }
+    }
+    if let Err(error) = outcome {
+        run.fail(ticket, NO_SOURCE, error);
+    }
+    end_chunk(run, nodes, &chunk);
+    let mut ends = run.ends.lock().unwrap_or_else(PoisonError::into_inner);
+    match ends.error.take() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
