@@ -7,6 +7,7 @@ pub mod diag;
 pub mod expr;
 pub mod formats;
 pub mod graph;
+pub mod plugin;
 pub mod runtime;
 pub mod stages;
 pub mod syntax;
