@@ -354,7 +354,25 @@ impl Node {
         if faults.is_empty() || matches!(flow, Err(Error::Memory { .. })) {
             return flow;
         }
-        let bad = faults.by_row()?;
+        // Not in the chunk's arena, which may be full: that rows are bad must not make the run need more memory.
+        let mut spare = chunk.spare();
+        let outcome = self.judge(flow, batch, faults, &spare, later, base, chunk);
+        spare.reset();
+        chunk.spares.borrow_mut().push(spare);
+        outcome
+    }
+
+    fn judge<'a>(
+        &mut self,
+        flow: Result<Flow>,
+        batch: Batch<'a>,
+        faults: &Faults<'a>,
+        spare: &Arena,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        let bad = faults.by_row_in(spare)?;
         match (self.info.policy.on_error, bad.first()) {
             (OnError::Fail, Some(first)) => {
                 let place = batch.place(first.row as usize);
@@ -388,7 +406,24 @@ impl Node {
         if faults.is_empty() {
             return self.push(batch, arena, true, later, base, chunk);
         }
-        let bad = faults.by_row()?;
+        let mut spare = chunk.spare();
+        let outcome = self.sift(batch, faults, &spare, later, base, chunk);
+        spare.reset();
+        chunk.spares.borrow_mut().push(spare);
+        outcome
+    }
+
+    /// Bad rows out, good ones on, copied to an arena that has room for them.
+    fn sift(
+        &mut self,
+        batch: Batch<'_>,
+        faults: &Faults<'_>,
+        arena: &Arena,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<Flow> {
+        let bad = faults.by_row_in(arena)?;
         let on_error = self.info.policy.on_error;
         let fatal = bad
             .iter()
@@ -652,24 +687,31 @@ fn flush_rejects(
 ) -> Result<()> {
     // In pieces, so that a chunk of bad rows needs no more room than a chunk of good ones.
     const PIECE: usize = 1024;
-    let mut outcome = Ok(());
-    let pieces = rows.len().div_ceil(PIECE);
-    for (i, piece) in rows.chunks(PIECE).enumerate() {
-        outcome = (|| {
-            let batch = rejects::batch(piece, pen)?;
-            let mut edges = Edges {
-                outs,
-                later: &mut *later,
-                base,
-                chunk,
-                last: true,
-            };
-            edges.push(0, pen, batch, i + 1 == pieces).map(|_| ())
-        })();
+    let (mut from, mut piece) = (0, PIECE);
+    while from < rows.len() {
+        let to = rows.len().min(from + piece);
+        let outcome = match rejects::batch(&rows[from..to], pen) {
+            // Long rows: fewer of them have room.
+            Err(Error::Memory { .. }) if to - from > 1 => {
+                pen.reset();
+                piece = (to - from) / 2;
+                continue;
+            }
+            Err(error) => Err(error),
+            Ok(batch) => {
+                let mut edges = Edges {
+                    outs,
+                    later: &mut *later,
+                    base,
+                    chunk,
+                    last: true,
+                };
+                edges.push(0, pen, batch, to == rows.len()).map(|_| ())
+            }
+        };
         pen.reset();
-        if outcome.is_err() {
-            break;
-        }
+        outcome?;
+        from = to;
     }
-    outcome
+    Ok(())
 }

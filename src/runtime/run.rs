@@ -278,9 +278,18 @@ impl World<'_> {
             }
         };
         check()?;
-        let end = catch_unwind(AssertUnwindSafe(|| finish(&run, &mut lanes[0])));
+        let last = &mut lanes[0];
+        let end = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("standpipe".into()).stack_size(STACK);
+            let thread = thread
+                .spawn_scoped(scope, || finish(&run, last))
+                .map_err(|e| Error::io("start", "a worker", e))?;
+            thread
+                .join()
+                .unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic.as_ref()))))
+        });
         check()?;
-        end.unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic.as_ref()))))?;
+        end?;
         let chunks = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
         let mut totals = Totals {
             chunks,

@@ -255,7 +255,7 @@ fn drive(
         let faults = Faults::new(&arena, stop);
         stage.push(bound, at as u64, batch, &arena, &faults, &mut got)?;
         let fault = |f: &Fault<'_>| (at as u64 + u64::from(f.row), f.code, f.message.to_string());
-        got.faults.extend(faults.by_row()?.iter().map(fault));
+        got.faults.extend(faults.by_row()?.iter().copied().map(fault));
         got.arena_bytes = arena.used();
         at += part.len();
     }

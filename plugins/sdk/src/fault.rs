@@ -128,18 +128,18 @@ impl<'a> Faults<'a> {
     }
 
     /// The first fault of each bad row, by row.
-    pub fn by_row(&self) -> Result<&'a [Fault<'a>]> {
-        let mut newest = self.iter();
-        let filler = match self.last.get() {
-            Some(node) => node.fault,
-            None => return Ok(&[]),
-        };
-        let all = self
-            .arena
-            .collect(self.len(), |_| newest.next().copied().unwrap_or(filler))?;
+    pub fn by_row(&self) -> Result<&'a [&'a Fault<'a>]> {
+        self.by_row_in(self.arena)
+    }
+
+    /// The same, in another arena: this one may be full.
+    pub fn by_row_in<'b>(&self, arena: &'b Arena) -> Result<&'b [&'a Fault<'a>]> {
+        let Some(newest) = self.last.get() else { return Ok(&[]) };
+        let mut faults = self.iter();
+        let all = arena.collect(self.len(), |_| faults.next().unwrap_or(&newest.fault))?;
         all.reverse();
         // Stable without a heap buffer: ties keep the order of reporting through the index in the key.
-        let order = self.arena.collect(all.len(), |i| (all[i].row, i as u32))?;
+        let order = arena.collect(all.len(), |i| (all[i].row, i as u32))?;
         order.sort_unstable();
         let mut kept = 0;
         for i in 0..order.len() {
@@ -148,7 +148,7 @@ impl<'a> Faults<'a> {
                 kept += 1;
             }
         }
-        Ok(self.arena.collect(kept, |i| all[order[i].1 as usize])?)
+        Ok(arena.collect(kept, |i| all[order[i].1 as usize])?)
     }
 
     /// The least bad row, if there is one.

@@ -85,7 +85,7 @@ fn fault_lines(faults: &Faults<'_>) -> Vec<String> {
             f.message
         )
     };
-    by_row.iter().map(line).collect()
+    by_row.iter().copied().map(line).collect()
 }
 
 fn decode(fields: &Schema, text: &str) -> (Vec<String>, Vec<String>) {
