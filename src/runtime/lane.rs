@@ -229,7 +229,7 @@ impl Node {
     ) -> Result<Flow> {
         self.rows_in += batch.rows() as u64;
         self.panic_if_asked(chunk);
-        let flow = self.work(batch, arena, last, later, base, chunk);
+        let flow = self.work(batch, arena, false, last, later, base, chunk);
         self.chunk_rows += batch.rows() as u64;
         flow
     }
@@ -241,11 +241,13 @@ impl Node {
         }
     }
 
-    /// Works on the batch, and again on halves of it where memory is refused before anything came out.
+    /// Works on the batch, and again on halves of it in another arena where memory is refused before anything came out. One row that
+    /// is refused in an arena of its own (`fresh`) is too much.
     fn work<'a>(
         &mut self,
         batch: Batch<'a>,
         arena: &'a Arena,
+        fresh: bool,
         last: bool,
         later: &mut [Node],
         base: usize,
@@ -254,7 +256,7 @@ impl Node {
         let mut emitted = false;
         match self.once(batch, arena, last, later, base, chunk, &mut emitted) {
             Err(Error::Memory { wanted, used, limit }) if !emitted => {
-                if batch.rows() <= 1 {
+                if batch.rows() <= 1 && fresh {
                     return Err(self.no_room(wanted, used, limit));
                 }
             }
@@ -265,10 +267,13 @@ impl Node {
         let rows_before = self.chunk_rows;
         let mut flow = Ok(Flow::More);
         for (from, len, last) in [(0, half, false), (half, batch.rows() - half, last)] {
+            if len == 0 {
+                continue;
+            }
             self.chunk_rows = rows_before + from as u64;
             flow = (|| {
                 let part = batch.slice(from, len, &spare)?;
-                self.work(part, &spare, last, later, base, chunk)
+                self.work(part, &spare, true, last, later, base, chunk)
             })();
             spare.reset();
             if !matches!(flow, Ok(Flow::More)) {
@@ -638,9 +643,10 @@ fn route<'a>(
 ) -> Result<Flow> {
     let width = batch.columns().len() - arms;
     let mut left = Bits::all(arena, batch.rows(), true)?;
-    let mut all_done = true;
-    let mut failed: Option<Error> = None;
-    for port in 0..=arms {
+    let mut nowhere = 0;
+    // All arms before the first push: a refusal in between could not be repeated on less.
+    let routed = arena.fill(arms + 1, None)?;
+    for (port, slot) in routed.iter_mut().enumerate() {
         let taken = match batch.columns().get(width + port).map(Column::data) {
             Some(Data::Bool(bits)) => {
                 let chosen = bits.and(&left, arena)?;
@@ -655,17 +661,19 @@ fn route<'a>(
         };
         left = left.and_not(&taken, arena)?;
         if edges.outs.get(port).is_none_or(Vec::is_empty) {
-            *discarded += taken.count() as u64;
-            continue;
+            nowhere += taken.count() as u64;
+        } else {
+            *slot = Some(batch.gather(taken.indices(arena)?, width, arena)?);
         }
-        let rows = batch.gather(taken.indices(arena)?, width, arena)?;
-        *emitted = true;
-        match edges.push(
-            port,
-            arena,
-            rows,
-            port == arms || edges.outs.iter().skip(port + 1).all(Vec::is_empty),
-        ) {
+    }
+    *discarded += nowhere;
+    *emitted = true;
+    let mut all_done = true;
+    let mut failed: Option<Error> = None;
+    for (port, rows) in routed.iter().enumerate() {
+        let Some(rows) = *rows else { continue };
+        let last = port == arms || edges.outs.iter().skip(port + 1).all(Vec::is_empty);
+        match edges.push(port, arena, rows, last) {
             Ok(Flow::Done) => {}
             Ok(Flow::More) => all_done = false,
             Err(error) => failed = Some(first_of(failed, error)),
