@@ -6,7 +6,7 @@
 //! - A cell that passed through from CSV unread is written bare only where its column is no string column and it is a JSON number or
 //!   bool; so a string column never turns into numbers because nobody read it.
 
-use crate::expr::json::lexer::{Lexer, plain, special};
+use crate::expr::json::lexer::{plain, special};
 use crate::expr::scalar::{print, scan};
 use standpipe_sdk::{Batch, Cell, Column, Data, Error, Result, Schema, Type};
 
@@ -211,6 +211,7 @@ impl Line<'_> {
                     print::write_float(self.out, values[row]);
                     return Ok(());
                 }
+                Data::Verbatim(text) => return self.verbatim(kind, text.bytes(row)),
                 _ => {}
             }
         }
@@ -343,7 +344,9 @@ impl Line<'_> {
             return self.unquoted(inner);
         }
         if !matches!(kind, Kind::String) {
-            if scan::parse_bool(cell).is_some() || is_json_number(cell) {
+            // Most texts are told from numbers and bools by their first byte.
+            let first = cell.first().copied().unwrap_or_default();
+            if (first.is_ascii_digit() || first == b'-') && is_json_number(cell) || scan::parse_bool(cell).is_some() {
                 self.reserve(cell.len())?;
                 self.out.extend_from_slice(cell);
                 return Ok(());
@@ -402,10 +405,31 @@ fn short_text(text: &[u8]) -> Option<u128> {
     None
 }
 
-/// Whether the text is a number of JSON, whatever its size.
-fn is_json_number(text: &[u8]) -> bool {
-    let lex = Lexer::new(text, text.len());
-    matches!(lex.number(0), Ok(end) if end == text.len())
+/// Whether a whole cell is a JSON number: `-? (0 | [1-9] digits) (. digits)? ([eE] [+-]? digits)?`.
+#[inline]
+fn is_json_number(cell: &[u8]) -> bool {
+    // A cell is short and has no readable bytes behind it: the lexer's wide loads would all take their slow way.
+    let digits = |from: usize| from + cell[from..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let start = usize::from(cell.first() == Some(&b'-'));
+    let mut at = digits(start);
+    if at == start || (cell[start] == b'0' && at > start + 1) {
+        return false;
+    }
+    if cell.get(at) == Some(&b'.') {
+        let from = at + 1;
+        at = digits(from);
+        if at == from {
+            return false;
+        }
+    }
+    if matches!(cell.get(at), Some(b'e' | b'E')) {
+        let from = at + 1 + usize::from(matches!(cell.get(at + 1), Some(b'+' | b'-')));
+        at = digits(from);
+        if at == from {
+            return false;
+        }
+    }
+    at == cell.len()
 }
 
 /// JSON text on one line: newlines can only be blanks between its tokens.
@@ -460,4 +484,17 @@ pub(super) fn from_base64(text: &[u8], out: &mut [u8]) -> Option<usize> {
         }
     }
     Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_json_number;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cell_is_a_number_iff_serde_json_says_so(cell in "[-+.eE019]{0,8}") {
+            prop_assert_eq!(is_json_number(cell.as_bytes()), serde_json::from_str::<serde::de::IgnoredAny>(&cell).is_ok());
+        }
+    }
 }
