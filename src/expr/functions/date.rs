@@ -215,7 +215,7 @@ pub(in crate::expr) const FUNCTIONS: &[FunctionSpec] = &[
         "The day of the week, 1 (Monday) to 7 (Sunday).",
         DATE,
         &[
-            Example::value("weekday(@2026-11-22)", "7"),
+            Example::value("weekday(@2026-02-01)", "7"),
             Example::value("weekday(null)", "null"),
         ],
         weekday,
@@ -333,7 +333,7 @@ pub(in crate::expr) const FUNCTIONS: &[FunctionSpec] = &[
         returns: Returns::Date,
         examples: &[
             Example::value(r#"date_trunc(@2026-05-17, "quarter")"#, "@2026-04-01"),
-            Example::value(r#"date_trunc(@2026-11-22, "week")"#, "@2026-11-16"),
+            Example::value(r#"date_trunc(@2026-02-01, "week")"#, "@2026-01-26"),
             Example::value(r#"date_trunc(null, "month")"#, "null"),
         ],
         prepare: Some(prepare_day_unit),
