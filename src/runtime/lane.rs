@@ -262,7 +262,6 @@ impl Node {
             }
             other => return other,
         }
-        let mut spare = chunk.spare();
         let half = batch.rows() / 2;
         let rows_before = self.chunk_rows;
         let mut flow = Ok(Flow::More);
@@ -271,17 +270,15 @@ impl Node {
                 continue;
             }
             self.chunk_rows = rows_before + from as u64;
-            flow = (|| {
-                let part = batch.slice(from, len, &spare)?;
-                self.work(part, &spare, true, last, later, base, chunk)
-            })();
-            spare.reset();
+            flow = chunk.in_spare(|spare| {
+                let part = batch.slice(from, len, spare)?;
+                self.work(part, spare, true, last, later, base, chunk)
+            });
             if !matches!(flow, Ok(Flow::More)) {
                 break;
             }
         }
         self.chunk_rows = rows_before;
-        chunk.spares.borrow_mut().push(spare);
         flow
     }
 
@@ -360,11 +357,7 @@ impl Node {
             return flow;
         }
         // Not in the chunk's arena, which may be full: that rows are bad must not make the run need more memory.
-        let mut spare = chunk.spare();
-        let outcome = self.judge(flow, batch, faults, &spare, later, base, chunk);
-        spare.reset();
-        chunk.spares.borrow_mut().push(spare);
-        outcome
+        chunk.in_spare(|spare| self.judge(flow, batch, faults, spare, later, base, chunk))
     }
 
     fn judge<'a>(
@@ -411,11 +404,7 @@ impl Node {
         if faults.is_empty() {
             return self.push(batch, arena, true, later, base, chunk);
         }
-        let mut spare = chunk.spare();
-        let outcome = self.sift(batch, faults, &spare, later, base, chunk);
-        spare.reset();
-        chunk.spares.borrow_mut().push(spare);
-        outcome
+        chunk.in_spare(|spare| self.sift(batch, faults, spare, later, base, chunk))
     }
 
     /// Bad rows out, good ones on, copied to an arena that has room for them.
@@ -581,9 +570,13 @@ impl Node {
 }
 
 impl Chunk<'_> {
-    /// An arena to repeat a refused push in.
-    fn spare(&self) -> Arena {
-        self.spares.borrow_mut().pop().unwrap_or_else(|| self.run.arena())
+    /// Calls `work` with an arena beside the chunk's: to repeat a refused push in, or to sort bad rows out in.
+    fn in_spare<T>(&self, work: impl FnOnce(&Arena) -> T) -> T {
+        let mut spare = self.spares.borrow_mut().pop().unwrap_or_else(|| self.run.arena());
+        let outcome = work(&spare);
+        spare.reset();
+        self.spares.borrow_mut().push(spare);
+        outcome
     }
 }
 
