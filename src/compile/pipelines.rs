@@ -356,9 +356,13 @@ impl<'r, 'a> Builder<'r, 'a> {
             sorted_by: bound.sorted_by,
             ..Facts::default()
         };
-        // Only a stage that asks for places sets rows aside.
+        // Only a stage that asks for places sets rows aside: whole rows, in which there is no value to make null.
         if bound.needs_places {
             node.policy = policy;
+            if policy.on_error == OnError::Null {
+                self.no_value_to_null(call);
+                node.policy.on_error = OnError::Fail;
+            }
         }
         let id = self.draft.push(node);
         if bound.needs_places {
@@ -366,6 +370,21 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
         state.edge = out(id);
         state.rows = rows;
+    }
+
+    fn no_value_to_null(&self, call: &StageCall) {
+        // As a default of the script, `null` says nothing of such a stage; it fails.
+        if let Some(own) = &call.on_error {
+            self.report(
+                Diagnostic::error(
+                    "E0501",
+                    own.span,
+                    format!("`{}` has no value that could be null", call.full_name()),
+                )
+                .labelled("it sets whole rows aside")
+                .help("`on error skip` leaves them out, `on error to rejects` keeps them"),
+            );
+        }
     }
 
     /// Our own declaration contradicts itself.

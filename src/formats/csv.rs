@@ -179,6 +179,7 @@ fn bind_read(call: &Call<'_>, plan: &Plan<'_>, delimiter: u8) -> Result<Bound, V
                 pad,
                 file_column,
                 check_all,
+                declared: declared.is_some(),
             };
             let blocks = Blocks::new(starts.clone(), Framing::Quoted { delimiter }, setup);
             Ok(Arc::new(CsvSource {

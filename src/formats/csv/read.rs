@@ -39,6 +39,8 @@ pub(super) struct ReadPlan {
     pub file_column: Option<usize>,
     /// Check every declared column, also those nobody reads.
     pub check_all: bool,
+    /// The script says what the columns are.
+    pub declared: bool,
 }
 
 /// Where a file has the columns of the schema.
@@ -505,6 +507,7 @@ impl CsvReader {
             cell,
             field,
             nulls: &self.plan.nulls,
+            declared: self.plan.declared,
             arena,
             faults,
         };
@@ -669,6 +672,7 @@ struct Parse<'r, 'a> {
     cell: usize,
     field: &'a Field,
     nulls: &'r [Vec<u8>],
+    declared: bool,
     arena: &'a Arena,
     faults: &'r Faults<'a>,
 }
@@ -737,7 +741,11 @@ impl<'a> Parse<'_, 'a> {
             span: None,
             column: Some(&self.field.name),
             message: self.arena.copy_str(&message)?,
-            help: Some("a `schema:` that says its type, or `on error to rejects`"),
+            help: Some(if self.declared {
+                "`on error null`, or `on error to rejects`"
+            } else {
+                "a `schema:` that says its type, or `on error to rejects`"
+            }),
             byte: None,
             record: false,
         })?;
