@@ -7,6 +7,7 @@ pub mod input;
 pub mod jsonl;
 pub mod lines;
 pub mod options;
+pub mod out;
 pub mod output;
 
 use standpipe_sdk::spec::FormatSpec;
@@ -21,6 +22,7 @@ mod tests {
     use crate::expr::{Evaluator, Expr, FPart};
     use crate::formats::csv::CsvEncoder;
     use crate::formats::jsonl;
+    use crate::formats::out::Out;
     use crate::formats::output::RowEncoder;
     use standpipe_sdk::spec::Wanted;
     use standpipe_sdk::{Arena, Batch, Cell, Column, Data, Faults, Field, Schema, Span, Type};
@@ -78,15 +80,15 @@ mod tests {
             let formatted = Expr::fstring(vec![FPart::Value(x(), None)], AT).unwrap();
             assert_eq!(texts(&formatted, column), cast, "{ty} in an f-string");
 
-            let mut out = vec![];
+            let mut out = Out::new();
             CsvEncoder::new(schema.clone(), b',').encode(batch, &mut out).unwrap();
-            let lines: Vec<&str> = std::str::from_utf8(&out).unwrap().lines().collect();
+            let lines: Vec<&str> = std::str::from_utf8(out.as_slice()).unwrap().lines().collect();
             assert_eq!(lines, cast, "{ty} in CSV");
 
-            let mut out = vec![];
+            let mut out = Out::new();
             jsonl::Encoder::new(&schema).encode(&batch, &mut out).unwrap();
             let bare = matches!(ty, Type::Bool | Type::Int | Type::Float | Type::Decimal { .. });
-            for (line, text) in std::str::from_utf8(&out).unwrap().lines().zip(&cast) {
+            for (line, text) in std::str::from_utf8(out.as_slice()).unwrap().lines().zip(&cast) {
                 let value = match (text.as_str(), bare) {
                     ("nan" | "inf" | "-inf", _) => "null".to_string(),
                     (text, true) => text.to_string(),
@@ -114,9 +116,9 @@ mod tests {
             let (read, _) = decoder
                 .decode(&block, out.len(), 0, 7, usize::MAX, &arena, &faults, true)
                 .unwrap();
-            let mut again = vec![];
+            let mut again = Out::new();
             jsonl::Encoder::new(&schema).encode(&read, &mut again).unwrap();
-            assert_eq!(out, again, "{ty} read by JSON");
+            assert_eq!(out.as_slice(), again.as_slice(), "{ty} read by JSON");
         }
     }
 

@@ -80,11 +80,11 @@ fn cut(text: &str, width: usize) -> String {
 
 fn texts(schema: &Schema, batch: &Batch<'_>, row: usize) -> Vec<String> {
     let text = |(column, field): (&standpipe_sdk::Column<'_>, &standpipe_sdk::Field)| {
-        let mut text = Vec::new();
+        let mut text = standpipe::formats::out::Out::new();
         if column.is_valid(row) {
             let _ = standpipe::formats::csv::write_plain(&mut text, column, &field.ty, row);
         }
-        String::from_utf8_lossy(&text).into_owned()
+        String::from_utf8_lossy(text.as_slice()).into_owned()
     };
     batch.columns().iter().zip(schema.fields()).map(text).collect()
 }

@@ -13,6 +13,7 @@ pub(in crate::expr) fn merge<'a, F>(
 where
     F: Fn(usize) -> (bool, usize) + Copy,
 {
+    let (a, b) = (a.settled(arena)?, b.settled(arena)?);
     macro_rules! numbers {
         ($variant:ident, $zero:expr) => {{
             let of = |column: Column<'a>| match column.data() {
@@ -69,6 +70,8 @@ where
         Data::Bytes(_) => texts!(Bytes),
         Data::Json(_) => texts!(Json),
         Data::Verbatim(_) => texts!(Verbatim),
+        // Settled above.
+        Data::Cells(_) => return Ok(Column::nulls(rows)),
         Data::List(_) => Data::List(lists(arena, a, b, rows, from)?),
         Data::Record(record) => {
             let of = |column: Column<'a>, index: usize| match column.data() {

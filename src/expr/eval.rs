@@ -104,7 +104,7 @@ impl<'a> Val<'a> {
     /// One value per row of `column`, which has as many rows as the batch.
     pub(in crate::expr) fn rows(column: Column<'a>) -> Self {
         match column.data() {
-            Data::Null | Data::Absent | Data::Verbatim(_) => {
+            Data::Null | Data::Absent | Data::Verbatim(_) | Data::Cells(_) => {
                 debug_assert!(matches!(column.data(), Data::Null), "a column that is read has values");
                 Val::null()
             }

@@ -6,6 +6,7 @@
 //! - Bytes are written in the chunks' turn only, one `write` per chunk.
 
 use crate::formats::input::Packing;
+use crate::formats::out::Out;
 use standpipe_sdk::spec::Setup;
 use standpipe_sdk::{Batch, Error, Faults, Published, Result, Sink, Writer};
 use std::fs::{self, File};
@@ -20,7 +21,7 @@ pub const STDOUT: &str = "-";
 /// Turns rows into bytes; one per lane.
 pub trait RowEncoder: Send {
     /// Appends the rows of `batch` to `out`.
-    fn encode(&mut self, batch: Batch<'_>, out: &mut Vec<u8>) -> Result<()>;
+    fn encode(&mut self, batch: Batch<'_>, out: &mut Out) -> Result<()>;
 }
 
 /// What a text sink is made of.
@@ -254,7 +255,7 @@ impl Sink for TextSink {
         Ok(Box::new(TextWriter {
             sink: self,
             encoder,
-            buffer: Vec::new(),
+            buffer: Out::new(),
             rows: 0,
         }))
     }
@@ -338,7 +339,7 @@ impl Sink for TextSink {
 struct TextWriter {
     sink: Arc<TextSink>,
     encoder: Box<dyn RowEncoder>,
-    buffer: Vec<u8>,
+    buffer: Out,
     rows: u64,
 }
 
@@ -358,7 +359,7 @@ impl Writer for TextWriter {
     }
 
     fn write(&mut self) -> Result<()> {
-        let outcome = self.sink.write(&self.buffer, self.rows);
+        let outcome = self.sink.write(self.buffer.as_slice(), self.rows);
         self.forget();
         outcome
     }

@@ -11,6 +11,7 @@
 
 use crate::expr::Compute;
 use crate::formats::jsonl;
+use crate::formats::out::Out;
 use crate::graph::{NodeId, OnError, Policy};
 use crate::runtime::limit::{Gate, TooMany};
 use crate::runtime::rejects::{self, Reject};
@@ -61,12 +62,12 @@ pub(crate) struct Info {
 impl Info {
     /// A row of the input as JSON text.
     fn record_text(&self, batch: Batch<'_>, row: usize) -> Option<String> {
-        let mut text = Vec::new();
+        let mut text = Out::new();
         jsonl::Encoder::new(&self.input)
             .encode_rows(&batch, row..row + 1, &mut text)
             .ok()?;
-        text.pop();
-        String::from_utf8(text).ok()
+        let line = text.as_slice().strip_suffix(b"\n")?;
+        String::from_utf8(line.to_vec()).ok()
     }
 }
 

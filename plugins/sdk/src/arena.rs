@@ -280,7 +280,7 @@ impl<T> std::ops::DerefMut for Uninit<'_, T> {
 }
 
 impl<'a, T: Copy> Uninit<'a, T> {
-    fn finish_mut(self, written: usize) -> &'a mut [T] {
+    pub(crate) fn finish_mut(self, written: usize) -> &'a mut [T] {
         debug_assert!(written <= self.slots.len());
         let slots = &mut self.slots[..written];
         // SAFETY: callers in this crate have written the first `written` slots.

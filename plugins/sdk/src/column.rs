@@ -6,8 +6,9 @@
 
 use crate::arena::{Arena, bytes_of};
 use crate::bits::Bits;
+use crate::cells::Cells;
 use crate::error::Result;
-use crate::text::Text;
+use crate::text::{INLINE, Text, View};
 use crate::types::Type;
 use crate::value::Cell;
 
@@ -45,6 +46,8 @@ pub enum Data<'a> {
     /// Cells as they stood in a CSV file, quotes and all, whatever the field's type is: only text sinks get these. An
     /// empty cell is null in the validity.
     Verbatim(Text<'a>),
+    /// The same, not even cut into views yet; its validity is in the cells. Whatever picks rows makes it `Verbatim`.
+    Cells(Cells<'a>),
     List(ListData<'a>),
     Record(RecordData<'a>),
 }
@@ -100,6 +103,7 @@ impl<'a> Column<'a> {
             Data::Decimal(v) => v.len(),
             Data::Date(v) => v.len(),
             Data::String(t) | Data::Bytes(t) | Data::Json(t) | Data::Verbatim(t) => t.len(),
+            Data::Cells(cells) => cells.len(),
             Data::List(list) => list.offsets.len().saturating_sub(1),
             Data::Record(record) => match record.columns.iter().map(|c| c.len).min() {
                 Some(rows) if rows < record.from + len => rows,
@@ -110,6 +114,10 @@ impl<'a> Column<'a> {
         assert!(
             valid.is_none_or(|v| v.len() == len),
             "validity and values differ in length"
+        );
+        assert!(
+            valid.is_none() || !matches!(data, Data::Cells(_)),
+            "cells know themselves which are null"
         );
         Column { data, valid, len }
     }
@@ -162,7 +170,7 @@ impl<'a> Column<'a> {
         matches!(self.data, Data::Absent)
     }
 
-    /// The validity; `None` = every row has a value (but see [`Data::Null`]).
+    /// The validity; `None` = every row has a value (but see [`Data::Null`] and [`Data::Cells`]).
     pub fn valid(&self) -> Option<Bits<'a>> {
         self.valid
     }
@@ -171,15 +179,22 @@ impl<'a> Column<'a> {
     pub fn is_valid(&self, row: usize) -> bool {
         match self.valid {
             Some(bits) => bits.get(row),
-            None => !matches!(self.data, Data::Null),
+            None => match self.data {
+                Data::Null => false,
+                Data::Cells(cells) => !cells.is_null(row),
+                _ => true,
+            },
         }
     }
 
     pub fn null_count(&self) -> usize {
         match self.valid {
             Some(bits) => self.len - bits.count(),
-            None if matches!(self.data, Data::Null) => self.len,
-            None => 0,
+            None => match self.data {
+                Data::Null => self.len,
+                Data::Cells(cells) => (0..self.len).filter(|&row| cells.is_null(row)).count(),
+                _ => 0,
+            },
         }
     }
 
@@ -207,6 +222,7 @@ impl<'a> Column<'a> {
             Data::Bytes(t) => Cell::Bytes(t.bytes(row)),
             Data::Json(t) => Cell::Json(t.str(row)),
             Data::Verbatim(t) => Cell::Verbatim(t.bytes(row)),
+            Data::Cells(cells) => Cell::Verbatim(cells.bytes(row)),
             Data::List(list) => {
                 let range = list.range(row);
                 Cell::List(list.child.slice(range.start, range.len()))
@@ -235,6 +251,7 @@ impl<'a> Column<'a> {
             Data::Bytes(t) => Data::Bytes(t.slice(from, len)),
             Data::Json(t) => Data::Json(t.slice(from, len)),
             Data::Verbatim(t) => Data::Verbatim(t.slice(from, len)),
+            Data::Cells(cells) => Data::Cells(cells.slice(from, len)),
             Data::List(list) => Data::List(ListData {
                 offsets: &list.offsets[from..=from + len],
                 child: list.child,
@@ -269,6 +286,10 @@ impl<'a> Column<'a> {
             Data::Bytes(t) => Data::Bytes(t.gather(indices, arena)?),
             Data::Json(t) => Data::Json(t.gather(indices, arena)?),
             Data::Verbatim(t) => Data::Verbatim(t.gather(indices, arena)?),
+            Data::Cells(cells) => {
+                let (text, valid) = cells.views(len, arena, at)?;
+                return Ok(Column::new(Data::Verbatim(text), valid, len));
+            }
             Data::List(list) => Data::List(self.gather_list(list, indices, arena)?),
             Data::Record(record) => {
                 let mut columns = Columns::new(arena, record.width())?;
@@ -283,6 +304,17 @@ impl<'a> Column<'a> {
             None => None,
         };
         Ok(Column { data, valid, len })
+    }
+
+    /// The same column with its cells cut into views, if they are not yet.
+    pub fn settled(&self, arena: &'a Arena) -> Result<Self> {
+        match self.data {
+            Data::Cells(cells) => {
+                let (text, valid) = cells.views(self.len, arena, |row| row)?;
+                Ok(Column::new(Data::Verbatim(text), valid, self.len))
+            }
+            _ => Ok(*self),
+        }
     }
 
     fn gather_list(&self, list: ListData<'a>, indices: &[u32], arena: &'a Arena) -> Result<ListData<'a>> {
@@ -318,6 +350,16 @@ impl<'a> Column<'a> {
             Data::Decimal(_) => bytes_of::<i128>(self.len),
             Data::Date(_) => bytes_of::<i32>(self.len),
             Data::String(t) | Data::Bytes(t) | Data::Json(t) | Data::Verbatim(t) => t.copy_bytes(),
+            Data::Cells(cells) => {
+                let long = |row| cells.bytes(row).len();
+                let long: usize = (0..self.len).map(long).filter(|&bytes| bytes > INLINE).sum();
+                let text = if long == 0 {
+                    0
+                } else {
+                    bytes_of::<u8>(long) + bytes_of::<&[u8]>(1)
+                };
+                bytes_of::<View>(self.len) + text + if self.null_count() == 0 { 0 } else { bits }
+            }
             Data::List(list) => {
                 let first = list.offsets[0];
                 let used = (list.offsets[self.len] - first) as usize;
@@ -350,6 +392,19 @@ impl<'a> Column<'a> {
             Data::Bytes(t) => Data::Bytes(t.copy_to(arena)?),
             Data::Json(t) => Data::Json(t.copy_to(arena)?),
             Data::Verbatim(t) => Data::Verbatim(t.copy_to(arena)?),
+            Data::Cells(cells) => {
+                let text = Text::copy_of(
+                    self.len,
+                    arena,
+                    |row| View::inline(cells.bytes(row)),
+                    |row| cells.bytes(row),
+                )?;
+                let valid = match self.null_count() {
+                    0 => None,
+                    _ => Some(Bits::collect(arena, self.len, |row| !cells.is_null(row))?),
+                };
+                return Ok(Column::new(Data::Verbatim(text), valid, self.len));
+            }
             Data::List(list) => {
                 let first = list.offsets[0];
                 let offsets = arena.collect(list.offsets.len(), |i| list.offsets[i] - first)?;
@@ -379,11 +434,11 @@ impl<'a> Column<'a> {
         })
     }
 
-    /// Whether the stored values can be those of a field of this type; `Absent`, `Null` and `Verbatim` fit all.
+    /// Whether the stored values can be those of a field of this type; `Absent`, `Null`, `Verbatim` and `Cells` fit all.
     pub fn fits(&self, ty: &Type) -> bool {
         matches!(
             (&self.data, ty),
-            (Data::Absent | Data::Null | Data::Verbatim(_), _)
+            (Data::Absent | Data::Null | Data::Verbatim(_) | Data::Cells(_), _)
                 | (Data::Bool(_), Type::Bool)
                 | (Data::Int(_), Type::Int)
                 | (Data::Float(_), Type::Float)

@@ -21,12 +21,20 @@ impl<'a> Column<'a> {
     /// parts apart ([`Column::mixes_with`]).
     pub fn interleave(parts: &[Column<'a>], picks: &[Pick], arena: &'a Arena) -> Result<Column<'a>> {
         let len = picks.len();
+        if parts.iter().any(|part| matches!(part.data(), Data::Cells(_))) {
+            let mut settled = Columns::new(arena, parts.len())?;
+            for part in parts {
+                settled.push(part.settled(arena)?);
+            }
+            return Column::interleave(settled.finish(), picks, arena);
+        }
         let Some(first) = parts.iter().find(|p| !matches!(p.data(), Data::Null)) else {
             return Ok(Column::nulls(len));
         };
         let data = match first.data() {
             Data::Absent => return Ok(Column::absent(len)),
-            Data::Null => Data::Null,
+            // Settled above.
+            Data::Null | Data::Cells(_) => Data::Null,
             Data::Bool(_) => Data::Bool(Bits::collect(arena, len, |i| {
                 let (part, row) = picks[i];
                 matches!(parts[part as usize].data(), Data::Bool(v) if v.get(row as usize))
@@ -107,6 +115,7 @@ impl<'a> Column<'a> {
     pub fn mixes_with(&self, other: &Column<'_>) -> bool {
         match (self.data(), other.data()) {
             (Data::Null, _) | (_, Data::Null) => true,
+            (Data::Cells(_), Data::Verbatim(_)) | (Data::Verbatim(_), Data::Cells(_)) => true,
             (Data::List(a), Data::List(b)) => a.child.mixes_with(b.child),
             (Data::Record(a), Data::Record(b)) => {
                 a.width() == b.width()

@@ -142,6 +142,11 @@ impl<'a> Text<'a> {
         Text { views, buffers }
     }
 
+    /// Texts that are only ever read as bytes. Every view must have been made for these buffers.
+    pub(crate) fn verbatim(views: &'a [View], buffers: &'a [&'a [u8]]) -> Self {
+        Text { views, buffers }
+    }
+
     /// A column of short texts that are all inline. Panics if a view is not.
     pub fn inline(views: &'a [View]) -> Self {
         assert!(views.iter().all(|v| v.is_inline()), "every view must be inline");
@@ -326,37 +331,43 @@ impl<'a> Text<'a> {
 
     /// A copy whose text lives in `arena`, only the bytes that are used.
     pub fn copy_to<'b>(&self, arena: &'b Arena) -> Result<Text<'b>> {
-        let long: usize = self.views.iter().map(|v| v.len()).filter(|&n| n > INLINE).sum();
-        if long == 0 {
-            return Ok(Text {
-                views: arena.copy(self.views)?,
-                buffers: &[],
-            });
-        }
-        let mut bytes = arena.uninit::<u8>(long)?;
+        let inline = |row: usize| Some(self.views[row]).filter(|view| view.is_inline());
+        Text::copy_of(self.views.len(), arena, inline, |row| self.bytes(row))
+    }
+
+    /// A copy of `rows` texts: `inline(row)` is the view of a short one, `bytes(row)` any one.
+    pub(crate) fn copy_of<'t>(
+        rows: usize,
+        arena: &'a Arena,
+        inline: impl Fn(usize) -> Option<View>,
+        bytes: impl Fn(usize) -> &'t [u8],
+    ) -> Result<Text<'a>> {
+        let long = |row| {
+            if inline(row).is_some() { 0 } else { bytes(row).len() }
+        };
+        let long: usize = (0..rows).map(long).sum();
+        let mut buffer = arena.uninit::<u8>(long)?;
         let mut at = 0;
-        let views = arena.uninit::<View>(self.views.len())?;
-        let mut views = views;
-        for (row, slot) in views.iter_mut().enumerate() {
-            let view = self.views[row];
-            if view.is_inline() {
-                slot.write(view);
-                continue;
+        let views = arena.collect(rows, |row| {
+            if let Some(view) = inline(row) {
+                return view;
             }
-            let text = self.bytes(row);
-            for (to, &byte) in bytes[at..at + text.len()].iter_mut().zip(text) {
+            let text = bytes(row);
+            for (to, &byte) in buffer[at..at + text.len()].iter_mut().zip(text) {
                 to.write(byte);
             }
             let prefix = u32::from_le_bytes([text[0], text[1], text[2], text[3]]);
-            slot.write(View::long(text.len() as u32, prefix, 0, at as u32));
+            let view = View::long(text.len() as u32, prefix, 0, at as u32);
             at += text.len();
-        }
-        let buffer: &'b [u8] = bytes.finish(at);
-        let rows = self.views.len();
-        Ok(Text {
-            views: views.finish(rows),
-            buffers: arena.fill(1, buffer)?,
-        })
+            view
+        })?;
+        let buffers: &[&[u8]] = if long == 0 {
+            &[]
+        } else {
+            let buffer: &'a [u8] = buffer.finish(at);
+            arena.fill(1, buffer)?
+        };
+        Ok(Text { views, buffers })
     }
 }
 

@@ -81,6 +81,33 @@ fn number_at_front(word: u64, count: usize) -> u64 {
     number_of(word << (64 - 8 * count))
 }
 
+/// As [`plain`], 32 bytes at a time.
+///
+/// # Safety
+/// The machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn plain_wide(bytes: &[u8], mut at: usize) -> usize {
+    use std::arch::x86_64::{
+        _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
+    };
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
+        // SAFETY: the caller says that there is AVX2; the load reads the 32 bytes of `chunk`, unaligned.
+        let mask = unsafe {
+            let v = _mm256_loadu_si256(chunk.as_ptr().cast());
+            let quote = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'"' as i8));
+            let slash = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'\\' as i8));
+            let control = _mm256_cmpeq_epi8(_mm256_min_epu8(v, _mm256_set1_epi8(0x1F)), v);
+            _mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(quote, slash), control)) as u32
+        };
+        if mask != 0 {
+            return at + mask.trailing_zeros() as usize;
+        }
+        at += 32;
+    }
+    plain(bytes, at)
+}
+
 /// The position of the first byte from `at` on that may not stand in a JSON string as it is: `"`, `\`, control characters.
 #[inline(always)]
 pub(crate) fn plain(bytes: &[u8], at: usize) -> usize {
@@ -95,13 +122,26 @@ pub(crate) fn plain(bytes: &[u8], at: usize) -> usize {
     plain_tail(bytes, at)
 }
 
+/// Fewer than 16 bytes are left: a look at the last 16, of which the first ones are known.
 #[inline(never)]
 fn plain_tail(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    at + rest
-        .iter()
-        .position(|&b| b < 0x20 || b == b'"' || b == b'\\')
-        .unwrap_or(rest.len())
+    match bytes.last_chunk::<16>() {
+        Some(last) if at < bytes.len() => {
+            let mask = special(last) >> (at + 16 - bytes.len());
+            if mask == 0 {
+                bytes.len()
+            } else {
+                at + mask.trailing_zeros() as usize
+            }
+        }
+        _ => {
+            let rest = bytes.get(at..).unwrap_or_default();
+            at + rest
+                .iter()
+                .position(|&b| b < 0x20 || b == b'"' || b == b'\\')
+                .unwrap_or(rest.len())
+        }
+    }
 }
 
 /// One bit for each byte that may not stand in a string as it is.
@@ -132,9 +172,34 @@ pub(crate) fn special(chunk: &[u8; 16]) -> u32 {
     mask
 }
 
-/// Text to read JSON from, with zeros behind it.
+/// One bit for each byte that is a digit.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn digits(chunk: &[u8; 16]) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8,
+    };
+    // SAFETY: SSE2 is part of x86-64; the load reads the 16 bytes of `chunk`, unaligned.
+    unsafe {
+        let v = _mm_sub_epi8(_mm_loadu_si128(chunk.as_ptr().cast()), _mm_set1_epi8(b'0' as i8));
+        _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, _mm_set1_epi8(9)), v)) as u32
+    }
+}
+
+/// One bit for each byte that is a digit.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn digits(chunk: &[u8; 16]) -> u32 {
+    let mut mask = 0;
+    for (i, &b) in chunk.iter().enumerate() {
+        mask |= u32::from(b.is_ascii_digit()) << i;
+    }
+    mask
+}
+
+/// Text to read JSON from, with zeros behind it. `WIDE`: see [`Lexer::wide`].
 #[derive(Clone, Copy)]
-pub(crate) struct Lexer<'a, const LINES: bool = true> {
+pub(crate) struct Lexer<'a, const LINES: bool = true, const WIDE: bool = false> {
     block: &'a [u8],
     end: usize,
 }
@@ -143,6 +208,20 @@ impl<'a> Lexer<'a> {
     /// Lines: the first `end` bytes of `block` are text, the others zeros.
     pub(crate) fn new(block: &'a [u8], end: usize) -> Self {
         Lexer { block, end }
+    }
+}
+
+impl<'a> Lexer<'a, true, true> {
+    /// As [`Lexer::new`], if the machine has AVX2, BMI1, BMI2 and LZCNT: such a lexer is the proof that it does.
+    pub(crate) fn wide(block: &'a [u8], end: usize) -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        let has = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has = false;
+        has.then_some(Lexer { block, end })
     }
 }
 
@@ -156,7 +235,25 @@ pub(crate) fn is_document(text: &[u8]) -> bool {
     lex.skip(lex.blanks(0), 0).is_ok_and(|end| lex.blanks(end) == lex.end)
 }
 
-impl<'a, const LINES: bool> Lexer<'a, LINES> {
+impl<'a, const LINES: bool, const WIDE: bool> Lexer<'a, LINES, WIDE> {
+    #[inline(always)]
+    fn plain(&self, at: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: only `wide` makes such a lexer, and only where there is AVX2.
+            return unsafe { plain_wide(self.block, at) };
+        }
+        plain(self.block, at)
+    }
+
+    /// The same text for functions that are not compiled for such a machine: there wide instructions would be calls.
+    pub(crate) fn narrow(self) -> Lexer<'a, LINES> {
+        Lexer {
+            block: self.block,
+            end: self.end,
+        }
+    }
+
     pub(crate) fn block(&self) -> &'a [u8] {
         self.block
     }
@@ -211,7 +308,7 @@ impl<'a, const LINES: bool> Lexer<'a, LINES> {
     /// The closing quote of the string whose first character is at `at`, and whether it has escapes. All are checked.
     #[inline(always)]
     pub(crate) fn string(&self, at: usize) -> Result<(usize, bool), Bad> {
-        let at = plain(self.block, at);
+        let at = self.plain(at);
         if self.byte(at) == b'"' {
             return Ok((at, false));
         }
@@ -402,7 +499,25 @@ impl<'a, const LINES: bool> Lexer<'a, LINES> {
     }
 
     #[inline(never)]
-    fn skip_nested(&self, mut at: usize, depth: usize) -> Result<usize, Bad> {
+    fn skip_nested(&self, at: usize, depth: usize) -> Result<usize, Bad> {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: a wide lexer is the proof that the machine has all of these.
+            return unsafe { self.skip_nested_wide(at, depth) };
+        }
+        self.skip_nested_body(at, depth)
+    }
+
+    /// # Safety
+    /// The machine has what is enabled here.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    unsafe fn skip_nested_wide(&self, at: usize, depth: usize) -> Result<usize, Bad> {
+        self.skip_nested_body(at, depth)
+    }
+
+    #[inline(always)]
+    fn skip_nested_body(&self, mut at: usize, depth: usize) -> Result<usize, Bad> {
         // Bit i: the i-th open bracket from here on is a record's.
         let mut kinds = [0u64; DEEPEST / 64];
         let mut open = 0;

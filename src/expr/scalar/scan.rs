@@ -45,11 +45,10 @@ fn padded(digits: &[u8]) -> Option<u64> {
             Some(high << 32 | low << (8 * (8 - n)) | zeros >> (8 * n))
         }
         1..4 => {
-            let mut v = zeros;
-            for &b in digits {
-                v = v >> 8 | u64::from(b) << 56;
-            }
-            Some(v)
+            // First, middle and last byte: of fewer than three some are the same one.
+            let byte = |at: usize| u64::from(digits[at]) << (8 * at);
+            let text = byte(0) | byte(n / 2) | byte(n - 1);
+            Some(text << (8 * (8 - n)) | zeros >> (8 * n))
         }
         _ => None,
     }
@@ -188,9 +187,37 @@ fn number(text: &[u8]) -> Option<Number> {
     rest.is_empty().then_some(number)
 }
 
+/// Digits with at most one point among them, at most 8 bytes in all, as a float. `None`: it is something else, or nothing.
+#[inline(always)]
+fn short_number(text: &[u8]) -> Option<f64> {
+    let word = padded(text)?;
+    let first = text[0];
+    // The point's byte is 0x80 here; none other has its high bit set below the first that is found.
+    let x = word ^ 0x2E2E_2E2E_2E2E_2E2E;
+    let point = x.wrapping_sub(0x0101_0101_0101_0101) & !x & 0x8080_8080_8080_8080;
+    if point == 0 {
+        let whole = are_digits(word) && (first != b'0' || text.len() == 1);
+        return whole.then(|| number_of(word) as f64);
+    }
+    let at = point.trailing_zeros() / 8;
+    let fraction = 7 - at as usize;
+    let whole = text.len() - 1 - fraction;
+    if fraction == 0 || whole == 0 || (first == b'0' && whole > 1) {
+        return None;
+    }
+    // What stands before the point moves up onto it.
+    let below = (1u64 << (8 * at)) - 1;
+    let above = !(below << 8 | 0xFF);
+    let digits = word & above | (word & below) << 8 | 0x30;
+    are_digits(digits).then(|| number_of(digits) as f64 / POWERS[fraction & 7])
+}
+
 /// A JSON number, if it is within the range of float; the nearest float.
 #[inline]
 pub fn parse_number(text: &[u8]) -> Option<f64> {
+    if let Some(value) = short_number(text) {
+        return Some(value);
+    }
     let parts = number(text)?;
     // Clinger: both the mantissa and the power are exact floats, so one operation rounds once.
     if !parts.lost && parts.mantissa < 1 << 53 && (-22..=22).contains(&parts.exponent) {
@@ -678,6 +705,12 @@ mod tests {
         ) {
             let want = text.parse::<f64>().ok().filter(|v| v.is_finite());
             prop_assert_eq!(parse_float(text.as_bytes()).map(f64::to_bits), want.map(f64::to_bits));
+        }
+
+        #[test]
+        fn short_numbers_are_those_of_json(text in "-?[0-9.]{1,10}") {
+            let json = serde_json::from_str::<f64>(&text).ok();
+            prop_assert_eq!(parse_float(text.as_bytes()), json, "{}", text);
         }
 
         #[test]

@@ -95,6 +95,8 @@ pub struct Indexed {
     pub count: usize,
     /// Bytes these positions cover: all of them, or up to the end of the last whole record that fitted.
     pub consumed: usize,
+    /// Newlines that end a record, in what was read (they may lie behind `consumed`).
+    pub newlines: u64,
     /// Whether there is a quote in what was read (it may lie behind `consumed`).
     pub quotes: bool,
     /// Whether every quote opens or closes a field or is half of an escaped pair, in what was read.

@@ -19,8 +19,8 @@ use crate::formats::lines;
 use standpipe_sdk::bits::both;
 use standpipe_sdk::spec::{Request, Wanted};
 use standpipe_sdk::{
-    Arena, Batch, Bits, Column, Columns, Data, Error, Fault, Faults, Field, Locator, Part, Place, Reader, Result,
-    Schema, Source, Text, Type, View,
+    Arena, Batch, Bits, Cells, Column, Columns, Data, Error, Fault, Faults, Field, Grid, Locator, Part, Place, Reader,
+    Result, Schema, Source, Text, Type, View,
 };
 use std::cell::Cell;
 use std::sync::Arc;
@@ -131,44 +131,6 @@ impl Reader for CsvReader {
     }
 }
 
-/// The cells of some rows: for each row `width` ends, relative to `bytes`.
-struct Rows<'a> {
-    bytes: &'a [u8],
-    width: usize,
-    rows: usize,
-    ends: &'a [u32],
-    /// Where each row starts, if not right behind the one before.
-    starts: Option<&'a [u32]>,
-    /// Where the first row starts.
-    first: u32,
-}
-
-impl<'a> Rows<'a> {
-    #[inline]
-    fn start_of(&self, row: usize) -> usize {
-        match self.starts {
-            Some(starts) => starts[row] as usize,
-            None if row == 0 => self.first as usize,
-            None => self.ends[row * self.width - 1] as usize + 1,
-        }
-    }
-
-    /// Start and end of a cell.
-    #[inline(always)]
-    fn extent(&self, row: usize, cell: usize) -> (usize, usize) {
-        let mut end = self.ends[row * self.width + cell] as usize;
-        let start = if cell == 0 {
-            self.start_of(row)
-        } else {
-            self.ends[row * self.width + cell - 1] as usize + 1
-        };
-        if cell + 1 == self.width && end > start && self.bytes[end - 1] == b'\r' {
-            end -= 1;
-        }
-        (start.min(end), end)
-    }
-}
-
 /// The text of a cell that begins with a quote.
 enum Unquoted<'a> {
     /// As it stands between its quotes: (start, length).
@@ -224,7 +186,7 @@ impl CsvReader {
             let text = &self.blocks.bytes()[self.base..self.at];
             self.text_is_utf8 = found.ascii || lines::first_invalid_utf8(text).is_none();
             let width = self.plan.files[piece.file].width;
-            self.even = self.text_is_utf8 && self.is_even(width);
+            self.even = self.text_is_utf8 && self.is_even(width, found.newlines);
             return Ok(());
         }
     }
@@ -251,8 +213,8 @@ impl CsvReader {
         Ok(())
     }
 
-    /// Whether every `width`-th entry, and no other, is a newline.
-    fn is_even(&self, width: usize) -> bool {
+    /// Whether every `width`-th entry, and no other, is a newline. `newlines`: how many entries are, or more if the index was full.
+    fn is_even(&self, width: usize, newlines: u64) -> bool {
         if width == 0 || !self.count.is_multiple_of(width) {
             return false;
         }
@@ -260,7 +222,7 @@ impl CsvReader {
         let rows = self.count / width;
         let ends = &self.index[..self.count];
         (0..rows).all(|r| text.get(ends[r * width + width - 1] as usize) == Some(&b'\n'))
-            && (lines::count_newlines(text) == rows as u64
+            && (newlines == rows as u64
                 || (ends.iter().enumerate())
                     .all(|(i, &at)| (i + 1) % width == 0 || text.get(at as usize) != Some(&b'\n')))
             && (width > 1 || rows == 0 || self.tell_open.get().is_none())
@@ -312,13 +274,14 @@ impl CsvReader {
             let next = from + rows * layout.width;
             let ends = &self.index[from..next];
             (
-                Rows {
+                Grid {
                     bytes,
                     width: layout.width,
                     rows,
                     ends,
                     starts: None,
                     first,
+                    delimiter: plan.delimiter,
                 },
                 next,
             )
@@ -331,6 +294,7 @@ impl CsvReader {
             offset: offset + rows.start_of(row) as u64,
             sub: 0,
         };
+        let grid: &'a Grid<'a> = arena.one(rows)?;
         let mut columns = Columns::new(arena, plan.schema.width())?;
         for (at, field) in plan.schema.fields().iter().enumerate() {
             let wanted = &plan.request.columns[at];
@@ -353,6 +317,10 @@ impl CsvReader {
                     }
                 }
                 (Some(_), Wanted::No) => Column::absent(rows.rows),
+                // Which texts are null is asked of every cell only where more than the empty one is, or none may be.
+                (Some(cell), Wanted::Text) if plan.nulls.is_empty() && field.nullable => {
+                    Column::new(Data::Cells(Cells::new(grid, cell)), None, rows.rows)
+                }
                 (Some(cell), Wanted::Text) => text_column(&rows, cell, true, &plan.nulls, arena)?,
                 (Some(cell), _) => self.typed_column(&rows, cell, field, arena, &faults)?,
             };
@@ -418,7 +386,7 @@ impl CsvReader {
         max_rows: usize,
         arena: &'a Arena,
         faults: &Faults<'a>,
-    ) -> Result<(Rows<'a>, usize)> {
+    ) -> Result<(Grid<'a>, usize)> {
         let width = layout.width;
         let entries = &self.index[self.next.get()..self.count];
         let newlines = entries.iter().filter(|&&at| bytes[at as usize] == b'\n').count();
@@ -479,13 +447,14 @@ impl CsvReader {
             // Blank lines were counted as rows: the rest of the entries are theirs.
             used = entries.len();
         }
-        let rows = Rows {
+        let rows = Grid {
             bytes,
             width,
             rows: row,
             ends: &ends[..row * width],
             starts: Some(&starts[..row]),
             first,
+            delimiter: self.plan.delimiter,
         };
         Ok((rows, self.next.get() + used))
     }
@@ -496,7 +465,7 @@ impl CsvReader {
 
     fn typed_column<'a>(
         &'a self,
-        rows: &Rows<'a>,
+        rows: &Grid<'a>,
         cell: usize,
         field: &'a Field,
         arena: &'a Arena,
@@ -613,7 +582,7 @@ fn validity<'a>(words: &'a [u64], rows: usize) -> Option<Bits<'a>> {
 }
 
 fn text_column<'a>(
-    rows: &Rows<'a>,
+    rows: &Grid<'a>,
     cell: usize,
     verbatim: bool,
     nulls: &[Vec<u8>],
@@ -622,24 +591,32 @@ fn text_column<'a>(
     let bytes = rows.bytes;
     let valid = arena.fill(rows.rows.div_ceil(64), 0u64)?;
     let mut escaped = 0;
-    let views = arena.collect(rows.rows, |row| {
-        let (start, end) = rows.extent(row, cell);
-        let first = bytes.get(start).copied().unwrap_or_default();
-        if start == end || (!nulls.is_empty() && is_null(&bytes[start..end], nulls)) {
-            return View::EMPTY;
+    let mut word = 0u64;
+    let views = rows.collect(cell, arena, |row, start, end| {
+        let is_null = start == end || (!nulls.is_empty() && is_null(&bytes[start..end], nulls));
+        word |= u64::from(!is_null) << (row % 64);
+        if row % 64 == 63 {
+            valid[row / 64] = std::mem::take(&mut word);
         }
-        valid[row / 64] |= 1 << (row % 64);
-        if first != b'"' || verbatim {
-            return View::new(bytes, start, end - start, 0);
-        }
-        match unquote(bytes, start, end) {
-            Unquoted::Inside(start, len) => View::new(bytes, start, len, 0),
-            Unquoted::Escaped(raw) => {
-                escaped += raw.len();
-                View::EMPTY
+        if is_null {
+            View::EMPTY
+        } else if verbatim || bytes[start] != b'"' {
+            View::new(bytes, start, end - start, 0)
+        } else {
+            match unquote(bytes, start, end) {
+                Unquoted::Inside(start, len) => View::new(bytes, start, len, 0),
+                Unquoted::Escaped(raw) => {
+                    escaped += raw.len();
+                    View::EMPTY
+                }
             }
         }
     })?;
+    if let Some(last) = valid.last_mut()
+        && !rows.rows.is_multiple_of(64)
+    {
+        *last = word;
+    }
     let mut buffers = &*arena.fill(1, bytes)?;
     if escaped > 0 {
         let text = arena.fill(escaped + PADDING, 0u8)?;
@@ -666,9 +643,23 @@ fn text_column<'a>(
     Ok(Column::new(data, validity(valid, rows.rows), rows.rows))
 }
 
+/// What a cell turned out to be.
+enum Parsed<T> {
+    Value(T),
+    Null,
+    Bad,
+}
+
+impl<T> Parsed<T> {
+    #[inline(always)]
+    fn of(value: Option<T>) -> Self {
+        value.map_or(Parsed::Bad, Parsed::Value)
+    }
+}
+
 /// One column being parsed.
 struct Parse<'r, 'a> {
-    rows: &'r Rows<'a>,
+    rows: &'r Grid<'a>,
     cell: usize,
     field: &'a Field,
     nulls: &'r [Vec<u8>],
@@ -694,30 +685,40 @@ impl<'a> Parse<'_, 'a> {
         let (rows, bytes) = (self.rows, self.rows.bytes);
         let valid = self.arena.fill(rows.rows.div_ceil(64), 0u64)?;
         let mut failed = Ok(());
-        let values = self.arena.collect(rows.rows, |row| {
-            let (start, end) = rows.extent(row, self.cell);
+        let mut word = 0u64;
+        let values = rows.collect(self.cell, self.arena, |row, start, end| {
             let cell = &bytes[start..end];
             let value = match cell.first() {
-                None => return T::default(),
+                None => Parsed::Null,
                 Some(b'"') => match unquote(bytes, start, end) {
-                    Unquoted::Inside(start, len) => parse(&bytes[start..start + len]),
-                    Unquoted::Escaped(_) => None,
+                    Unquoted::Inside(start, len) => Parsed::of(parse(&bytes[start..start + len])),
+                    Unquoted::Escaped(_) => Parsed::Bad,
                 },
-                Some(_) => parse(cell),
+                Some(_) => Parsed::of(parse(cell)),
             };
-            match value {
-                Some(value) => {
-                    valid[row / 64] |= 1 << (row % 64);
+            let value = match value {
+                Parsed::Value(value) => {
+                    word |= 1 << (row % 64);
                     value
                 }
-                None => {
+                Parsed::Null => T::default(),
+                Parsed::Bad => {
                     if cell[0] == b'"' || !is_null(cell, self.nulls) {
                         failed = std::mem::replace(&mut failed, Ok(())).and_then(|()| self.report(row, cell));
                     }
                     T::default()
                 }
+            };
+            if row % 64 == 63 {
+                valid[row / 64] = std::mem::take(&mut word);
             }
+            value
         })?;
+        if let Some(last) = valid.last_mut()
+            && !rows.rows.is_multiple_of(64)
+        {
+            *last = word;
+        }
         failed?;
         Ok((values, validity(valid, rows.rows)))
     }

@@ -6,9 +6,10 @@
 //! - A cell that passed through from CSV unread is written bare only where its column is no string column and it is a JSON number or
 //!   bool; so a string column never turns into numbers because nobody read it.
 
-use crate::expr::json::lexer::{plain, special};
+use crate::expr::json::lexer::{digits, plain, special};
 use crate::expr::scalar::{print, scan};
-use standpipe_sdk::{Batch, Cell, Column, Data, Error, Result, Schema, Type};
+use crate::formats::out::Out;
+use standpipe_sdk::{Batch, Cell, Cells, Column, Data, Result, Schema, Text, Type};
 
 /// What writing had to change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,14 +56,10 @@ impl Prefix {
     }
 
     #[inline(always)]
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Out) {
         match &self.short {
-            Some(short) => {
-                let end = out.len() + self.text.len();
-                out.extend_from_slice(short);
-                out.truncate(end);
-            }
-            None => out.extend_from_slice(&self.text),
+            Some(short) => out.extend_fixed(short, self.text.len()),
+            None => out.extend(&self.text),
         }
     }
 }
@@ -104,7 +101,7 @@ impl Encoder {
     /// For batches of this schema.
     pub fn new(schema: &Schema) -> Self {
         let fields = shapes(schema);
-        let row_bytes = 4 + SHORT + fields.iter().map(|f| f.prefix.text.len() + print::MOST).sum::<usize>();
+        let row_bytes = 4 + SHORT + WIDE + fields.iter().map(|f| f.prefix.text.len() + print::MOST).sum::<usize>();
         Encoder { fields, row_bytes }
     }
 
@@ -112,12 +109,12 @@ impl Encoder {
     ///
     /// # Errors
     /// `Memory` if `out` cannot grow; it holds the lines before then, and part of one.
-    pub fn encode(&self, batch: &Batch<'_>, out: &mut Vec<u8>) -> Result<Written> {
+    pub fn encode(&self, batch: &Batch<'_>, out: &mut Out) -> Result<Written> {
         self.encode_rows(batch, 0..batch.rows(), out)
     }
 
     /// The same for some rows.
-    pub fn encode_rows(&self, batch: &Batch<'_>, rows: std::ops::Range<usize>, out: &mut Vec<u8>) -> Result<Written> {
+    pub fn encode_rows(&self, batch: &Batch<'_>, rows: std::ops::Range<usize>, out: &mut Out) -> Result<Written> {
         let mut line = Line {
             out,
             written: Written::default(),
@@ -131,7 +128,7 @@ impl Encoder {
                 line.value(&field.kind, column, row)?;
             }
             line.out
-                .extend_from_slice(if self.fields.is_empty() { b"{}\n" } else { b"}\n" });
+                .extend(if self.fields.is_empty() { &b"{}\n"[..] } else { b"}\n" });
         }
         Ok(line.written)
     }
@@ -154,7 +151,7 @@ impl ValueEncoder {
     ///
     /// # Errors
     /// `Memory` if `out` cannot grow.
-    pub fn encode(&self, column: &Column<'_>, row: usize, out: &mut Vec<u8>) -> Result<()> {
+    pub fn encode(&self, column: &Column<'_>, row: usize, out: &mut Out) -> Result<()> {
         let mut line = Line {
             out,
             written: Written::default(),
@@ -171,7 +168,7 @@ impl ValueEncoder {
 }
 
 struct Line<'o> {
-    out: &'o mut Vec<u8>,
+    out: &'o mut Out,
     written: Written,
     /// Always free, so that scalars and prefixes of the row need no further look.
     row_bytes: usize,
@@ -181,28 +178,18 @@ impl Line<'_> {
     /// Room for `bytes` and the rest of the row.
     #[inline(always)]
     fn reserve(&mut self, bytes: usize) -> Result<()> {
-        let wanted = bytes.saturating_add(self.row_bytes);
-        if self.out.capacity() - self.out.len() >= wanted {
-            return Ok(());
-        }
-        self.grow(wanted)
-    }
-
-    #[cold]
-    fn grow(&mut self, wanted: usize) -> Result<()> {
-        self.out.try_reserve(wanted).map_err(|_| Error::Memory {
-            wanted,
-            used: self.out.len(),
-            limit: self.out.capacity(),
-        })
+        self.out.reserve(bytes.saturating_add(self.row_bytes))
     }
 
     #[inline(always)]
     fn value(&mut self, kind: &Kind, column: &Column<'_>, row: usize) -> Result<()> {
         // The everyday types here, the others as cells.
+        if let Data::Cells(cells) = column.data() {
+            return self.raw_cell(kind, &cells, row);
+        }
         if column.valid().is_none_or(|valid| valid.get(row)) {
             match column.data() {
-                Data::String(text) => return self.string(text.bytes(row)),
+                Data::String(text) => return self.view(&text, row),
                 Data::Int(values) => {
                     print::write_int(self.out, values[row]);
                     return Ok(());
@@ -218,17 +205,23 @@ impl Line<'_> {
         self.other(kind, column.cell(row))
     }
 
+    /// A value within a list or record: as [`Line::value`], in a small frame, as these go deep.
+    #[inline(never)]
+    fn inner(&mut self, kind: &Kind, column: &Column<'_>, row: usize) -> Result<()> {
+        self.value(kind, column, row)
+    }
+
     fn not_finite(&mut self) {
         self.written.not_finite += 1;
-        self.out.extend_from_slice(b"null");
+        self.out.extend(b"null");
     }
 
     #[inline(never)]
     fn other(&mut self, kind: &Kind, cell: Cell<'_>) -> Result<()> {
         let out = &mut *self.out;
         match cell {
-            Cell::Null => out.extend_from_slice(b"null"),
-            Cell::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
+            Cell::Null => out.extend(b"null"),
+            Cell::Bool(value) => out.extend(if value { &b"true"[..] } else { b"false" }),
             Cell::Int(value) => print::write_int(out, value),
             Cell::Float(value) if value.is_finite() => print::write_float(out, value),
             Cell::Float(_) => self.not_finite(),
@@ -261,7 +254,7 @@ impl Line<'_> {
                     if i > 0 {
                         self.out.push(b',');
                     }
-                    self.value(&item.kind, &elements, i)?;
+                    self.inner(&item.kind, &elements, i)?;
                 }
                 self.reserve(1)?;
                 self.out.push(b']');
@@ -271,37 +264,45 @@ impl Line<'_> {
                 for (field, column) in fields.iter().zip(columns) {
                     self.reserve(field.prefix.text.len() + print::MOST)?;
                     field.prefix.write(self.out);
-                    self.value(&field.kind, column, row)?;
+                    self.inner(&field.kind, column, row)?;
                 }
                 self.reserve(2)?;
-                self.out.extend_from_slice(if fields.is_empty() { b"{}" } else { b"}" });
+                self.out.extend(if fields.is_empty() { &b"{}"[..] } else { b"}" });
             }
         }
         Ok(())
     }
 
     #[inline(always)]
-    fn quoted(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    fn quoted(&mut self, write: impl FnOnce(&mut Out)) {
         self.out.push(b'"');
         write(self.out);
         self.out.push(b'"');
+    }
+
+    /// A text of a column: short ones are in their views.
+    #[inline(always)]
+    fn view(&mut self, text: &Text<'_>, row: usize) -> Result<()> {
+        let view = text.views()[row];
+        if view.is_inline() {
+            let (bytes, len) = ((view.bits() >> 32).to_le_bytes(), view.len());
+            if special(&bytes) & ((1 << len) - 1) == 0 {
+                self.reserve(len)?;
+                self.out.push(b'"');
+                self.out.extend_fixed(&bytes, len);
+                self.out.push(b'"');
+                return Ok(());
+            }
+        }
+        self.string(text.bytes(row))
     }
 
     #[inline(always)]
     fn string(&mut self, text: &[u8]) -> Result<()> {
         self.reserve(text.len() + 2)?;
         self.out.push(b'"');
-        if let Some(short) = short_text(text)
-            && special(&short.to_le_bytes()) == 0
-        {
-            let end = self.out.len() + text.len();
-            self.out.extend_from_slice(&short.to_le_bytes());
-            self.out.truncate(end);
-            self.out.push(b'"');
-            return Ok(());
-        }
         let clean = plain(text, 0);
-        self.out.extend_from_slice(&text[..clean]);
+        self.out.extend(&text[..clean]);
         if clean < text.len() {
             self.escaped(&text[clean..])?;
         }
@@ -327,14 +328,53 @@ impl Line<'_> {
             if short == 0 {
                 const HEX: &[u8; 16] = b"0123456789abcdef";
                 let (high, low) = (HEX[usize::from(special >> 4 & 1)], HEX[usize::from(special & 15)]);
-                self.out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                self.out.extend(&[b'\\', b'u', b'0', b'0', high, low]);
             } else {
-                self.out.extend_from_slice(&[b'\\', short]);
+                self.out.extend(&[b'\\', short]);
             }
-            self.out.extend_from_slice(&behind[..clean]);
+            self.out.extend(&behind[..clean]);
             rest = &behind[clean..];
         }
         self.reserve(1)
+    }
+
+    /// A CSV cell where it stands in its block.
+    #[inline(always)]
+    fn raw_cell(&mut self, kind: &Kind, cells: &Cells<'_>, row: usize) -> Result<()> {
+        let (start, end) = cells.extent(row);
+        let (block, len) = (cells.block(), end - start);
+        if len == 0 {
+            self.out.extend_fixed(b"null", 4);
+            return Ok(());
+        }
+        // Nearly every cell is short and has as many bytes behind it.
+        if let Some(wide) = block.get(start..).and_then(|rest| rest.first_chunk::<WIDE>())
+            && len <= WIDE
+            && wide[0] != b'"'
+        {
+            let is_string = matches!(kind, Kind::String);
+            if !is_string && wide[0].is_ascii_digit() {
+                match number_shape(wide, len) {
+                    NumberShape::Number => {
+                        self.reserve(len)?;
+                        self.out.extend_fixed(wide, len);
+                        return Ok(());
+                    }
+                    NumberShape::Unsure => return self.verbatim(kind, &block[start..end]),
+                    NumberShape::Other => {}
+                }
+            } else if !is_string {
+                return self.verbatim(kind, &block[start..end]);
+            }
+            if special_wide(wide) & low_bits(len) == 0 {
+                self.reserve(len)?;
+                self.out.push(b'"');
+                self.out.extend_fixed(wide, len);
+                self.out.push(b'"');
+                return Ok(());
+            }
+        }
+        self.verbatim(kind, &block[start..end])
     }
 
     /// A CSV cell as it stood in its file.
@@ -348,7 +388,7 @@ impl Line<'_> {
             let first = cell.first().copied().unwrap_or_default();
             if (first.is_ascii_digit() || first == b'-') && is_json_number(cell) || scan::parse_bool(cell).is_some() {
                 self.reserve(cell.len())?;
-                self.out.extend_from_slice(cell);
+                self.out.extend(cell);
                 return Ok(());
             }
             if matches!(kind, Kind::Float) && scan::parse_float(cell).is_some() {
@@ -372,7 +412,7 @@ impl Line<'_> {
             let (head, tail) = rest.split_at((quote + 1).min(rest.len()));
             let clean = plain(head, 0);
             self.reserve(head.len())?;
-            self.out.extend_from_slice(&head[..clean]);
+            self.out.extend(&head[..clean]);
             self.escaped(&head[clean..])?;
             rest = tail.strip_prefix(b"\"").unwrap_or(tail);
             if rest.is_empty() {
@@ -386,23 +426,66 @@ impl Line<'_> {
     }
 }
 
-/// A text of 4 to 16 bytes as a number, the first byte the lowest; blanks behind it.
+/// The bytes of a cell that are looked at together.
+const WIDE: usize = 32;
+
+/// The lowest `count` bits.
 #[inline(always)]
-fn short_text(text: &[u8]) -> Option<u128> {
-    let len = text.len();
-    let filler = u128::from_le_bytes([b' '; 16]);
-    if (8..=16).contains(&len) {
-        let (low, high) = (text.first_chunk::<8>()?, text.last_chunk::<8>()?);
-        let high = u128::from(u64::from_le_bytes(*high)) << (8 * (len - 8));
-        let filler = filler.checked_shl(8 * len as u32).unwrap_or(0);
-        return Some(u128::from(u64::from_le_bytes(*low)) | high | filler);
+fn low_bits(count: usize) -> u32 {
+    debug_assert!(count <= 32);
+    ((1u64 << count) - 1) as u32
+}
+
+#[inline(always)]
+fn halves(wide: &[u8; WIDE]) -> (&[u8; 16], &[u8; 16]) {
+    let (low, high) = wide.as_chunks::<16>().0.split_at(1);
+    (&low[0], &high[0])
+}
+
+/// One bit for each byte that may not stand in a string as it is.
+#[inline(always)]
+fn special_wide(wide: &[u8; WIDE]) -> u32 {
+    let (low, high) = halves(wide);
+    special(low) | special(high) << 16
+}
+
+/// What a cell that begins with a digit looks like.
+enum NumberShape {
+    /// `12`, `0.5`: a JSON number.
+    Number,
+    /// No JSON number.
+    Other,
+    /// There is an exponent: look closer.
+    Unsure,
+}
+
+/// The shape of the first `len` bytes, the first of which is a digit; as [`is_json_number`], without a loop.
+#[inline(always)]
+fn number_shape(wide: &[u8; WIDE], len: usize) -> NumberShape {
+    let (low, high) = halves(wide);
+    let others = !(digits(low) | digits(high) << 16) & low_bits(len);
+    let whole = if others == 0 {
+        len
+    } else {
+        others.trailing_zeros() as usize
+    };
+    if wide[0] == b'0' && whole > 1 {
+        return NumberShape::Other;
     }
-    if (4..8).contains(&len) {
-        let (low, high) = (text.first_chunk::<4>()?, text.last_chunk::<4>()?);
-        let high = u128::from(u32::from_le_bytes(*high)) << (8 * (len - 4));
-        return Some(u128::from(u32::from_le_bytes(*low)) | high | filler << (8 * len));
+    if others == 0 {
+        return NumberShape::Number;
     }
-    None
+    let behind = others & (others - 1);
+    match wide[whole % WIDE] {
+        b'.' if behind == 0 && whole + 1 < len => NumberShape::Number,
+        b'.' if behind == 0 => NumberShape::Other,
+        b'.' => match wide[behind.trailing_zeros() as usize % WIDE] {
+            b'e' | b'E' => NumberShape::Unsure,
+            _ => NumberShape::Other,
+        },
+        b'e' | b'E' => NumberShape::Unsure,
+        _ => NumberShape::Other,
+    }
 }
 
 /// Whether a whole cell is a JSON number: `-? (0 | [1-9] digits) (. digits)? ([eE] [+-]? digits)?`.
@@ -433,16 +516,14 @@ fn is_json_number(cell: &[u8]) -> bool {
 }
 
 /// JSON text on one line: newlines can only be blanks between its tokens.
-fn write_json(out: &mut Vec<u8>, text: &[u8]) {
-    let from = out.len();
-    out.extend_from_slice(text);
-    if memchr::memchr2(b'\n', b'\r', text).is_some() {
-        for byte in &mut out[from..] {
-            if matches!(*byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
+fn write_json(out: &mut Out, text: &[u8]) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        out.extend(&rest[..at]);
+        out.push(b' ');
+        rest = &rest[at + 1..];
     }
+    out.extend(rest);
 }
 
 fn sextet(byte: u8) -> Option<u32> {
@@ -488,13 +569,26 @@ pub(super) fn from_base64(text: &[u8], out: &mut [u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_json_number;
+    use super::*;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_cell_is_a_number_iff_serde_json_says_so(cell in "[-+.eE019]{0,8}") {
             prop_assert_eq!(is_json_number(cell.as_bytes()), serde_json::from_str::<serde::de::IgnoredAny>(&cell).is_ok());
+        }
+
+        #[test]
+        fn the_shape_of_a_number_is_that_of_the_slow_look(cell in "[0-9][-+.eE019:]{0,31}|[0-9]{1,20}(\\.[0-9]{0,11})?", behind in "[0-9.e\"x]{32}") {
+            let mut wide = [0; WIDE];
+            let text = format!("{cell}{behind}");
+            wide.copy_from_slice(&text.as_bytes()[..WIDE]);
+            let want = is_json_number(cell.as_bytes());
+            match number_shape(&wide, cell.len()) {
+                NumberShape::Number => prop_assert!(want),
+                NumberShape::Other => prop_assert!(!want),
+                NumberShape::Unsure => prop_assert!(cell.contains(['e', 'E'])),
+            }
         }
     }
 }

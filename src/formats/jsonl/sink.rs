@@ -2,6 +2,7 @@
 
 use super::Encoder;
 use crate::formats::options;
+use crate::formats::out::Out;
 use crate::formats::output::{RowEncoder, TextSink, TextSinkPlan};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Make, Plan};
 use standpipe_sdk::{Batch, Result, Schema};
@@ -14,7 +15,7 @@ struct Lines {
 }
 
 impl RowEncoder for Lines {
-    fn encode(&mut self, batch: Batch<'_>, out: &mut Vec<u8>) -> Result<()> {
+    fn encode(&mut self, batch: Batch<'_>, out: &mut Out) -> Result<()> {
         let written = self.encoder.encode(&batch, out)?;
         if written.not_finite > 0 {
             self.not_finite.fetch_add(written.not_finite, Relaxed);

@@ -1,6 +1,7 @@
 //! Outcomes of reading and writing lines: tables of what each text becomes, and serde_json as the judge of everything else.
 
 use super::*;
+use crate::formats::out::Out;
 use proptest::prelude::*;
 use standpipe_sdk::spec::Wanted;
 use standpipe_sdk::{Arena, Batch, Cell, Column, Data, Error, Faults, Field, ListData, Schema, Text, Type, View};
@@ -487,6 +488,12 @@ fn a_bad_row_takes_back_what_it_wrote() {
 
 #[test]
 fn nesting_ends_at_256() {
+    // What the smallest stack that lines are read on has, a program's main thread; a test's thread has a quarter of it.
+    let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(nesting_ends);
+    thread.unwrap().join().unwrap();
+}
+
+fn nesting_ends() {
     let nested = |depth: usize| format!("{{\"a\":{}{}}}\n", "[".repeat(depth), "]".repeat(depth));
     let records = |depth: usize| format!("{}1{}\n", "{\"a\":".repeat(depth), "}".repeat(depth));
     let deepest = (0..255).fold(Type::Int, |ty, _| Type::list(ty, true));
@@ -620,9 +627,9 @@ fn every_refused_allocation_is_an_error_and_nothing_else() {
 }
 
 fn encode(schema: &Schema, batch: &Batch<'_>) -> (String, u64) {
-    let mut out = vec![];
+    let mut out = Out::new();
     let written = Encoder::new(schema).encode(batch, &mut out).unwrap();
-    (String::from_utf8(out).unwrap(), written.not_finite)
+    (String::from_utf8(out.as_slice().to_vec()).unwrap(), written.not_finite)
 }
 
 #[test]
@@ -766,6 +773,29 @@ proptest! {
                 prop_assert!(is_record(&line).is_none_or(|want| want != bad), "{}: {:?}", String::from_utf8_lossy(&line), faults);
             }
         }
+    }
+
+    #[test]
+    fn every_machine_reads_the_same(
+        value in json(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b"{}[]:,\"\\ue019.-+tfn \t\x00\x1f\x80\xc3x"[..])), 0..3),
+    ) {
+        let mut line = serde_json::to_vec(&serde_json::json!({"a": value, "b": 1, "s": "a text of more than 32 bytes, so that it is long"})).unwrap();
+        for (at, byte) in edits {
+            let at = at.index(line.len());
+            line[at] = byte;
+        }
+        let block = padded(&line);
+        let fields = schema(&[("a", Type::Json), ("b", Type::Int), ("s", Type::String)]);
+        let lines = decode::LinesOf::measure(&line, usize::MAX);
+        let arena = Arena::new(1 << 24);
+        let (narrow, wide) = (Faults::new(&arena, false), Faults::new(&arena, false));
+        let mut decoder = Decoder::new(&fields, &[], &Reading::default());
+        let lex = crate::expr::json::lexer::Lexer::new(&block, line.len());
+        let (want, _) = decoder.decode_with(lex, lines, 0, 0, &arena, &narrow, true).unwrap();
+        let (got, _) = decoder.decode_lines(&block, lines, 0, 0, &arena, &wide, true).unwrap();
+        prop_assert_eq!(rows(&got), rows(&want));
+        prop_assert_eq!(fault_lines(&wide), fault_lines(&narrow));
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl<'a> Exporter<'a, '_> {
                 }
                 self.array(len, nulls, &[valid], children)
             }
-            Data::Absent | Data::Null | Data::Verbatim(_) => Err(not_of(ty)),
+            Data::Absent | Data::Null | Data::Verbatim(_) | Data::Cells(_) => Err(not_of(ty)),
         }
     }
 

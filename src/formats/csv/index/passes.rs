@@ -258,6 +258,7 @@ pub(super) fn index<I: Isa>(isa: I, records: &[u8], delimiter: u8, out: &mut [u3
     let mut pass = IndexPass {
         out,
         count: 0,
+        newlines: 0,
         carry: Carry::from(State::FieldStart),
         quotes: 0,
         high: 0,
@@ -284,6 +285,7 @@ pub(super) fn index<I: Isa>(isa: I, records: &[u8], delimiter: u8, out: &mut [u3
     Indexed {
         count,
         consumed,
+        newlines: pass.newlines,
         quotes: pass.quotes != 0,
         clean: pass.clean,
         ascii: pass.high == 0,
@@ -304,6 +306,7 @@ fn whole_records(records: &[u8], positions: &[u32]) -> (usize, usize) {
 struct IndexPass<'o> {
     out: &'o mut [u32],
     count: usize,
+    newlines: u64,
     carry: Carry,
     quotes: u64,
     high: u64,
@@ -318,6 +321,7 @@ impl IndexPass<'_> {
         self.quotes |= masks.quotes;
         self.high |= masks.high;
         self.clean &= clean;
+        self.newlines += u64::from((structure & masks.newlines).count_ones());
         // Lossless: `base` is below `u32::MAX`.
         let base = base as u32;
         match self.out.get_mut(self.count..).and_then(<[u32]>::first_chunk_mut) {

@@ -108,6 +108,8 @@ fn check(text: &[u8], delimiter: u8) {
         let indexed = kernel.index(text, delimiter, &mut out);
         assert_eq!(&out[..indexed.count], expected, "{name}");
         assert_eq!(indexed.consumed, text.len(), "{name}");
+        let ends = |at: &&u32| text[**at as usize] == b'\n';
+        assert_eq!(indexed.newlines, expected.iter().filter(ends).count() as u64, "{name}");
         assert_eq!(indexed.ascii, text.is_ascii(), "{name}");
         assert_eq!(indexed.quotes, text.contains(&b'"'), "{name}");
         assert_eq!(indexed.open, whole.end == State::Quoted, "{name}");
