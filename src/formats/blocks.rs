@@ -185,6 +185,16 @@ pub struct Piece {
     pub last: bool,
     /// The file ends inside quotes: its last record is not closed.
     pub open: bool,
+    /// What is known of its lines, where records are lines.
+    pub known: Option<Known>,
+}
+
+/// What the scan of a block tells of the lines in its piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub lines: usize,
+    /// Whether all bytes are below 128.
+    pub ascii: bool,
 }
 
 /// One lane's way to its pieces.
@@ -403,9 +413,17 @@ impl BlockReader {
         };
         let cut = cut.max(skip);
         let tail = std::mem::take(&mut hand.tail);
+        let skipped = lines::count_newlines(&self.buffer[block_at..block_at + skip]);
+        // A tail has no newline.
+        let mut known = match scan {
+            Scanned::Lines(scan) => Some(Known {
+                lines: (newlines - skipped) as usize,
+                ascii: scan.ascii && (skip > 0 || tail.is_ascii()),
+            }),
+            Scanned::Quoted(_) => None,
+        };
         let (offset, line) = if skip > 0 {
-            let block = &self.buffer[block_at..block_at + skip];
-            (block_offset + skip as u64, block_line + lines::count_newlines(block))
+            (block_offset + skip as u64, block_line + skipped)
         } else if tail.is_empty() {
             (block_offset, block_line)
         } else {
@@ -425,6 +443,9 @@ impl BlockReader {
         if last && to > from && self.buffer[to - 1] != b'\n' && !open {
             self.buffer[to] = b'\n';
             to += 1;
+            if let Some(known) = &mut known {
+                known.lines += 1;
+            }
         }
         // Zeros stand behind every piece; what stood there has gone on as the tail.
         self.buffer[to..to + PADDING].fill(0);
@@ -436,6 +457,7 @@ impl BlockReader {
             line,
             last,
             open,
+            known,
         };
         Ok(to > from || self.overlong.is_some())
     }
@@ -624,6 +646,11 @@ mod tests {
             if reader.claim(ticket).unwrap() {
                 long.extend(reader.take_overlong());
                 let p = reader.piece();
+                if let Some(known) = p.known {
+                    let piece = &reader.bytes()[p.from..p.to];
+                    assert_eq!(known.lines as u64, lines::count_newlines(piece));
+                    assert!(!known.ascii || piece.is_ascii());
+                }
                 if p.to > p.from {
                     out.push((p.offset, p.line, reader.bytes()[p.from..p.to].to_vec()));
                 }

@@ -198,11 +198,15 @@ fn head(
     declared: Option<&Schema>,
 ) -> Result<Head, (Code, String)> {
     // With a schema one whole record tells all there is to know; else a newline inside quotes only makes the sample larger.
-    let enough = |bytes: &[u8]| match declared {
+    let mut newlines = 0;
+    let enough = |bytes: &[u8], seen: usize| match declared {
         Some(_) => index::scan_exact(index::State::FieldStart, bytes, delimiter)
             .cut
             .is_some(),
-        None => crate::formats::lines::count_newlines(bytes) > rows as u64 + 1,
+        None => {
+            newlines += crate::formats::lines::count_newlines(&bytes[seen..]);
+            newlines > rows as u64 + 1
+        }
     };
     let (mut sample, whole) = input
         .sample(options::SAMPLE, enough)

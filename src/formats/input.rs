@@ -205,8 +205,9 @@ impl Input {
         &*self.path != STDIN && (self.size.is_some() || self.packing != Packing::Plain || self.full.is_file())
     }
 
-    /// The first bytes: at least `enough` says so or the end is reached; at most `most` bytes. The flag: the end was reached.
-    pub fn sample(&self, most: usize, mut enough: impl FnMut(&[u8]) -> bool) -> Result<(Vec<u8>, bool)> {
+    /// The first bytes: until `enough`, which gets them and how many it has seen before, says so or the end is reached; at most `most`
+    /// bytes. The flag: the end was reached.
+    pub fn sample(&self, most: usize, mut enough: impl FnMut(&[u8], usize) -> bool) -> Result<(Vec<u8>, bool)> {
         const STEP: usize = 64 << 10;
         let mut stream = self.stream(Arc::default())?;
         let mut bytes: Vec<u8> = Vec::new();
@@ -231,7 +232,7 @@ impl Input {
             if read == 0 {
                 break true;
             }
-            if bytes.len() >= most || enough(&bytes) {
+            if bytes.len() >= most || enough(&bytes, before) {
                 break false;
             }
         };

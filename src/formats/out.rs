@@ -68,7 +68,7 @@ impl Out {
             used,
             limit,
         };
-        let wanted = self.len.checked_add(bytes).unwrap_or(usize::MAX);
+        let wanted = self.len.saturating_add(bytes);
         let wanted = wanted.max(self.room.len().saturating_mul(2)).max(FIRST);
         self.room.try_reserve_exact(wanted - self.room.len()).map_err(refused)?;
         self.room.resize(wanted, 0);

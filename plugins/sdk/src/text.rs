@@ -120,10 +120,20 @@ impl View {
     }
 }
 
-#[inline]
+/// For each length of an inline text the bits of its bytes.
+const MASKS: [u128; INLINE + 1] = {
+    let mut masks = [0; INLINE + 1];
+    let mut len = 0;
+    while len <= INLINE {
+        masks[len] = (1u128 << (8 * len)) - 1;
+        len += 1;
+    }
+    masks
+};
+
+#[inline(always)]
 fn mask(len: usize) -> u128 {
-    debug_assert!(len <= INLINE);
-    (1u128 << (8 * len)) - 1
+    MASKS[len]
 }
 
 /// The views of a text column and the buffers they look into.

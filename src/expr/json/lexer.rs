@@ -56,6 +56,25 @@ pub(crate) fn bad<T>(at: usize, wrong: Wrong) -> Result<T, Bad> {
     Err(Bad { at: at as u32, wrong })
 }
 
+/// `value`, in a way that hides from the optimiser that it equals something else.
+///
+/// Where a position was found by a long chain of instructions and turned out to be the guessed one, what follows can start from the
+/// guess before the chain is through; unless the optimiser notices that both are equal and takes the found one after all.
+#[inline(always)]
+pub(crate) fn unlinked(value: usize) -> usize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let mut value = value;
+        // SAFETY: the text is a comment: no instruction is added, one register is said to change.
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    value
+}
+
 /// What an integer turned out to be.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Int {
@@ -81,31 +100,24 @@ fn number_at_front(word: u64, count: usize) -> u64 {
     number_of(word << (64 - 8 * count))
 }
 
-/// As [`plain`], 32 bytes at a time.
+/// One bit for each byte that may not stand in a string as it is.
 ///
 /// # Safety
 /// The machine has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn plain_wide(bytes: &[u8], mut at: usize) -> usize {
+unsafe fn special_wide(chunk: &[u8; 32]) -> u32 {
     use std::arch::x86_64::{
         _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
     };
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<32>()) {
-        // SAFETY: the caller says that there is AVX2; the load reads the 32 bytes of `chunk`, unaligned.
-        let mask = unsafe {
-            let v = _mm256_loadu_si256(chunk.as_ptr().cast());
-            let quote = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'"' as i8));
-            let slash = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'\\' as i8));
-            let control = _mm256_cmpeq_epi8(_mm256_min_epu8(v, _mm256_set1_epi8(0x1F)), v);
-            _mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(quote, slash), control)) as u32
-        };
-        if mask != 0 {
-            return at + mask.trailing_zeros() as usize;
-        }
-        at += 32;
+    // SAFETY: the caller says that there is AVX2; the load reads the 32 bytes of `chunk`, unaligned.
+    unsafe {
+        let v = _mm256_loadu_si256(chunk.as_ptr().cast());
+        let quote = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'"' as i8));
+        let slash = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'\\' as i8));
+        let control = _mm256_cmpeq_epi8(_mm256_min_epu8(v, _mm256_set1_epi8(0x1F)), v);
+        _mm256_movemask_epi8(_mm256_or_si256(_mm256_or_si256(quote, slash), control)) as u32
     }
-    plain(bytes, at)
 }
 
 /// The position of the first byte from `at` on that may not stand in a JSON string as it is: `"`, `\`, control characters.
@@ -122,9 +134,16 @@ pub(crate) fn plain(bytes: &[u8], at: usize) -> usize {
     plain_tail(bytes, at)
 }
 
-/// Fewer than 16 bytes are left: a look at the last 16, of which the first ones are known.
+/// Near the end: the rest 16 bytes at a time, then a look at the last 16, of which the first ones are known.
 #[inline(never)]
-fn plain_tail(bytes: &[u8], at: usize) -> usize {
+fn plain_tail(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let mask = special(chunk);
+        if mask != 0 {
+            return at + mask.trailing_zeros() as usize;
+        }
+        at += 16;
+    }
     match bytes.last_chunk::<16>() {
         Some(last) if at < bytes.len() => {
             let mask = special(last) >> (at + 16 - bytes.len());
@@ -202,12 +221,25 @@ pub(crate) fn digits(chunk: &[u8; 16]) -> u32 {
 pub(crate) struct Lexer<'a, const LINES: bool = true, const WIDE: bool = false> {
     block: &'a [u8],
     end: usize,
+    /// One more than the last position behind which there are [`FAR`] bytes; 0 if there is none.
+    far: usize,
+}
+
+/// The most bytes that are read at once.
+const FAR: usize = 32;
+
+fn far(block: &[u8]) -> usize {
+    (block.len() + 1).saturating_sub(FAR)
 }
 
 impl<'a> Lexer<'a> {
     /// Lines: the first `end` bytes of `block` are text, the others zeros.
     pub(crate) fn new(block: &'a [u8], end: usize) -> Self {
-        Lexer { block, end }
+        Lexer {
+            block,
+            end,
+            far: far(block),
+        }
     }
 }
 
@@ -221,7 +253,11 @@ impl<'a> Lexer<'a, true, true> {
             && is_x86_feature_detected!("lzcnt");
         #[cfg(not(target_arch = "x86_64"))]
         let has = false;
-        has.then_some(Lexer { block, end })
+        has.then_some(Lexer {
+            block,
+            end,
+            far: far(block),
+        })
     }
 }
 
@@ -230,6 +266,7 @@ pub(crate) fn is_document(text: &[u8]) -> bool {
     let lex = Lexer::<false> {
         block: text,
         end: text.len(),
+        far: far(text),
     };
     // What is behind the text reads as 0, which ends everything.
     lex.skip(lex.blanks(0), 0).is_ok_and(|end| lex.blanks(end) == lex.end)
@@ -237,13 +274,27 @@ pub(crate) fn is_document(text: &[u8]) -> bool {
 
 impl<'a, const LINES: bool, const WIDE: bool> Lexer<'a, LINES, WIDE> {
     #[inline(always)]
-    fn plain(&self, at: usize) -> usize {
+    fn plain(&self, mut at: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
         if WIDE {
-            // SAFETY: only `wide` makes such a lexer, and only where there is AVX2.
-            return unsafe { plain_wide(self.block, at) };
+            while let Some(chunk) = self.chunk::<32>(at) {
+                // SAFETY: only `wide` makes such a lexer, and only where there is AVX2.
+                let mask = unsafe { special_wide(chunk) };
+                if mask != 0 {
+                    return at + mask.trailing_zeros() as usize;
+                }
+                at += 32;
+            }
+            return plain_tail(self.block, at);
         }
-        plain(self.block, at)
+        while let Some(chunk) = self.chunk::<16>(at) {
+            let mask = special(chunk);
+            if mask != 0 {
+                return at + mask.trailing_zeros() as usize;
+            }
+            at += 16;
+        }
+        plain_tail(self.block, at)
     }
 
     /// The same text for functions that are not compiled for such a machine: there wide instructions would be calls.
@@ -251,6 +302,7 @@ impl<'a, const LINES: bool, const WIDE: bool> Lexer<'a, LINES, WIDE> {
         Lexer {
             block: self.block,
             end: self.end,
+            far: self.far,
         }
     }
 
@@ -269,9 +321,21 @@ impl<'a, const LINES: bool, const WIDE: bool> Lexer<'a, LINES, WIDE> {
         self.block.get(at).copied().unwrap_or(0)
     }
 
+    /// The `N` bytes at `at`, if [`FAR`] bytes are there: one comparison.
+    #[inline(always)]
+    fn chunk<const N: usize>(&self, at: usize) -> Option<&'a [u8; N]> {
+        const { assert!(N <= FAR) };
+        if at < self.far {
+            // SAFETY: `at < far` means `at + FAR <= block.len()`, and N is at most FAR.
+            Some(unsafe { &*self.block.as_ptr().add(at).cast::<[u8; N]>() })
+        } else {
+            None
+        }
+    }
+
     #[inline(always)]
     fn eight(&self, at: usize) -> u64 {
-        match self.block.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        match self.chunk::<8>(at) {
             Some(bytes) => u64::from_le_bytes(*bytes),
             None => self.sixteen_behind(at) as u64,
         }
@@ -280,7 +344,7 @@ impl<'a, const LINES: bool, const WIDE: bool> Lexer<'a, LINES, WIDE> {
     /// 16 bytes as a number, the first the lowest.
     #[inline(always)]
     pub(crate) fn sixteen(&self, at: usize) -> u128 {
-        match self.block.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        match self.chunk::<16>(at) {
             Some(bytes) => u128::from_le_bytes(*bytes),
             None => self.sixteen_behind(at),
         }

@@ -1,7 +1,7 @@
 //! Lines to columns.
 //!
 //! How it works: every record level of the schema has *slots*, one per key seen so far. Behind each slot stands the slot that followed
-//! it last time, so the next key is found by comparing 16 bytes. A value goes straight into its column's slice; strings without escapes
+//! it last time, so the next separator and key (`,"key":`) are found by one comparison of 16 bytes. A value goes straight into its column's slice; strings without escapes
 //! become views into the block. For whoever changes this:
 //! - A column (`Writer`) is filled lazily: rows between `filled` and the row being written are null. That is how missing fields cost
 //!   nothing, and why a row that turns out bad is taken back by setting `filled` back (`truncate`).
@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::{PADDING, Reading};
-use crate::expr::json::lexer::{Bad, DEEPEST, Int, Lexer, Wrong, bad, unescape};
+use crate::expr::json::lexer::{Bad, DEEPEST, Int, Lexer, Wrong, bad, unescape, unlinked};
 use crate::expr::scalar::scan;
 use crate::formats::codes::{CONFLICT, EXTRA_FIELD, MALFORMED, NOT_UTF8, NULL, OUT_OF_RANGE};
 use standpipe_sdk::build::format_in;
@@ -86,16 +86,23 @@ struct Level {
 
 /// A key and what is done with its value.
 struct Slot {
-    /// The first 16 bytes of `"key":` under `mask`.
+    /// The first 16 bytes of `,"key":` under `mask`; the byte of the separator is 0, as it may be another one.
     word: u128,
     mask: u128,
+    /// Bytes of all of it.
     len: usize,
     /// The bytes behind those 16.
     rest: Box<[u8]>,
     action: Action,
     /// The slot that followed this one last time.
     next: u32,
+    /// The length of the last text that was this key's value, and how many had that length in a row.
+    usual: usize,
+    streak: u32,
 }
+
+/// After so many texts of one length in a row the next one is expected to have it, too.
+const STREAK: u32 = 16;
 
 #[derive(Clone, Copy)]
 enum Action {
@@ -103,6 +110,12 @@ enum Action {
     /// A field that the schema does not have.
     Unknown,
     Put(u32),
+    /// The everyday columns, which are asked for first: strings that are never null by their text, ints, floats.
+    String(u32),
+    Int(u32),
+    Float(u32),
+    /// A record, and its level.
+    Record(u32, u32),
 }
 
 impl Slot {
@@ -115,12 +128,14 @@ impl Slot {
             rest: Box::default(),
             action: Action::Unknown,
             next: 0,
+            usual: 0,
+            streak: 0,
         }
     }
 
     /// The slot of a key; `raw` is how it stands in JSON, without quotes.
     fn new(raw: &[u8], action: Action) -> Slot {
-        let key = [b"\"", raw, b"\":"].concat();
+        let key = [b"\0\"", raw, b"\":"].concat();
         let head = key.len().min(16);
         let word = key[..head].iter().rev().fold(0u128, |v, &b| v << 8 | u128::from(b));
         Slot {
@@ -130,6 +145,8 @@ impl Slot {
             rest: key[head..].into(),
             action,
             next: 0,
+            usual: 0,
+            streak: 0,
         }
     }
 }
@@ -226,7 +243,7 @@ impl Decoder {
             }
             let raw = serde_json::to_string(&**name).unwrap_or_default();
             let raw = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-            slots.push(Slot::new(raw.as_bytes(), node.map_or(Action::Skip, Action::Put)));
+            slots.push(Slot::new(raw.as_bytes(), self.action(node)));
             names.insert(name.as_bytes().into(), slots.len() as u32 - 1);
             fields.push(node);
         }
@@ -243,6 +260,22 @@ impl Decoder {
             learned: 0,
         };
         index as u32
+    }
+
+    /// What is done with the values of a node, if they are wanted.
+    fn action(&self, node: Option<u32>) -> Action {
+        let Some(at) = node else { return Action::Skip };
+        match self.nodes.get(at as usize) {
+            Some(node) if node.hidden => Action::Put(at),
+            Some(Node { kind: Kind::String, .. }) if self.nulls.is_empty() => Action::String(at),
+            Some(Node { kind: Kind::Int, .. }) => Action::Int(at),
+            Some(Node { kind: Kind::Float, .. }) => Action::Float(at),
+            Some(Node {
+                kind: Kind::Record { level },
+                ..
+            }) => Action::Record(at, *level),
+            _ => Action::Put(at),
+        }
     }
 
     fn node(&mut self, path: &str, ty: &Type, nullable: bool, wanted: &Wanted) -> Option<u32> {
@@ -314,16 +347,46 @@ impl Decoder {
         faults: &Faults<'a>,
         places: bool,
     ) -> Result<(Batch<'a>, usize)> {
+        let lines = LinesOf::measure(&padded[..len], max_rows);
+        self.decode_lines(padded, lines, base_offset, source, arena, faults, places)
+    }
+
+    /// As [`Decoder::decode`], of lines that are counted already. `padded` holds at least [`PADDING`] readable bytes behind them.
+    pub(super) fn decode_lines<'a>(
+        &mut self,
+        padded: &'a [u8],
+        lines: LinesOf,
+        base_offset: u64,
+        source: u32,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+        places: bool,
+    ) -> Result<(Batch<'a>, usize)> {
+        match Lexer::wide(padded, lines.len) {
+            Some(lex) => self.decode_with(lex, lines, base_offset, source, arena, faults, places),
+            None => {
+                let lex = Lexer::new(padded, lines.len);
+                self.decode_with(lex, lines, base_offset, source, arena, faults, places)
+            }
+        }
+    }
+
+    pub(super) fn decode_with<'a, const WIDE: bool>(
+        &mut self,
+        lex: Lexer<'a, true, WIDE>,
+        LinesOf { lines, len: end, ascii }: LinesOf,
+        base_offset: u64,
+        source: u32,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+        places: bool,
+    ) -> Result<(Batch<'a>, usize)> {
+        let padded = lex.block();
         assert!(
-            padded.len() >= len + PADDING && padded.len() < i32::MAX as usize,
+            padded.len() >= end + PADDING && padded.len() < i32::MAX as usize,
             "a block has {PADDING} bytes behind its text and less than 2 GiB"
         );
-        debug_assert!(
-            padded[len..len + PADDING].iter().all(|&b| b == 0),
-            "zeros stand behind the text"
-        );
-        let (lines, end) = measure(&padded[..len], max_rows);
-        let block_is_utf8 = padded[..end].is_ascii() || std::str::from_utf8(&padded[..end]).is_ok();
+        let block_is_utf8 = ascii || std::str::from_utf8(&padded[..end]).is_ok();
         let origin = arena.fill(if places { lines } else { 0 }, Place::default())?;
         self.pending.clear();
 
@@ -336,7 +399,7 @@ impl Decoder {
             writers[node] = Writer::new(&self.nodes[node], lines, arena)?;
         }
         let mut run = Run {
-            lex: Lexer::new(padded, end),
+            lex,
             arena,
             nodes: &self.nodes,
             levels: &mut self.levels,
@@ -393,7 +456,7 @@ impl Decoder {
                     run.take_back(&self.roots, row);
                     let from = (error.at as usize).max(start).min(end);
                     at = memchr::memchr(b'\n', &padded[from..end]).map_or(end, |n| from + n + 1);
-                    let verdict = report_record(error, run.lex, row, start, base_offset, faults)?;
+                    let verdict = report_record(error, run.lex.narrow(), row, start, base_offset, faults)?;
                     row += 1;
                     if verdict == Verdict::Stop {
                         break;
@@ -418,6 +481,29 @@ impl Decoder {
         self.spare = writers.into_iter().map(|_| unreachable!("it was cleared")).collect();
         let origin = places.then(|| &origin[..row]);
         Ok((Batch::new(columns, origin, row), at.min(end)))
+    }
+}
+
+/// The lines at the front of a block that are to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinesOf {
+    /// How many there are, or more.
+    pub(super) lines: usize,
+    /// Their bytes.
+    pub(super) len: usize,
+    /// Whether all bytes are below 128; `false` = not known.
+    pub(super) ascii: bool,
+}
+
+impl LinesOf {
+    /// The first lines of `text`, at most `max_rows`.
+    pub(super) fn measure(text: &[u8], max_rows: usize) -> LinesOf {
+        let (lines, len) = measure(text, max_rows);
+        LinesOf {
+            lines,
+            len,
+            ascii: text[..len].is_ascii(),
+        }
     }
 }
 
@@ -528,9 +614,17 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// What follows in a record.
+enum NextKey {
+    /// A key: its slot, and the position behind its colon.
+    Slot(usize, usize),
+    /// The position of its `}`.
+    End(usize),
+}
+
 /// One call of `decode`.
-struct Run<'d, 'a> {
-    lex: Lexer<'a>,
+struct Run<'d, 'a, const WIDE: bool> {
+    lex: Lexer<'a, true, WIDE>,
     arena: &'a Arena,
     nodes: &'d [Node],
     levels: &'d mut Vec<Level>,
@@ -544,49 +638,119 @@ struct Run<'d, 'a> {
     refused: Option<Error>,
 }
 
-impl<'a> Run<'_, 'a> {
+impl<'a, const WIDE: bool> Run<'_, 'a, WIDE> {
     /// The line whose record stands at `at` becomes row `row`; gives the end of the line.
     #[inline(always)]
     fn row(&mut self, row: usize, at: usize) -> Result<usize, Bad> {
         if self.lex.byte(at) != b'{' {
             // Not JSON at all, or JSON that is no record.
-            return self.lex.line(at);
+            return self.lex.narrow().line(at);
         }
-        let end = self.record(0, row, at + 1, 1)?;
+        let end = self.record(0, row, at, 1)?;
         self.lex.line_end(end)
     }
 
-    /// The record of level `level` behind its `{`, at depth `depth`; gives what is behind its `}`.
+    /// The record of level `level` whose `{` is at `at`, at depth `depth`; gives what is behind its `}`.
     fn record(&mut self, level: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
-        let mut at = self.lex.blanks(at);
-        if self.lex.byte(at) == b'}' {
-            self.close(level, row, at)?;
-            return Ok(at + 1);
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: a wide lexer is the proof that the machine has all of these.
+            return unsafe { self.record_wide(level, row, at, depth) };
         }
+        self.record_narrow(level, row, at, depth)
+    }
+
+    /// A frame of its own: the other machine's is not to stand on the stack as well.
+    #[inline(never)]
+    fn record_narrow(&mut self, level: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
+        self.record_body(level, row, at, depth)
+    }
+
+    /// The same, as instructions of newer machines.
+    ///
+    /// # Safety
+    /// The machine has what is enabled here.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    unsafe fn record_wide(&mut self, level: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
+        self.record_body(level, row, at, depth)
+    }
+
+    #[inline(always)]
+    fn record_body(&mut self, level: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
+        // Lent from the level while its record is read: a level never holds itself.
+        let mut slots = std::mem::take(&mut self.levels[level].slots);
+        let end = self.fields(&mut slots, level, row, at, depth);
+        self.levels[level].slots = slots;
+        let end = end?;
+        if !self.levels[level].required.is_empty() {
+            self.close(level, row, end)?;
+        }
+        Ok(end + 1)
+    }
+
+    /// The fields of a record; gives the position of its `}`.
+    #[inline(always)]
+    fn fields(
+        &mut self,
+        slots: &mut Vec<Slot>,
+        level: usize,
+        row: usize,
+        mut at: usize,
+        depth: usize,
+    ) -> Result<usize, Bad> {
+        let mut separator = b'{';
         let mut before = 0;
         loop {
-            let slots = &self.levels[level].slots;
+            // At the separator, unless there are blanks before it or the record ends here.
             let guess = slots[before].next as usize;
             let slot = &slots[guess];
-            let action = if self.lex.sixteen(at) & slot.mask == slot.word
+            if self.lex.sixteen(at) & slot.mask == slot.word | u128::from(separator)
                 && (slot.rest.is_empty() || self.lex.text(at + 16, at + slot.len) == &*slot.rest)
             {
                 at += slot.len;
                 before = guess;
-                slot.action
+            } else if separator == b',' && self.lex.byte(at) == b'}' {
+                return Ok(at);
             } else {
-                let (found, value) = self.key(level, at)?;
-                let slots = &mut self.levels[level].slots;
-                slots[before].next = found;
-                before = found as usize;
-                at = value;
-                slots[before].action
-            };
-            at = self.lex.blanks(at);
-            at = match action {
-                Action::Put(node) => self.value(node as usize, row, at, depth)?,
-                Action::Skip => self.lex.skip(at, depth)?,
+                match self.next_key(slots, level, before, separator, at)? {
+                    NextKey::Slot(found, value) => {
+                        before = found;
+                        at = value;
+                    }
+                    NextKey::End(end) => return Ok(end),
+                }
+            }
+            separator = b',';
+            let slot = &mut slots[before];
+            at = match slot.action {
+                Action::Skip if self.lex.byte(at) == b'"' => self.text_end(slot, at + 1)?.0 + 1,
+                Action::Skip => self.lex.skip(self.lex.blanks(at), depth)?,
+                Action::String(node) if self.lex.byte(at) == b'"' => {
+                    let (end, escaped) = self.text_end(slot, at + 1)?;
+                    if escaped {
+                        self.other_string(node as usize, row, at + 1, end, escaped, depth)?
+                    } else {
+                        self.put_string(node as usize, row, at + 1, end)?
+                    }
+                }
+                Action::Int(node) if matches!(self.lex.byte(at), b'-' | b'0'..=b'9') => {
+                    self.int(node as usize, row, at, depth)?
+                }
+                Action::Float(node) if matches!(self.lex.byte(at), b'-' | b'0'..=b'9') => {
+                    self.float(node as usize, row, at, depth)?
+                }
+                Action::Record(node, level) if self.lex.byte(at) == b'{' && depth < DEEPEST => {
+                    self.claim(node as usize, row)?;
+                    self.record(level as usize, row, at, depth + 1)?
+                }
+                Action::Put(node)
+                | Action::String(node)
+                | Action::Int(node)
+                | Action::Float(node)
+                | Action::Record(node, _) => self.value(node as usize, row, self.lex.blanks(at), depth)?,
                 Action::Unknown => {
+                    at = self.lex.blanks(at);
                     if self.extra_is_error {
                         return bad(at, Wrong::Extra);
                     }
@@ -594,20 +758,65 @@ impl<'a> Run<'_, 'a> {
                     self.lex.skip(at, depth)?
                 }
             };
-            at = self.lex.blanks(at);
-            match self.lex.byte(at) {
-                b',' => at = self.lex.blanks(at + 1),
-                b'}' => {
-                    self.close(level, row, at)?;
-                    return Ok(at + 1);
-                }
-                _ => return bad(at, Wrong::RecordEnd),
-            }
         }
     }
 
-    /// The end of a record: fields that may not be null have come.
+    /// As [`Lexer::string`], of the value of a key.
+    ///
+    /// Where texts of one length follow each other (times, codes), the end is known before it is found: what comes behind need not wait
+    /// for the search, which only confirms.
     #[inline(always)]
+    fn text_end(&self, slot: &mut Slot, from: usize) -> Result<(usize, bool), Bad> {
+        let (end, escaped) = self.lex.string(from)?;
+        if slot.streak < STREAK {
+            slot.streak = if slot.usual == end - from { slot.streak + 1 } else { 0 };
+            slot.usual = end - from;
+            return Ok((end, escaped));
+        }
+        if slot.usual == end - from {
+            return Ok((from + unlinked(slot.usual), escaped));
+        }
+        slot.streak = 0;
+        Ok((end, escaped))
+    }
+
+    /// The next key of a record, or its end.
+    ///
+    /// `at` is where `separator` was expected, followed at once by the key that came behind slot `before` last time.
+    #[inline(never)]
+    fn next_key(
+        &mut self,
+        slots: &mut Vec<Slot>,
+        level: usize,
+        before: usize,
+        separator: u8,
+        mut at: usize,
+    ) -> Result<NextKey, Bad> {
+        let first = separator == b'{';
+        at = self.lex.blanks(at);
+        if !first && self.lex.byte(at) == b'}' {
+            return Ok(NextKey::End(at));
+        }
+        if self.lex.byte(at) != separator {
+            return bad(at, Wrong::RecordEnd);
+        }
+        at = self.lex.blanks(at + 1);
+        if first && self.lex.byte(at) == b'}' {
+            return Ok(NextKey::End(at));
+        }
+        // Blanks behind the separator are no reason to forget what is expected.
+        let guess = slots[before].next as usize;
+        let slot = &slots[guess];
+        if slot.rest.is_empty() && self.lex.sixteen(at) & slot.mask >> 8 == slot.word >> 8 && slot.len > 0 {
+            return Ok(NextKey::Slot(guess, at + slot.len - 1));
+        }
+        let (found, value) = self.key(slots, level, at)?;
+        slots[before].next = found;
+        Ok(NextKey::Slot(found as usize, value))
+    }
+
+    /// The end of a record: fields that may not be null have come.
+    #[inline]
     fn close(&mut self, level: usize, row: usize, at: usize) -> Result<(), Bad> {
         for i in 0..self.levels[level].required.len() {
             let node = self.levels[level].required[i] as usize;
@@ -620,11 +829,11 @@ impl<'a> Run<'_, 'a> {
 
     /// The slot of the key at `at`, which was not the one expected, and the position of its value.
     #[inline(never)]
-    fn key(&mut self, level: usize, at: usize) -> Result<(u32, usize), Bad> {
+    fn key(&mut self, slots: &mut Vec<Slot>, level: usize, at: usize) -> Result<(u32, usize), Bad> {
         if self.lex.byte(at) != b'"' {
             return bad(at, Wrong::Key);
         }
-        let (end, escaped) = self.lex.string(at + 1)?;
+        let (end, escaped) = self.lex.narrow().string(at + 1)?;
         let value = self.lex.colon(end + 1)?;
         let raw = self.lex.text(at + 1, end);
         if escaped {
@@ -640,8 +849,8 @@ impl<'a> Run<'_, 'a> {
             return Ok((0, value));
         }
         level.learned += 1;
-        level.slots.push(Slot::new(raw, Action::Unknown));
-        let slot = level.slots.len() as u32 - 1;
+        slots.push(Slot::new(raw, Action::Unknown));
+        let slot = slots.len() as u32 - 1;
         level.names.insert(raw.into(), slot);
         Ok((slot, value))
     }
@@ -734,14 +943,13 @@ impl<'a> Run<'_, 'a> {
     /// The value at `at` does not fit its column.
     #[inline(never)]
     fn conflict(&mut self, node: usize, row: usize, at: usize, depth: usize, why: Why) -> Result<usize, Bad> {
-        let end = self.lex.skip(at, depth)?;
+        let end = self.lex.narrow().skip(at, depth)?;
         self.complain(node, at, end, why);
         self.clear(node, row)?;
         Ok(end)
     }
 
     /// The value at `at`, in `depth` open lists and records, becomes row `row` of a column; gives what is behind it.
-    #[inline(always)]
     fn value(&mut self, node: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
         let first = self.lex.byte(at);
         if first == b'n' {
@@ -750,42 +958,59 @@ impl<'a> Run<'_, 'a> {
             return Ok(end);
         }
         if first == b'"' {
-            let (end, escaped) = self.lex.string(at + 1)?;
+            let (end, escaped) = self.lex.narrow().string(at + 1)?;
             return self.string(node, row, at + 1, end, escaped, depth);
         }
-        let kind = self.nodes[node].kind;
         if matches!(first, b'-' | b'0'..=b'9') {
-            match kind {
-                Kind::Int => {
-                    let (end, int) = self.lex.int(at)?;
-                    let value = match int {
-                        Int::Value(value) => value,
-                        Int::Large => return self.conflict(node, row, at, depth, Why::Range),
-                        Int::Float => return self.conflict(node, row, at, depth, Why::Type),
-                    };
-                    if let Values::Int(slots) = &mut self.claim(node, row)?.values {
-                        Writer::set(slots, row, value);
-                    }
-                    return Ok(end);
-                }
-                Kind::Float => {
-                    let (end, float) = self.lex.float(at)?;
-                    let Some(value) = float else {
-                        return self.conflict(node, row, at, depth, Why::Range);
-                    };
-                    if let Values::Float(slots) = &mut self.claim(node, row)?.values {
-                        Writer::set(slots, row, value);
-                    }
-                    return Ok(end);
-                }
+            match self.nodes[node].kind {
+                Kind::Int => return self.int(node, row, at, depth),
+                Kind::Float => return self.float(node, row, at, depth),
                 _ => {}
             }
         }
         self.other_value(node, row, at, depth)
     }
 
+    /// The number at `at` becomes row `row` of an int column.
+    #[cfg_attr(not(debug_assertions), inline(always))] // frames go deep without optimisation
+    fn int(&mut self, node: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
+        let (end, int) = self.lex.int(at)?;
+        let value = match int {
+            Int::Value(value) => value,
+            Int::Large => return self.conflict(node, row, at, depth, Why::Range),
+            Int::Float => return self.conflict(node, row, at, depth, Why::Type),
+        };
+        if let Values::Int(slots) = &mut self.claim(node, row)?.values {
+            Writer::set(slots, row, value);
+        }
+        Ok(end)
+    }
+
+    /// The number at `at` becomes row `row` of a float column.
+    #[cfg_attr(not(debug_assertions), inline(always))] // frames go deep without optimisation
+    fn float(&mut self, node: usize, row: usize, at: usize, depth: usize) -> Result<usize, Bad> {
+        let (end, float) = self.lex.float(at)?;
+        let Some(value) = float else {
+            return self.conflict(node, row, at, depth, Why::Range);
+        };
+        if let Values::Float(slots) = &mut self.claim(node, row)?.values {
+            Writer::set(slots, row, value);
+        }
+        Ok(end)
+    }
+
+    /// The text `from..end` of the block becomes row `row` of a string column.
+    #[cfg_attr(not(debug_assertions), inline(always))] // frames go deep without optimisation
+    fn put_string(&mut self, node: usize, row: usize, from: usize, end: usize) -> Result<usize, Bad> {
+        let view = View::new(self.lex.block(), from, end - from, 0);
+        if let Values::Text(slots) = &mut self.claim(node, row)?.values {
+            Writer::set(slots, row, view);
+        }
+        Ok(end + 1)
+    }
+
     /// The string `from..end` becomes row `row` of a column.
-    #[inline(always)]
+    #[inline]
     fn string(
         &mut self,
         node: usize,
@@ -796,11 +1021,7 @@ impl<'a> Run<'_, 'a> {
         depth: usize,
     ) -> Result<usize, Bad> {
         if matches!(self.nodes[node].kind, Kind::String) && !escaped && self.nulls.is_empty() {
-            let view = View::new(self.lex.block(), from, end - from, 0);
-            if let Values::Text(slots) = &mut self.claim(node, row)?.values {
-                Writer::set(slots, row, view);
-            }
-            return Ok(end + 1);
+            return self.put_string(node, row, from, end);
         }
         self.other_string(node, row, from, end, escaped, depth)
     }
@@ -920,7 +1141,7 @@ impl<'a> Run<'_, 'a> {
                 }
             }
             (Kind::Json, _) => {
-                let end = self.lex.skip(at, depth)?;
+                let end = self.lex.narrow().skip(at, depth)?;
                 let view = View::new(self.lex.block(), at, end - at, 0);
                 if let Values::Text(slots) = &mut self.claim(node, row)?.values {
                     Writer::set(slots, row, view);
@@ -932,7 +1153,7 @@ impl<'a> Run<'_, 'a> {
                     return bad(at, Wrong::Deep);
                 }
                 self.claim(node, row)?;
-                self.record(level as usize, row, at + 1, depth + 1)
+                self.record(level as usize, row, at, depth + 1)
             }
             (Kind::List { child }, b'[') => {
                 if depth >= DEEPEST {

@@ -9,6 +9,7 @@ use super::Reading;
 use super::decode::explain;
 use crate::expr::json::lexer::{self, Bad, Int, Lexer, Wrong, unescape};
 use standpipe_sdk::{Error, Field, Result, Schema, Type};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a sample says.
@@ -30,6 +31,7 @@ pub struct Inferred {
 /// If there are lines and none is a record: what is wrong with the first.
 pub fn infer(sample: &[u8], reading: &Reading) -> Result<Inferred> {
     let lex = Lexer::new(sample, sample.len());
+    let wide = Lexer::wide(sample, sample.len());
     let mut top = Shape::default();
     let (mut rows, mut bad) = (0, 0);
     let mut first_bad = None;
@@ -39,7 +41,7 @@ pub fn infer(sample: &[u8], reading: &Reading) -> Result<Inferred> {
         let at = lex.blanks(start);
         if at < end {
             let checked = match std::str::from_utf8(&sample[start..end]) {
-                Ok(_) => lex.line(at),
+                Ok(_) => wide.map_or_else(|| lex.line(at), |wide| wide.line(at)),
                 Err(error) => lexer::bad(start + error.valid_up_to(), Wrong::Utf8),
             };
             match checked.and_then(|_| top.see(lex, at, &reading.nulls)) {
@@ -79,6 +81,8 @@ struct Shape {
     kinds: u8,
     item: Option<Box<Shape>>,
     fields: Vec<(Arc<str>, Shape)>,
+    /// The field that is expected next: the one behind the field seen last.
+    next: usize,
     index: hashbrown::HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
 }
 
@@ -88,11 +92,15 @@ impl Shape {
         match lex.byte(at) {
             b'n' => lex.literal(at, b"null"),
             b'"' => {
-                let (text, behind) = string(lex, at)?;
-                if !nulls.contains(&text) {
+                let (end, escaped) = lex.string(at + 1)?;
+                let is_null = |raw: &[u8]| {
+                    let text = text(raw, escaped);
+                    nulls.iter().any(|null| *null == text)
+                };
+                if nulls.is_empty() || !is_null(lex.text(at + 1, end)) {
                     self.kinds |= STRING;
                 }
-                Ok(behind)
+                Ok(end + 1)
             }
             b't' | b'f' => {
                 self.kinds |= BOOL;
@@ -114,9 +122,10 @@ impl Shape {
                 self.kinds |= RECORD;
                 let mut at = lex.blanks(at + 1);
                 while lex.byte(at) != b'}' {
-                    let (name, behind) = string(lex, at)?;
-                    at = lex.colon(behind)?;
-                    at = lex.blanks(self.field(&name).see(lex, at, nulls)?);
+                    let (end, escaped) = lex.string(at + 1)?;
+                    let name = lex.text(at + 1, end);
+                    at = lex.colon(end + 1)?;
+                    at = lex.blanks(self.field(name, escaped).see(lex, at, nulls)?);
                     if lex.byte(at) == b',' {
                         at = lex.blanks(at + 1);
                     }
@@ -135,17 +144,28 @@ impl Shape {
         }
     }
 
-    fn field(&mut self, name: &str) -> &mut Shape {
-        let next = self.fields.len();
-        let index = match self.index.get(name) {
-            Some(&index) => index,
+    fn field(&mut self, raw: &[u8], escaped: bool) -> &mut Shape {
+        let expected = self
+            .fields
+            .get(self.next)
+            .filter(|(name, _)| !escaped && name.as_bytes() == raw);
+        let index = match expected {
+            Some(_) => self.next,
             None => {
-                let name: Arc<str> = name.into();
-                self.index.insert(name.clone(), next);
-                self.fields.push((name, Shape::default()));
-                next
+                let name = text(raw, escaped);
+                let count = self.fields.len();
+                match self.index.get(&*name) {
+                    Some(&index) => index,
+                    None => {
+                        let name: Arc<str> = name.into();
+                        self.index.insert(name.clone(), count);
+                        self.fields.push((name, Shape::default()));
+                        count
+                    }
+                }
             }
         };
+        self.next = if index + 1 < self.fields.len() { index + 1 } else { 0 };
         &mut self.fields[index].1
     }
 
@@ -170,16 +190,14 @@ impl Shape {
     }
 }
 
-/// The text of the checked string at `at`, and what is behind it.
-fn string(lex: Lexer<'_>, at: usize) -> Result<(String, usize), Bad> {
-    let (end, escaped) = lex.string(at + 1)?;
-    let mut bytes = lex.text(at + 1, end).to_vec();
-    if escaped {
-        let raw = bytes.clone();
-        let len = unescape(&raw, &mut bytes);
-        bytes.truncate(len);
+/// The text of a checked string.
+fn text(raw: &[u8], escaped: bool) -> Cow<'_, str> {
+    if !escaped {
+        return String::from_utf8_lossy(raw);
     }
-    Ok((String::from_utf8_lossy(&bytes).into_owned(), end + 1))
+    let mut bytes = raw.to_vec();
+    let len = unescape(raw, &mut bytes);
+    Cow::Owned(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
 /// One schema for files of these two: columns of both, first those of `a`; types widened as within one file.

@@ -1,7 +1,8 @@
 //! `read jsonl`.
 
+use super::decode::LinesOf;
 use super::{Decoder, Reading, infer, merge};
-use crate::formats::blocks::{BlockReader, Blocks, Framing, Start};
+use crate::formats::blocks::{BlockReader, Blocks, Framing, Known, Start};
 use crate::formats::{codes, lines, options};
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Plan, Request};
@@ -34,7 +35,11 @@ pub(super) fn bind_read(call: &Call<'_>, plan: &Plan<'_>) -> Result<Bound, Vec<C
         if declared.is_some() || left == 0 {
             break;
         }
-        let enough = |bytes: &[u8]| lines::count_newlines(bytes) >= left as u64;
+        let mut newlines = 0;
+        let enough = |bytes: &[u8], seen: usize| {
+            newlines += lines::count_newlines(&bytes[seen..]);
+            newlines >= left as u64
+        };
         let inferred = input.sample(options::SAMPLE, enough).and_then(|(mut sample, whole)| {
             if sample.is_empty() {
                 let message = format!("`{}` is empty; with `schema:` it would have no rows", input.path);
@@ -229,16 +234,14 @@ impl Reader for JsonReader {
         let text = &blocks.bytes()[*at..];
         let offset = piece.offset + (*at - piece.from) as u64;
         let places = source.request.places;
-        let (batch, used) = decoder.decode(
-            text,
-            piece.to - *at,
-            offset,
-            number,
-            max_rows,
-            arena,
-            &faults,
-            places || stop_at_first,
-        )?;
+        let len = piece.to - *at;
+        let known = piece.known.filter(|known| *at == piece.from && known.lines <= max_rows);
+        let lines = match known {
+            Some(Known { lines, ascii }) => LinesOf { lines, len, ascii },
+            None => LinesOf::measure(&text[..len], max_rows),
+        };
+        let (batch, used) =
+            decoder.decode_lines(text, lines, offset, number, arena, &faults, places || stop_at_first)?;
         let batch = if source.has_path {
             with_path(batch, blocks.path(), arena)?
         } else {
