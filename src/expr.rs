@@ -25,6 +25,7 @@ mod kernel;
 mod oracle;
 pub mod scalar;
 mod set;
+mod share;
 mod show;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //!   is null.
 //! - When the policy stops at a row, the rows before it still go on, none behind it.
 
-use crate::expr::{Evaluator, Expr, Fixed};
+use crate::expr::{Evaluator, Expr, Fixed, share};
 use standpipe_sdk::{Batch, Bits, Column, Columns, Emitter, Flow, Result, RowWise};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Appends the values of `exprs` to the input's columns.
 pub struct Compute {
     exprs: Arc<[Expr]>,
+    /// What several of them need: columns behind the input's, for their eyes only.
+    shared: Arc<[Expr]>,
     keep: Arc<[bool]>,
     null_on_error: bool,
     evaluator: Evaluator,
@@ -22,8 +24,11 @@ pub struct Compute {
 impl Compute {
     /// `keep`: one per input column, `false` makes it `Absent`. `null_on_error`: a failing value is null and the row goes on.
     pub fn new(exprs: Arc<[Expr]>, keep: Arc<[bool]>, null_on_error: bool, fixed: Fixed) -> Compute {
+        let mut exprs = exprs.to_vec();
+        let shared = share::share(&mut exprs, keep.len());
         Compute {
-            exprs,
+            exprs: exprs.into(),
+            shared: shared.into(),
             keep,
             null_on_error,
             evaluator: Evaluator::new(fixed),
@@ -39,6 +44,27 @@ impl Compute {
     }
 }
 
+impl Compute {
+    /// The batch with the shared values behind its columns.
+    fn with_shared<'a>(&self, batch: Batch<'a>, out: &Emitter<'_, 'a>) -> Result<Batch<'a>> {
+        if self.shared.is_empty() {
+            return Ok(batch);
+        }
+        debug_assert_eq!(batch.columns().len(), self.keep.len());
+        let (arena, width) = (out.arena(), batch.columns().len());
+        let mut seen = batch;
+        for expr in self.shared.iter() {
+            let value = self.evaluator.eval(expr, &seen, arena, out.faults(), None)?;
+            let mut columns = Columns::new(arena, seen.columns().len() + 1)?;
+            seen.columns().iter().for_each(|column| columns.push(*column));
+            columns.push(value);
+            seen = batch.with_columns(columns.finish());
+        }
+        debug_assert_eq!(seen.columns().len(), width + self.shared.len());
+        Ok(seen)
+    }
+}
+
 impl RowWise for Compute {
     fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
         let (arena, rows, faults) = (out.arena(), batch.rows(), out.faults());
@@ -48,14 +74,15 @@ impl RowWise for Compute {
             let kept = self.keep.get(index).copied().unwrap_or(true);
             columns.push(if kept { *column } else { Column::absent(rows) });
         }
+        let seen = self.with_shared(batch, out)?;
         let mut nulled = 0;
         for expr in self.exprs.iter() {
             columns.push(if self.null_on_error && expr.fallible {
-                let (column, failed) = self.evaluator.eval_or_null(expr, &batch, arena)?;
+                let (column, failed) = self.evaluator.eval_or_null(expr, &seen, arena)?;
                 nulled += failed as u64;
                 column
             } else {
-                self.evaluator.eval(expr, &batch, arena, faults, None)?
+                self.evaluator.eval(expr, &seen, arena, faults, None)?
             });
         }
         // Only now: a refused push is repeated, and must not be counted twice.

@@ -79,7 +79,7 @@ impl Kind {
         }
     }
 
-    fn parts_mut(&mut self, f: &mut dyn FnMut(&mut Expr)) {
+    pub(in crate::expr) fn parts_mut(&mut self, f: &mut dyn FnMut(&mut Expr)) {
         match self {
             Kind::Column { .. } | Kind::Param { .. } | Kind::Constant(_) | Kind::FloatText { .. } => {}
             Kind::Arith { l, r, .. } | Kind::Compare { l, r, .. } | Kind::Is { l, r, .. } => {
