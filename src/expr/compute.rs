@@ -23,7 +23,7 @@ pub struct Compute {
 
 impl Compute {
     /// `keep`: one per input column, `false` makes it `Absent`. `null_on_error`: a failing value is null and the row goes on.
-    pub fn new(exprs: Arc<[Expr]>, keep: Arc<[bool]>, null_on_error: bool, fixed: Fixed) -> Compute {
+    pub fn new(exprs: &[Expr], keep: Arc<[bool]>, null_on_error: bool, fixed: Fixed) -> Compute {
         let mut exprs = exprs.to_vec();
         let shared = share::share(&mut exprs, keep.len());
         Compute {

@@ -282,7 +282,7 @@ fn the_operator_follows_the_policy() {
         let mut take = Take(vec![], 0);
         let nulled = Arc::new(AtomicU64::new(0));
         let exprs: Arc<[Expr]> = Arc::new([e.clone()]);
-        let mut compute = Compute::new(exprs, Arc::new([false]), null, Fixed::default()).count_into(nulled.clone());
+        let mut compute = Compute::new(&exprs, Arc::new([false]), null, Fixed::default()).count_into(nulled.clone());
         let mut out = Emitter::new(&arena, &faults, &mut take);
         compute.push(Batch::new(&columns, None, 4), &mut out).unwrap();
         assert_eq!(take.1, 1, "the column nobody keeps is absent");

@@ -364,7 +364,7 @@ impl World<'_> {
                     let fixed = Fixed {
                         now_micros: self.settings.now_micros,
                     };
-                    let compute = Compute::new(exprs.as_slice().into(), keep.as_slice().into(), null_on_error, fixed);
+                    let compute = Compute::new(exprs, keep.as_slice().into(), null_on_error, fixed);
                     Operator::Compute(compute.count_into(nulled.clone()))
                 }
                 (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
