@@ -6,6 +6,10 @@
 //! - Equal values have equal bytes (-0.0 and 0.0, every NaN), and no encoding is the beginning of another: encodings can be
 //!   cut, padded with zeros and put one behind the other.
 
+mod block;
+
+pub use block::{HASH_VERSION, KeyBlock, hash};
+
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Call, Complaint, Item};
 use standpipe_sdk::{Cell, Column, Type};
@@ -127,12 +131,7 @@ fn value(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
             out.push(NAN);
             Ok(())
         }
-        Cell::Float(v) => {
-            // Adding 0.0 makes -0.0 positive; then negative numbers are turned round, others lifted above them.
-            let bits = (v + 0.0).to_bits();
-            let mask = if bits >> 63 == 1 { u64::MAX } else { 1 << 63 };
-            fixed(out, (bits ^ mask).to_be_bytes())
-        }
+        Cell::Float(v) => fixed(out, float(v).to_be_bytes()),
         Cell::String(v) | Cell::Json(v) => bytes(v.as_bytes(), out),
         Cell::Bytes(v) | Cell::Verbatim(v) => bytes(v, out),
         Cell::List(list) => {
@@ -155,6 +154,14 @@ fn value(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A number that orders like `v`, which is no NaN. Adding 0.0 makes -0.0 positive; then negative numbers are turned round, others
+/// lifted above them.
+fn float(v: f64) -> u64 {
+    let bits = (v + 0.0).to_bits();
+    let mask = if bits >> 63 == 1 { u64::MAX } else { 1 << 63 };
+    bits ^ mask
 }
 
 fn bytes(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -302,9 +309,9 @@ mod tests {
         [Type::Bool, Type::Int, Type::Float, decimal, Type::String, Type::Date]
     }
 
-    type Case = (Vec<Type>, Vec<Key>, Vec<Vec<Value>>);
+    pub(super) type Case = (Vec<Type>, Vec<Key>, Vec<Vec<Value>>);
 
-    fn cases() -> impl Strategy<Value = Case> {
+    pub(super) fn cases() -> impl Strategy<Value = Case> {
         proptest::collection::vec((0..6usize, any::<bool>(), any::<bool>()), 1..4).prop_flat_map(|columns| {
             let tys: Vec<Type> = columns.iter().map(|c| types()[c.0].clone()).collect();
             let keys: Vec<Key> = columns
