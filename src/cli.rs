@@ -96,6 +96,12 @@ struct RunArgs {
     /// The memory of the run [default: a quarter of the machine's, at most 256MiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
+    /// Where what does not fit into memory goes [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
+    /// The most bytes that may lie there [default: what is free]
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<Size>,
     /// Threads that work on chunks [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -113,13 +119,7 @@ struct RunArgs {
     no_sync: bool,
     /// Not available yet
     #[arg(long, hide = true)]
-    spill_dir: Option<PathBuf>,
-    /// Not available yet
-    #[arg(long, hide = true)]
     resume: Option<PathBuf>,
-    /// Not available yet
-    #[arg(long, hide = true)]
-    disk: Option<String>,
     /// Not available yet
     #[arg(long, hide = true)]
     secret: Vec<String>,

@@ -93,6 +93,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Where what does not fit into memory goes; the system's folder for temporary files by default.
+    #[must_use]
+    pub fn spill_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.shared.settings.spill_dir = folder.into();
+        self
+    }
+
+    /// The most bytes of it at one time; it wins over `@budget(disk:)` of a script. By default, what is free there.
+    #[must_use]
+    pub fn disk_bytes(mut self, bytes: u64) -> Self {
+        self.shared.settings.disk_bytes = Some(bytes);
+        self
+    }
+
     /// Where relative paths start; the current folder by default.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -397,6 +411,7 @@ impl Pipeline {
         {
             settings.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         }
+        settings.disk_bytes = settings.disk_bytes.or(compiled.limits.disk);
         settings
     }
 

@@ -22,7 +22,7 @@ use report::{Output, Report, StageReport};
 use run::World;
 use settings::Settings;
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Budget, Code, Error, Result, Sink};
+use standpipe_sdk::{Budget, Code, Disk, Error, Result, Sink, Spill};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,11 +58,13 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
             .saturating_sub(lanes)
             .max(settings.memory_bytes / 4),
     );
+    let disk = Arc::new(Disk::new(&settings.spill_dir, settings.disk_bytes).spill_rows(settings.hooks.spill_rows));
     let mut world = World {
         graph,
         settings,
         setup: Setup {
             budget: budget.clone(),
+            spill: Spill::new(disk.clone()),
             share,
             workers: settings.workers.max(1),
             chunk_bytes: settings.chunk_bytes,
@@ -73,6 +75,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         },
         script,
         progress: progress.clone(),
+        spills: graph.nodes.iter().map(|_| Spill::new(disk.clone())).collect(),
         breakers: (0..graph.nodes.len()).map(|_| None).collect(),
         sinks: Vec::new(),
     };
@@ -113,6 +116,14 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
             report.outputs = outputs;
             report.notes.extend(world.sinks.iter().flat_map(|sink| sink.notes()));
             report.peak_reserved_bytes = budget.peak();
+            report.peak_spilled_bytes = disk.peak();
+            for (stage, spill) in report.stages.iter_mut().zip(&world.spills) {
+                let done = spill.done();
+                stage.spilled_bytes = done.written_bytes;
+                stage.reread_bytes = done.read_bytes;
+                stage.segments = done.segments;
+                stage.merged_rows = done.merged_rows;
+            }
             report.elapsed = start.elapsed();
             Ok(report)
         }

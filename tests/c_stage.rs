@@ -346,6 +346,7 @@ fn run(
         chunk_rows,
         poison: true,
         refuse_after,
+        spill_rows: None,
         panic_at: None,
     });
     for spec in specs {

@@ -136,8 +136,6 @@ fn what_is_not_available_yet_says_so() {
         &["test"],
         &["test", "a.pipe", "--matrix"],
         &["plugin", "list"],
-        &["run", "a.pipe", "--disk", "1GiB"],
-        &["run", "a.pipe", "--spill-dir", "/tmp"],
         &["run", "a.pipe", "--resume", "state"],
         &["run", "a.pipe", "--secret", "pg=env:PG"],
         &["run", "a.pipe", "--plugin", "geo.so"],

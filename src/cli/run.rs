@@ -88,9 +88,7 @@ fn catch_interrupts(pipeline: &Pipeline, running: Arc<AtomicBool>) {
 
 fn not_available(args: &RunArgs) -> Option<&'static str> {
     let options = [
-        (args.spill_dir.is_some(), "`--spill-dir`"),
         (args.resume.is_some(), "`--resume`"),
-        (args.disk.is_some(), "`--disk`"),
         (!args.secret.is_empty(), "`--secret`"),
         (!args.plugin.is_empty(), "`--plugin`"),
     ];
@@ -110,6 +108,12 @@ fn engine(args: &RunArgs, screen: &Arc<Screen>, running: &Arc<AtomicBool>) -> En
         }));
     if let Some(size) = args.memory {
         engine = engine.memory_bytes(size.0);
+    }
+    if let Some(folder) = &args.spill_dir {
+        engine = engine.spill_dir(folder);
+    }
+    if let Some(size) = args.disk {
+        engine = engine.disk_bytes(size.0 as u64);
     }
     if let Some(workers) = args.workers {
         engine = engine.workers(workers.into());

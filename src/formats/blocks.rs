@@ -603,6 +603,7 @@ mod tests {
     fn setup(chunk_bytes: usize, max_record: usize) -> Setup {
         Setup {
             budget: Budget::new(1 << 20),
+            spill: standpipe_sdk::Spill::anywhere(),
             share: 1 << 20,
             workers: 1,
             chunk_bytes,

@@ -14,6 +14,8 @@ pub struct Report {
     pub peak_arena_bytes: usize,
     /// The most bytes that stages had reserved.
     pub peak_reserved_bytes: usize,
+    /// The most bytes that lay on disk.
+    pub peak_spilled_bytes: u64,
     pub memory_limit_bytes: usize,
     pub workers: usize,
     pub chunks: u64,
@@ -34,6 +36,14 @@ pub struct StageReport {
     pub bad_rows: u64,
     /// Rows that `route` sent nowhere.
     pub discarded_rows: u64,
+    /// Bytes that did not fit into memory and went to disk, as they lay there.
+    pub spilled_bytes: u64,
+    /// Bytes of them that were read back.
+    pub reread_bytes: u64,
+    /// Sorted pieces on disk.
+    pub segments: u64,
+    /// Rows merged from sorted pieces, once per merge.
+    pub merged_rows: u64,
 }
 
 /// One file or stream written.

@@ -15,7 +15,7 @@ use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
 use standpipe_sdk::spec::{Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Breaker, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source,
+    Arena, Breaker, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -193,6 +193,8 @@ pub(crate) struct World<'g> {
     pub graph: &'g Graph,
     pub settings: &'g Settings,
     pub setup: Setup,
+    /// Each node's way to the disk.
+    pub spills: Vec<Arc<Spill>>,
     pub script: &'g str,
     pub progress: Arc<Progress>,
     /// Breakers by node, once filled.
@@ -321,9 +323,17 @@ impl World<'_> {
         Ok(totals)
     }
 
+    /// What node `id` is made with.
+    fn setup_of(&self, id: NodeId) -> Setup {
+        Setup {
+            spill: self.spills[id].clone(),
+            ..self.setup.clone()
+        }
+    }
+
     fn source(&mut self, id: NodeId) -> Result<Arc<dyn Source>> {
         match &self.graph.nodes[id].op {
-            Op::Source { make, request } => make(&self.setup, request),
+            Op::Source { make, request } => make(&self.setup_of(id), request),
             _ => match self.breakers[id].take() {
                 Some(breaker) => breaker.drain(),
                 None => Err(Error::Panic(format!("node {id} is drained before it is filled"))),
@@ -333,14 +343,14 @@ impl World<'_> {
 
     fn shared(&mut self, id: NodeId, region: &Region) -> Result<Shared> {
         Ok(match &self.graph.nodes[id].op {
-            Op::Serial(make) => Shared::Serial(Arc::new((Turnstile::default(), Mutex::new(make(&self.setup)?)))),
+            Op::Serial(make) => Shared::Serial(Arc::new((Turnstile::default(), Mutex::new(make(&self.setup_of(id))?)))),
             Op::Sink(make) => {
-                let sink = make(&self.setup)?;
+                let sink = make(&self.setup_of(id))?;
                 self.sinks.push(sink.clone());
                 Shared::Sink(sink, Arc::new((Turnstile::default(), ())))
             }
             Op::Compute { .. } => Shared::Nulled(Arc::default()),
-            Op::Breaker(make) if region.fills.contains(&id) => Shared::Fill(make(&self.setup)?),
+            Op::Breaker(make) if region.fills.contains(&id) => Shared::Fill(make(&self.setup_of(id))?),
             _ => Shared::Own,
         })
     }
@@ -368,7 +378,7 @@ impl World<'_> {
                     Operator::Compute(compute.count_into(nulled.clone()))
                 }
                 (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
-                (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup)?),
+                (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup_of(id))?),
                 (_, Shared::Serial(serial)) => Operator::Serial(InOrder::new(serial.clone())),
                 (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
                 (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),

@@ -1,6 +1,7 @@
 //! How a run is to go: limits, workers, and the hooks of tests.
 
 use standpipe_sdk::spec::Say;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +14,10 @@ pub struct Settings {
     pub chunk_bytes: usize,
     /// The memory of the run, in bytes.
     pub memory_bytes: usize,
+    /// Where what does not fit into memory goes.
+    pub spill_dir: PathBuf,
+    /// The most bytes of it; `None` = what is free there.
+    pub disk_bytes: Option<u64>,
     /// The longest record, in bytes.
     pub max_record: usize,
     /// Outputs are synced to disk before they get their names.
@@ -36,6 +41,8 @@ pub struct Hooks {
     pub poison: bool,
     /// In every chunk, refuse the allocation after so many.
     pub refuse_after: Option<usize>,
+    /// What can spill spills after so many rows.
+    pub spill_rows: Option<usize>,
     /// Panic when this node of the graph sees this claim.
     pub panic_at: Option<(usize, u64)>,
 }
@@ -49,6 +56,8 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             chunk_bytes: 256 << 10,
             memory_bytes: default_memory(),
+            spill_dir: std::env::temp_dir(),
+            disk_bytes: None,
             max_record: 8 << 20,
             sync: true,
             now_micros: 0,

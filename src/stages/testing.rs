@@ -164,6 +164,7 @@ pub(super) fn setup(limit: usize) -> Setup {
 fn setup_saying(limit: usize, share: usize, say: standpipe_sdk::spec::Say) -> Setup {
     Setup {
         budget: Budget::new(limit),
+        spill: standpipe_sdk::Spill::anywhere(),
         share,
         workers: 2,
         chunk_bytes: 4 << 10,
@@ -191,6 +192,8 @@ pub(super) fn read_all(source: &Arc<dyn Source>, schema: &Schema, max_rows: usiz
             got.add(&part.batch, schema);
             more = !part.last;
         }
+        // A lane that goes on to its next claim lets go of what it held for this one; here it would never come to that.
+        readers[turn] = source.clone().reader().unwrap();
     }
     got
 }

@@ -41,6 +41,7 @@ impl Budget {
         Reservation {
             budget: self.clone(),
             bytes: 0,
+            floor: 0,
         }
     }
 }
@@ -49,7 +50,10 @@ impl Budget {
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
+    /// What its holder has asked for.
     bytes: usize,
+    /// The least that it has of the budget, asked for or not.
+    floor: usize,
 }
 
 impl Reservation {
@@ -58,27 +62,40 @@ impl Reservation {
     /// # Errors
     /// `Memory` if the budget's limit would be passed; nothing changes then.
     pub fn grow(&mut self, bytes: usize) -> Result<()> {
+        let wanted = self.bytes.saturating_add(bytes);
+        self.take(bytes, wanted.saturating_sub(self.bytes.max(self.floor)))?;
+        self.bytes = wanted;
+        Ok(())
+    }
+
+    /// Sets `bytes` of the budget aside for good: growing up to there is never refused from now on, whatever was given back.
+    ///
+    /// # Errors
+    /// `Memory` if the budget's limit would be passed; nothing changes then.
+    pub fn set_aside(&mut self, bytes: usize) -> Result<()> {
+        let floor = self.floor.max(bytes);
+        self.take(bytes, floor.saturating_sub(self.bytes.max(self.floor)))?;
+        self.floor = floor;
+        Ok(())
+    }
+
+    fn take(&self, wanted: usize, more: usize) -> Result<()> {
         let limit = self.budget.limit;
-        let add = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= limit);
+        let add = |used: usize| used.checked_add(more).filter(|&sum| sum <= limit);
         match self.budget.used.fetch_update(Relaxed, Relaxed, add) {
             Ok(before) => {
-                self.budget.peak.fetch_max(before + bytes, Relaxed);
-                self.bytes += bytes;
+                self.budget.peak.fetch_max(before + more, Relaxed);
                 Ok(())
             }
-            Err(used) => Err(Error::Memory {
-                wanted: bytes,
-                used,
-                limit,
-            }),
+            Err(used) => Err(Error::Memory { wanted, used, limit }),
         }
     }
 
-    /// Gives `bytes` back (at most what is reserved).
+    /// Gives `bytes` back (at most what is reserved), except for what is set aside.
     pub fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.budget.used.fetch_sub(bytes, Relaxed);
-        self.bytes -= bytes;
+        let before = self.bytes.max(self.floor);
+        self.bytes -= bytes.min(self.bytes);
+        self.budget.used.fetch_sub(before - self.bytes.max(self.floor), Relaxed);
     }
 
     pub fn bytes(&self) -> usize {
@@ -88,7 +105,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.shrink(self.bytes);
+        self.budget.used.fetch_sub(self.bytes.max(self.floor), Relaxed);
     }
 }
 
@@ -113,5 +130,30 @@ mod tests {
         b.grow(40).unwrap();
         drop(a);
         assert_eq!((budget.used(), budget.peak()), (40, 100));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_never_refused_again() {
+        let budget = Budget::new(100);
+        let (mut a, mut b) = (budget.reserve(), budget.reserve());
+        a.set_aside(30).unwrap();
+        b.grow(70).unwrap();
+        assert!(b.grow(1).is_err() && a.set_aside(31).is_err());
+        for _ in 0..2 {
+            a.grow(10).unwrap();
+            a.grow(20).unwrap();
+            assert!(a.grow(1).is_err());
+            assert_eq!((a.bytes(), budget.used()), (30, 100));
+            a.shrink(25);
+            assert_eq!((a.bytes(), budget.used()), (5, 100));
+            a.shrink(25);
+        }
+        drop(b);
+        a.grow(50).unwrap();
+        assert_eq!(budget.used(), 50);
+        a.shrink(45);
+        assert_eq!(budget.used(), 30);
+        drop(a);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -21,11 +21,23 @@ impl Kept {
     /// # Errors
     /// `Memory` if the copy needs more.
     pub fn copy(batch: &Batch<'_>, limit: usize) -> Result<Kept> {
+        Kept::make(limit, |arena| batch.copy_to(arena))
+    }
+
+    /// What `make` makes in an arena of `limit` bytes.
+    ///
+    /// # Errors
+    /// `Memory` if there is no such arena, and what `make` answers.
+    pub fn make<E: From<crate::Error>>(
+        limit: usize,
+        make: impl for<'a> FnOnce(&'a Arena) -> Result<Batch<'a>, E>,
+    ) -> Result<Kept, E> {
         let arena = Box::new(Arena::with_room(limit)?);
-        let copy = batch.copy_to(&arena)?;
-        // SAFETY: only the lifetime changes. `copy` borrows from `*arena` alone; the box keeps that at one address as long as
-        // `batch` exists, nothing else can reach the arena, and `Kept::batch` hands the batch out only under `&self`.
-        let batch = unsafe { std::mem::transmute::<Batch<'_>, Batch<'static>>(copy) };
+        let made = make(&arena)?;
+        // SAFETY: only the lifetime changes. `make` works for every lifetime `'a`, so what it gives borrows from `*arena` alone (or
+        // from what is there for ever); the box keeps that at one address as long as `batch` exists, nothing else can reach the
+        // arena, and `Kept::batch` hands the batch out only under `&self`.
+        let batch = unsafe { std::mem::transmute::<Batch<'_>, Batch<'static>>(made) };
         Ok(Kept {
             batch,
             bytes: arena.used(),

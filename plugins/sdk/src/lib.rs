@@ -23,6 +23,7 @@ pub mod interleave;
 pub mod kept;
 pub mod place;
 pub mod spec;
+pub mod spill;
 pub mod stage;
 pub mod text;
 pub mod types;
@@ -38,6 +39,7 @@ pub use error::{Code, Error, Result, RowError, Span};
 pub use fault::{Fault, Faults, Verdict};
 pub use kept::Kept;
 pub use place::{Locator, Place};
+pub use spill::{Disk, DiskReservation, OutOfDisk, Spill, Spilled};
 pub use stage::{
     Breaker, Downstream, Emitter, Fill, Flow, Part, Published, Reader, RowWise, Serial, Sink, Source, Writer,
 };

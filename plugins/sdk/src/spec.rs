@@ -11,6 +11,7 @@ use crate::Batch;
 use crate::budget::Budget;
 use crate::column::Columns;
 use crate::error::{Code, Result, Span};
+use crate::spill::Spill;
 use crate::stage::{Breaker, Emitter, Flow, RowWise, Serial, Sink, Source};
 use crate::types::{Field, Schema, Type};
 use crate::value::Value;
@@ -393,8 +394,11 @@ pub enum Lineage {
 }
 
 /// What operators are made with.
+#[derive(Clone)]
 pub struct Setup {
     pub budget: Arc<Budget>,
+    /// Where what does not fit goes.
+    pub spill: Arc<Spill>,
     /// The most bytes an arena of a lane may hand out.
     pub share: usize,
     pub workers: usize,

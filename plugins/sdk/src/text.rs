@@ -163,6 +163,34 @@ impl<'a> Text<'a> {
         Text { views, buffers: &[] }
     }
 
+    /// The texts of lengths `lens` that stand one behind the other in `block`, sharing it. `None` if they do not fill it exactly, or
+    /// (with `utf8`) are not UTF-8.
+    pub fn split(block: &'a [u8], lens: &[u32], utf8: bool, arena: &'a Arena) -> Result<Option<Self>> {
+        let sum: u64 = lens.iter().map(|&len| u64::from(len)).sum();
+        if sum != block.len() as u64 || u32::try_from(sum).is_err() {
+            return Ok(None);
+        }
+        let text = if utf8 {
+            std::str::from_utf8(block).ok()
+        } else {
+            Some("")
+        };
+        let Some(text) = text else { return Ok(None) };
+        let (mut at, mut whole) = (0, true);
+        let views = arena.map(lens, |len| {
+            let view = View::new(block, at, len as usize, 0);
+            whole &= !utf8 || text.is_char_boundary(at);
+            at += len as usize;
+            view
+        })?;
+        if !whole {
+            return Ok(None);
+        }
+        let buffers = arena.fill(1, block)?;
+        // Every view was made for `block`; if `utf8`, that is UTF-8 and each view starts, and so ends, between two characters.
+        Ok(Some(Text { views, buffers }))
+    }
+
     /// `rows` times the same text.
     pub fn repeat(text: &'a str, rows: usize, arena: &'a Arena) -> Result<Self> {
         let views = arena.fill(rows, View::new(text.as_bytes(), 0, text.len(), 0))?;
@@ -427,6 +455,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_block_is_split_only_if_all_of_it_fits() {
+        let arena = Arena::new(1 << 16);
+        let block = "abcé and a rather long text".as_bytes();
+        let split = |lens: &[u32], utf8| Text::split(block, lens, utf8, &arena).unwrap();
+        let text = split(&[3, 0, 2, 23], true).unwrap();
+        let rows: Vec<&str> = (0..4).map(|row| text.str(row)).collect();
+        assert_eq!(rows, ["abc", "", "é", " and a rather long text"]);
+        assert_eq!(split(&[4, 24], false).unwrap().bytes(0), &block[..4]);
+        for (lens, utf8) in [(&[4, 24][..], true), (&[28, 1], false), (&[27], false), (&[], false)] {
+            assert!(split(lens, utf8).is_none(), "{lens:?}");
+        }
+        assert!(Text::split(b"\xff", &[1], true, &arena).unwrap().is_none());
     }
 
     #[test]

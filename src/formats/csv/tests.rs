@@ -99,6 +99,7 @@ fn read(read: &Read<'_>) -> Result<Seen, Vec<String>> {
     };
     let setup = Setup {
         budget: Budget::new(1 << 30),
+        spill: standpipe_sdk::Spill::anywhere(),
         share: 1 << 24,
         workers: 1,
         chunk_bytes: read.block,
@@ -361,6 +362,7 @@ fn every_refused_allocation_can_be_tried_again() {
     for refused in 0..60 {
         let setup = Setup {
             budget: Budget::new(1 << 30),
+            spill: standpipe_sdk::Spill::anywhere(),
             share: 1 << 24,
             workers: 1,
             chunk_bytes: 1 << 16,
