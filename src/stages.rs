@@ -23,6 +23,7 @@ pub mod select;
 pub mod set;
 pub mod skip;
 pub mod sort;
+pub mod spill;
 pub mod take;
 pub mod tap;
 pub mod tee;

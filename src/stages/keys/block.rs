@@ -33,6 +33,27 @@ enum Ends<'a> {
 }
 
 impl<'a> KeyBlock<'a> {
+    /// Keys that stand one behind the other: `ends` is a zero, then where each ends. Panics if `bytes` do not end with the last.
+    pub fn each(bytes: &'a [u8], ends: &'a [u32]) -> Self {
+        assert_eq!(
+            ends.last().map_or(0, |&end| end as usize),
+            bytes.len(),
+            "keys fill their bytes"
+        );
+        KeyBlock {
+            bytes,
+            rows: ends.len().saturating_sub(1),
+            ends: Ends::Each(ends),
+        }
+    }
+
+    /// `rows` keys of `width` bytes each. Panics if `bytes` are not as many.
+    pub fn every(bytes: &'a [u8], width: usize, rows: usize) -> Self {
+        assert_eq!(width * rows, bytes.len(), "keys fill their bytes");
+        let ends = Ends::Every(width);
+        KeyBlock { bytes, rows, ends }
+    }
+
     pub fn len(&self) -> usize {
         self.rows
     }

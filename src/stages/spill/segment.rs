@@ -1,0 +1,510 @@
+//! Sorted pieces on disk: the [`Store`] of a stage, the [`SegmentWriter`] of a lane, [`Segment`]s and their [`Frame`]s.
+//!
+//! A frame is two blocks: keys and order, which the merge reads, and rows, which whoever gathers them reads and unpacks, outside the
+//! merge's lock.
+
+use super::file::{Address, SpillFile, packed_bytes};
+use super::frame::{self, Bad, Reading};
+use crate::stages::codes::held;
+use crate::stages::groups::{grow, grow_to};
+use crate::stages::keys::KeyBlock;
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::Setup;
+use standpipe_sdk::{Batch, Budget, Kept, Reservation, Spill};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Encoded bytes of a frame, if the budget is not small: what is unpacked of it stays below the size from which the allocator asks the
+/// system each time.
+const FRAME_BYTES: usize = 96 << 10;
+const SMALLEST_FRAME_BYTES: usize = 16 << 10;
+/// Frames of this many bytes fit into a budget side by side.
+const FRAMES_OF_BUDGET: usize = 256;
+/// Frames of a segment whose addresses are set aside.
+const FRAMES_SET_ASIDE: usize = 128;
+/// A segment is never expected to be longer than this, in bytes.
+const FRAMES_LIMIT: usize = 1 << 30;
+/// What LZ4 takes to pack a block.
+const PACKER_BYTES: usize = 16 << 10;
+
+/// The spilled rows of one stage: its file, and the segments that are kept.
+pub struct Store {
+    file: Arc<SpillFile>,
+    budget: Arc<Budget>,
+    frame_bytes: usize,
+    segments: Mutex<Vec<Segment>>,
+}
+
+impl Store {
+    /// For a stage that is made with `setup`. Nothing is opened or reserved yet.
+    pub fn new(stage: &'static str, setup: &Setup) -> Arc<Store> {
+        Store::in_budget(stage, &setup.budget, &setup.spill)
+    }
+
+    /// With what of a [`Setup`] matters.
+    pub fn in_budget(stage: &'static str, budget: &Arc<Budget>, spill: &Arc<Spill>) -> Arc<Store> {
+        let frame_bytes = (budget.limit() / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES);
+        Arc::new(Store {
+            file: Arc::new(SpillFile::new(stage, spill.clone())),
+            budget: budget.clone(),
+            frame_bytes,
+            segments: Mutex::default(),
+        })
+    }
+
+    /// About how many encoded bytes a frame has: what it is good to append at a time.
+    pub fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
+    pub fn stage(&self) -> &'static str {
+        self.file.stage()
+    }
+
+    pub fn spill(&self) -> &Arc<Spill> {
+        self.file.spill()
+    }
+
+    /// A lane's writer, with all memory that writing takes set aside.
+    ///
+    /// # Errors
+    /// `Memory` if the budget does not have it.
+    pub fn writer(self: &Arc<Self>) -> Result<SegmentWriter> {
+        let contents = 2 * self.frame_bytes;
+        let mut room = self.budget.reserve();
+        let mut index = self.budget.reserve();
+        // As many as the budget holds rows for, so that the list never grows when there is no memory left.
+        let most = FRAMES_SET_ASIDE.max(2 * self.budget.limit().min(FRAMES_LIMIT) / self.frame_bytes);
+        let mut frames = vec![];
+        grow_to(&mut frames, most, &mut index)?;
+        room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
+        room.grow(PACKER_BYTES)?;
+        Ok(SegmentWriter {
+            store: self.clone(),
+            contents: vec![],
+            packed: vec![],
+            room,
+            frames,
+            index,
+            rows: 0,
+            largest: 0,
+        })
+    }
+
+    /// Keeps a segment for the merge.
+    pub fn keep(&self, segment: Segment) {
+        if segment.rows > 0 {
+            self.lock().push(segment);
+        }
+    }
+
+    /// The segments that were kept, from now on the caller's.
+    pub fn take(&self) -> Vec<Segment> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Whether anything was spilled.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Segment>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Test hook: the file that is written to.
+    #[cfg(test)]
+    pub(crate) fn file(&self) -> &SpillFile {
+        &self.file
+    }
+}
+
+/// Where a frame is and what it takes.
+#[derive(Clone, Copy)]
+struct FrameAt {
+    keys: Address,
+    rows: Address,
+    /// Of an arena, beside the encoded rows.
+    unpacked: u32,
+    count: u32,
+}
+
+impl FrameAt {
+    /// Memory that a loaded frame takes, reading it included.
+    fn bytes(&self) -> usize {
+        let keys = self.keys.bytes() + self.keys.stored_bytes() + 16 * self.count as usize;
+        let rows = self.rows.bytes() + self.rows.stored_bytes() + self.unpacked as usize;
+        keys + rows + 1024
+    }
+}
+
+/// Writes one segment after the other.
+pub struct SegmentWriter {
+    store: Arc<Store>,
+    contents: Vec<u8>,
+    packed: Vec<u8>,
+    /// For the two buffers.
+    room: Reservation,
+    frames: Vec<FrameAt>,
+    index: Reservation,
+    rows: u64,
+    largest: usize,
+}
+
+impl SegmentWriter {
+    /// Makes sure that any single row of `batch` can be written later on. To be asked before the batch is taken.
+    ///
+    /// # Errors
+    /// `Memory` if there is no room for it.
+    pub fn make_room(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>) -> Result<()> {
+        let rows = batch.rows();
+        if frame::bound(batch, 0, rows) <= 2 * self.store.frame_bytes {
+            return Ok(());
+        }
+        let widest = (0..rows).map(|row| frame::bound(batch, row, 1)).max().unwrap_or(0);
+        let longest_key = (0..rows).map(|row| keys.get(row).len()).max().unwrap_or(0);
+        let contents = widest.max(keys_bound(longest_key, 1));
+        if contents > 2 * self.store.frame_bytes {
+            self.room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for frames that take `bytes` of memory once they are loaded.
+    pub(super) fn make_room_of(&mut self, bytes: usize) -> Result<()> {
+        self.room.set_aside(bytes + packed_bytes(bytes) + PACKER_BYTES)
+    }
+
+    /// Appends rows: keys ascend from row to row and from call to call, equal ones by (chunk, row).
+    ///
+    /// # Errors
+    /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about, `Failed` if the disk is full or fails.
+    pub fn append(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32]) -> Result<()> {
+        let all = batch.rows();
+        let per_row = (frame::bound(batch, 0, all) / all.max(1)).max(1);
+        let usual = (self.store.frame_bytes / per_row).clamp(1, 1 << 16);
+        let room = (2 * self.store.frame_bytes).max(self.contents.capacity());
+        let mut from = 0;
+        while from < all {
+            let mut len = usual.min(all - from);
+            let bytes_of = |len: usize| {
+                let keys = (from..from + len).map(|row| keys.get(row).len()).sum();
+                frame::bound(batch, from, len).max(keys_bound(keys, len))
+            };
+            let mut bytes = bytes_of(len);
+            while bytes > room && len > 1 {
+                len = len.div_ceil(2);
+                bytes = bytes_of(len);
+            }
+            self.frame(batch, keys, chunks, rows, from, len, bytes)?;
+            from += len;
+        }
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        batch: &Batch<'_>,
+        keys: &KeyBlock<'_>,
+        chunks: &[u64],
+        rows: &[u32],
+        from: usize,
+        len: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        let SegmentWriter {
+            contents,
+            packed,
+            room,
+            frames,
+            index,
+            ..
+        } = self;
+        grow(frames, 1, index)?;
+        contents.clear();
+        packed.clear();
+        let usual = 2 * self.store.frame_bytes;
+        grow_to_fit(contents, bytes.max(usual), room)?;
+        grow_to_fit(packed, packed_bytes(bytes.max(usual)), room)?;
+        packed.resize(packed_bytes(bytes), 0);
+
+        encode_keys(keys, chunks, rows, from, len, contents);
+        let key_block = self.store.file.write(contents, packed)?;
+        contents.clear();
+        frame::encode(batch, from, len, contents);
+        let row_block = self.store.file.write(contents, packed)?;
+        let unpacked = u32::try_from(frame::unpacked_bytes(batch, from, len)).unwrap_or(u32::MAX);
+        let at = FrameAt {
+            keys: key_block,
+            rows: row_block,
+            unpacked,
+            count: len as u32,
+        };
+        self.largest = self.largest.max(at.bytes());
+        self.rows += len as u64;
+        frames.push(at);
+        Ok(())
+    }
+
+    /// The segment of what was appended since the last one; the writer can begin another. Give the memory of the rows back before.
+    ///
+    /// # Errors
+    /// `Memory` if its list of frames does not fit.
+    pub fn finish(&mut self) -> Result<Segment> {
+        let mut kept = self.store.budget.reserve();
+        let mut frames = vec![];
+        grow_to(&mut frames, self.frames.len(), &mut kept)?;
+        frames.append(&mut self.frames);
+        self.store.spill().count_segment();
+        Ok(Segment {
+            file: self.store.file.clone(),
+            frames,
+            _index: kept,
+            rows: std::mem::take(&mut self.rows),
+            largest: std::mem::take(&mut self.largest),
+        })
+    }
+}
+
+fn grow_to_fit<T>(values: &mut Vec<T>, capacity: usize, room: &mut Reservation) -> Result<()> {
+    if values.capacity() >= capacity {
+        return Ok(());
+    }
+    // What is there is of no use any more: so it never counts beside the new one.
+    room.shrink(values.capacity() * size_of::<T>());
+    *values = vec![];
+    grow_to(values, capacity, room)
+}
+
+/// Every width the same: its number. Else this, and lengths.
+const EACH: u32 = u32::MAX;
+
+fn keys_bound(bytes: usize, rows: usize) -> usize {
+    8 + bytes + 3 * (9 + 8 * rows)
+}
+
+fn encode_keys(keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32], from: usize, len: usize, out: &mut Vec<u8>) {
+    let width = keys.get(from).len();
+    let every = (from..from + len).all(|row| keys.get(row).len() == width);
+    out.extend_from_slice(&(len as u32).to_le_bytes());
+    out.extend_from_slice(&(if every { width as u32 } else { EACH }).to_le_bytes());
+    if !every {
+        frame::encode_numbers(len, |i| keys.get(from + i).len() as u64, out);
+    }
+    (from..from + len).for_each(|row| out.extend_from_slice(keys.get(row)));
+    frame::encode_numbers(len, |i| chunks[from + i], out);
+    frame::encode_numbers(len, |i| u64::from(rows[from + i]), out);
+}
+
+/// Sorted rows on disk.
+pub struct Segment {
+    file: Arc<SpillFile>,
+    frames: Vec<FrameAt>,
+    _index: Reservation,
+    rows: u64,
+    largest: usize,
+}
+
+impl Segment {
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Frames it has.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Encoded bytes of its rows.
+    pub fn bytes(&self) -> u64 {
+        self.frames.iter().map(|f| f.rows.bytes() as u64).sum()
+    }
+
+    /// Memory that its largest frame takes.
+    pub fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// Reads the keys of frame `index`, with memory of `budget` for its rows too. With `frees`, the frame's disk is given back with it: nobody
+    /// loads it again.
+    ///
+    /// # Errors
+    /// `Memory` if that is refused, `Failed` if the file is damaged.
+    pub fn load(&self, index: usize, budget: &Arc<Budget>, frees: bool) -> Result<Arc<Frame>> {
+        let at = self.frames[index];
+        let mut reservation = budget.reserve();
+        reservation.grow(at.bytes())?;
+        let mut contents = room(at.keys.bytes())?;
+        let mut stored = room(at.keys.stored_bytes())?;
+        self.file.read(at.keys, &mut stored, &mut contents)?;
+        drop(stored);
+        let keys = Keys::decode(contents, at.count).map_err(|bad| self.bad(bad))?;
+        Ok(Arc::new(Frame {
+            file: self.file.clone(),
+            at,
+            keys,
+            rows: OnceLock::new(),
+            reading: Mutex::default(),
+            frees,
+            _reservation: reservation,
+        }))
+    }
+
+    fn bad(&self, bad: Bad) -> Error {
+        bad_in(&self.file, bad)
+    }
+}
+
+fn bad_in(file: &SpillFile, bad: Bad) -> Error {
+    match bad {
+        Bad::Damaged => file.failed("read", "a block is not what was written"),
+        Bad::Refused(error) => held(file.stage(), error),
+    }
+}
+
+fn room(bytes: usize) -> Result<Vec<u8>> {
+    let mut room = vec![];
+    room.try_reserve_exact(bytes).map_err(|_| Error::Memory {
+        wanted: bytes,
+        used: 0,
+        limit: usize::MAX,
+    })?;
+    room.resize(bytes, 0);
+    Ok(room)
+}
+
+/// The keys and the order of a frame's rows.
+struct Keys {
+    contents: Vec<u8>,
+    /// Where the first key starts.
+    start: usize,
+    /// Of every key; unless `ends` says.
+    width: usize,
+    ends: Vec<u32>,
+    chunks: Vec<u64>,
+    rows: Vec<u32>,
+}
+
+impl Keys {
+    fn decode(contents: Vec<u8>, count: u32) -> std::result::Result<Keys, Bad> {
+        let len = count as usize;
+        let mut reading = Reading { bytes: &contents };
+        if reading.u32()? != count {
+            return Err(Bad::Damaged);
+        }
+        let width = reading.u32()?;
+        let mut ends: Vec<u32> = vec![];
+        let refused = |_| {
+            Bad::Refused(Error::Memory {
+                wanted: 8 * len,
+                used: 0,
+                limit: usize::MAX,
+            })
+        };
+        let bytes = if width == EACH {
+            ends.try_reserve_exact(len).map_err(refused)?;
+            reading.numbers(len)?.extend(&mut ends, |n| n as u32);
+            let mut sum = 0u64;
+            for end in &mut ends {
+                sum += u64::from(*end);
+                *end = u32::try_from(sum).map_err(|_| Bad::Damaged)?;
+            }
+            sum as usize
+        } else {
+            (width as usize).checked_mul(len).ok_or(Bad::Damaged)?
+        };
+        let start = contents.len() - reading.bytes.len();
+        reading.take(bytes)?;
+        let (mut chunks, mut rows) = (vec![], vec![]);
+        chunks.try_reserve_exact(len).map_err(refused)?;
+        rows.try_reserve_exact(len).map_err(refused)?;
+        reading.numbers(len)?.extend(&mut chunks, |n| n);
+        reading.numbers(len)?.extend(&mut rows, |n| n as u32);
+        Ok(Keys {
+            start,
+            width: width as usize,
+            ends,
+            chunks,
+            rows,
+            contents,
+        })
+    }
+
+    #[inline]
+    fn get(&self, row: usize) -> &[u8] {
+        let (from, to) = match self.ends.get(row) {
+            None => (row * self.width, (row + 1) * self.width),
+            Some(&end) => (if row == 0 { 0 } else { self.ends[row - 1] as usize }, end as usize),
+        };
+        &self.contents[self.start + from..self.start + to]
+    }
+}
+
+/// A loaded frame: keys at once, rows when somebody asks.
+pub struct Frame {
+    file: Arc<SpillFile>,
+    at: FrameAt,
+    keys: Keys,
+    rows: OnceLock<Kept>,
+    reading: Mutex<()>,
+    frees: bool,
+    _reservation: Reservation,
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        if self.frees {
+            self.file.free(self.at.keys);
+            self.file.free(self.at.rows);
+        }
+    }
+}
+
+impl Frame {
+    pub fn len(&self) -> usize {
+        self.at.count as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.at.count == 0
+    }
+
+    /// The key of row `row`.
+    #[inline]
+    pub fn key(&self, row: usize) -> &[u8] {
+        self.keys.get(row)
+    }
+
+    /// The order of row `row`: chunk, and row in it.
+    #[inline]
+    pub fn order(&self, row: usize) -> (u64, u32) {
+        (self.keys.chunks[row], self.keys.rows[row])
+    }
+
+    /// The rows: read and unpacked by the first who asks, while others that ask wait.
+    ///
+    /// # Errors
+    /// `Failed` if the file is damaged.
+    pub fn rows(&self) -> Result<Batch<'_>> {
+        if let Some(rows) = self.rows.get() {
+            return Ok(rows.batch());
+        }
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rows) = self.rows.get() {
+            return Ok(rows.batch());
+        }
+        let limit = self.at.rows.bytes().next_multiple_of(standpipe_sdk::arena::ALIGN) + self.at.unpacked as usize;
+        let mut stored = room(self.at.rows.stored_bytes())?;
+        let kept = Kept::make(limit, |arena| {
+            let contents = arena.fill(self.at.rows.bytes(), 0u8)?;
+            self.file.read(self.at.rows, &mut stored, contents)?;
+            let batch = frame::decode(contents, arena)?;
+            if batch.rows() == self.len() {
+                Ok(batch)
+            } else {
+                Err(Bad::Damaged)
+            }
+        });
+        let kept = kept.map_err(|bad| bad_in(&self.file, bad))?;
+        Ok(self.rows.get_or_init(|| kept).batch())
+    }
+}
