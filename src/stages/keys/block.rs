@@ -222,7 +222,7 @@ fn part(key: &Key, column: &Column<'_>, pass: &mut Pass<'_>) -> Result<()> {
         Data::String(text) | Data::Bytes(text) | Data::Json(text) | Data::Verbatim(text) => {
             pass.text(&text, column.valid(), null, flip);
         }
-        Data::List(_) | Data::Record(_) => return pass.nested(column, null, flip),
+        Data::List(_) | Data::Record(_) | Data::Cells(_) => return pass.nested(column, null, flip),
     }
     Ok(())
 }

@@ -11,7 +11,7 @@
 //! - Damaged bytes are an error, never a panic: lengths are checked before they are used.
 
 use standpipe_sdk::error::Error;
-use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, ListData, RecordData, Text};
+use standpipe_sdk::{Arena, Batch, Bits, Cells, Column, Columns, Data, ListData, RecordData, Text};
 
 /// Why bytes cannot be read.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ fn bound_of(column: &Column<'_>) -> usize {
         Data::Float(_) => 8 * len,
         Data::Decimal(_) => 16 * len,
         Data::String(t) | Data::Bytes(t) | Data::Json(t) | Data::Verbatim(t) => 4 + numbers_bound(len) + text_bytes(&t),
+        Data::Cells(cells) => 4 + numbers_bound(len) + cells_bytes(&cells),
         Data::List(list) => 4 + numbers_bound(len) + bound_of(&child_of(&list, len)),
         Data::Record(record) => {
             4 + (0..record.width())
@@ -68,6 +69,10 @@ fn bound_of(column: &Column<'_>) -> usize {
 
 fn text_bytes(text: &Text<'_>) -> usize {
     text.views().iter().map(|v| v.len()).sum()
+}
+
+fn cells_bytes(cells: &Cells<'_>) -> usize {
+    (0..cells.len()).map(|row| cells.bytes(row).len()).sum()
 }
 
 /// The part of a list's child that its rows have.
@@ -96,7 +101,7 @@ fn unpacked_of(column: &Column<'_>) -> usize {
         Data::Int(_) | Data::Timestamp(_) | Data::Duration(_) | Data::Float(_) => block::<i64>(len),
         Data::Date(_) => block::<i32>(len),
         Data::Decimal(_) => block::<i128>(len),
-        Data::String(_) | Data::Bytes(_) | Data::Json(_) | Data::Verbatim(_) => {
+        Data::String(_) | Data::Bytes(_) | Data::Json(_) | Data::Verbatim(_) | Data::Cells(_) => {
             block::<u32>(len) + block::<u128>(len) + block::<&[u8]>(1)
         }
         Data::List(list) => block::<i32>(len + 1) + block::<Column<'_>>(1) + unpacked_of(&child_of(&list, len)),
@@ -105,7 +110,8 @@ fn unpacked_of(column: &Column<'_>) -> usize {
             block::<Column<'_>>(record.width()) + fields.sum::<usize>()
         }
     };
-    data + if column.valid().is_some() { words } else { 0 }
+    let has_validity = column.valid().is_some() || matches!(column.data(), Data::Cells(_));
+    data + if has_validity { words } else { 0 }
 }
 
 /// Appends rows `from..from + len` to `out`, which has room for [`bound`].
@@ -120,6 +126,19 @@ pub fn encode(batch: &Batch<'_>, from: usize, len: usize, out: &mut Vec<u8>) {
 fn encode_column(column: &Column<'_>, out: &mut Vec<u8>) {
     let len = column.len();
     out.push(kind(&column.data()));
+    if let Data::Cells(cells) = column.data() {
+        // They come back as the same texts cut into views.
+        out.push(1);
+        for from in (0..len).step_by(64) {
+            let bits = (from..len.min(from + 64)).rev();
+            let word = bits.fold(0u64, |word, row| word << 1 | u64::from(!cells.is_null(row)));
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        encode_numbers(len, |i| cells.bytes(i).len() as u64, out);
+        out.extend_from_slice(&(cells_bytes(&cells) as u32).to_le_bytes());
+        (0..len).for_each(|row| out.extend_from_slice(cells.bytes(row)));
+        return;
+    }
     out.push(u8::from(column.valid().is_some()));
     let words = |bits: &Bits<'_>, out: &mut Vec<u8>| {
         (0..bits.words()).for_each(|w| out.extend_from_slice(&bits.word(w).to_le_bytes()));
@@ -128,7 +147,7 @@ fn encode_column(column: &Column<'_>, out: &mut Vec<u8>) {
         words(&valid, out);
     }
     match column.data() {
-        Data::Absent | Data::Null => {}
+        Data::Absent | Data::Null | Data::Cells(_) => {}
         Data::Bool(bits) => words(&bits, out),
         Data::Int(v) | Data::Timestamp(v) | Data::Duration(v) => {
             encode_numbers(len, |i| v[i] as u64 ^ 1 << 63, out);
@@ -168,7 +187,7 @@ fn kind(data: &Data<'_>) -> u8 {
         Data::String(_) => 9,
         Data::Bytes(_) => 10,
         Data::Json(_) => 11,
-        Data::Verbatim(_) => 12,
+        Data::Verbatim(_) | Data::Cells(_) => 12,
         Data::List(_) => 13,
         Data::Record(_) => 14,
     }
@@ -399,7 +418,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::stages::values;
     use proptest::prelude::*;
-    use standpipe_sdk::{Field, Kept, Schema, Type, Value, View};
+    use standpipe_sdk::{Field, Grid, Kept, Schema, Type, Value, View};
 
     fn any_type() -> impl Strategy<Value = Type> {
         let plain = prop_oneof![
@@ -568,5 +587,35 @@ pub(crate) mod tests {
         there_and_back(&batch, 0, 3);
         there_and_back(&batch, 1, 2);
         there_and_back(&Batch::new(&[], None, 3), 0, 3);
+    }
+
+    #[test]
+    fn cells_come_back_as_texts() {
+        let block: &[u8] = b"a,007,\"x, y\"\nb,,a text that is longer than a view\n";
+        let grid = Grid {
+            bytes: block,
+            width: 3,
+            rows: 2,
+            ends: &[1, 5, 12, 14, 15, 47],
+            starts: None,
+            first: 0,
+            delimiter: b',',
+        };
+        for cell in 0..3 {
+            let columns = [Column::new(Data::Cells(Cells::new(&grid, cell)), None, 2)];
+            let batch = Batch::new(&columns, None, 2);
+            let mut bytes = vec![];
+            encode(&batch, 0, 2, &mut bytes);
+            assert!(bytes.len() <= bound(&batch, 0, 2));
+            let arena = Arena::new(1 << 16);
+            let back = decode(&bytes, &arena).unwrap();
+            assert!(arena.used() <= unpacked_bytes(&batch, 0, 2));
+            for row in 0..2 {
+                assert_eq!(
+                    format!("{:?}", back.column(0).cell(row)),
+                    format!("{:?}", columns[0].cell(row))
+                );
+            }
+        }
     }
 }
