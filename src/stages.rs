@@ -16,6 +16,7 @@ pub mod groups;
 pub mod keys;
 pub mod list;
 pub mod number;
+mod picked;
 pub mod read;
 pub mod rename;
 pub mod route;
@@ -29,6 +30,7 @@ pub mod tap;
 pub mod tee;
 #[cfg(test)]
 mod testing;
+pub mod top;
 pub mod union;
 pub mod unnest;
 pub mod values;

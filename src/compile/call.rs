@@ -281,7 +281,8 @@ impl<'r, 'a> Resolver<'r, 'a> {
         if items.len() < wants.min {
             let message = match wants.about {
                 "" => format!("`{stage}` {clause}needs an argument"),
-                about => format!("`{stage}` {clause}needs {about}"),
+                about if clause.is_empty() => format!("`{stage}` needs {about}"),
+                about => format!("`{stage}` needs `{clause}…`: {about}"),
             };
             self.report(Diagnostic::error("E0502", call.name_span(), message).labelled("the argument is missing"));
             self.out.broken = true;

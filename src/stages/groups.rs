@@ -78,6 +78,11 @@ impl Groups {
         Ok(ids)
     }
 
+    /// The encoded key of group `id`.
+    pub(super) fn key(&self, id: u32) -> &[u8] {
+        key_of(&self.groups, &self.segments, id)
+    }
+
     /// Rows counted of group `id`.
     pub fn rows(&self, id: u32) -> u64 {
         self.groups[id as usize].rows

@@ -16,10 +16,10 @@ use standpipe_sdk::{Cell, Column, Type};
 
 use super::codes;
 
-const NULL_FIRST: u8 = 0;
-const VALUE: u8 = 1;
-const NAN: u8 = 2;
-const NULL_LAST: u8 = 3;
+pub(super) const NULL_FIRST: u8 = 0;
+pub(super) const VALUE: u8 = 1;
+pub(super) const NAN: u8 = 2;
+pub(super) const NULL_LAST: u8 = 3;
 /// Ends a text or list; a zero byte within a text is followed by `ESCAPE`.
 const END: u8 = 0;
 const ESCAPE: u8 = 0xFF;

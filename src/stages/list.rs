@@ -17,6 +17,7 @@ use super::sort;
 use super::take;
 use super::tap;
 use super::tee;
+use super::top;
 use super::union;
 use super::unnest;
 use super::write;
@@ -42,6 +43,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &take::SPEC,
         &tap::SPEC,
         &tee::SPEC,
+        &top::SPEC,
         &union::SPEC,
         &unnest::SPEC,
         &write::SPEC,

@@ -10,20 +10,16 @@
 //! - A row's place behind a sort is its number in the output.
 
 use super::codes::{self, held};
-use super::from::numbered;
 use super::groups::{grow, grow_to};
 use super::keys::{self, Key, Keys};
+use super::picked::{PIECE_BYTES, Picked};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
 };
-use standpipe_sdk::{
-    Arena, Batch, Breaker, Budget, Column, Columns, Data, Faults, Fill, Kept, Locator, Part, Reader, Reservation,
-    Source,
-};
+use standpipe_sdk::{Batch, Breaker, Budget, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// `sort`.
@@ -109,10 +105,6 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 
 /// Bytes of a key that an entry holds itself.
 const PREFIX_BYTES: usize = 16;
-/// Rows of one claim of the sorted rows.
-const CLAIM_ROWS: usize = 32 << 10;
-/// What a batch costs beside its bytes: its box, its arena, the allocator's own.
-const PIECE_BYTES: usize = 512;
 
 struct Sort {
     keys: Keys,
@@ -308,7 +300,7 @@ fn compare(a: &Entry, in_a: &Piece, b: &Entry, in_b: &Piece) -> Ordering {
 }
 
 /// One list of all rows, and the batches they are in.
-fn merge(mut lanes: Vec<Lane>, budget: &Arc<Budget>, chunk_bytes: usize, width: usize) -> Result<Sorted> {
+fn merge(mut lanes: Vec<Lane>, budget: &Arc<Budget>, chunk_bytes: usize, width: usize) -> Result<Picked> {
     lanes.retain(|lane| !lane.entries.is_empty());
     let rows: usize = lanes.iter().map(|l| l.entries.len()).sum();
     let mut reservation = budget.reserve();
@@ -372,159 +364,7 @@ fn merge(mut lanes: Vec<Lane>, budget: &Arc<Budget>, chunk_bytes: usize, width: 
         kept.extend(lane.pieces.into_iter().map(|piece| piece.rows));
         reservations.push(lane.kept);
     }
-    let kinds = kinds(&kept);
-    let bytes: usize = kept.iter().map(Kept::bytes).sum();
-    let row_bytes = (bytes / rows.max(1)).max(1);
-    Ok(Sorted {
-        pieces: kept,
-        kinds,
-        order,
-        width,
-        part_rows: (chunk_bytes / row_bytes).max(1),
-        next: AtomicU64::new(0),
-        _reservations: reservations,
-    })
-}
-
-/// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a
-/// `union` of formats may bring text that nobody has parsed together with text that is made.
-fn kinds(pieces: &[Kept]) -> Vec<u32> {
-    let mixes = |a: &Kept, b: &Kept| {
-        let (a, b) = (a.batch(), b.batch());
-        a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
-    };
-    // An all-null column mixes with everything, so mixing is compared with every batch of a kind, not with one.
-    let mut kinds: Vec<Vec<usize>> = vec![];
-    let mut numbers = vec![];
-    for (at, piece) in pieces.iter().enumerate() {
-        let known = kinds
-            .iter()
-            .position(|kind| kind.iter().all(|&other| mixes(&pieces[other], piece)));
-        let kind = known.unwrap_or_else(|| {
-            kinds.push(vec![]);
-            kinds.len() - 1
-        });
-        // One batch stands for all that are all null in the same columns.
-        let says_new = kinds[kind].iter().all(|&other| !same_nulls(&pieces[other], piece));
-        if says_new {
-            kinds[kind].push(at);
-        }
-        numbers.push(kind as u32);
-    }
-    if kinds.len() <= 1 { vec![] } else { numbers }
-}
-
-fn same_nulls(a: &Kept, b: &Kept) -> bool {
-    let (a, b) = (a.batch(), b.batch());
-    let null = |c: &Column<'_>| matches!(c.data(), Data::Null);
-    a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
-}
-
-/// The sorted rows as a source.
-struct Sorted {
-    pieces: Vec<Kept>,
-    kinds: Vec<u32>,
-    order: Vec<Pick>,
-    width: usize,
-    /// Rows that make about a chunk.
-    part_rows: usize,
-    next: AtomicU64,
-    _reservations: Vec<Reservation>,
-}
-
-impl Source for Sorted {
-    fn ticket(&self) -> Option<u64> {
-        let claims = self.order.len().div_ceil(CLAIM_ROWS) as u64;
-        self.next
-            .fetch_update(Relaxed, Relaxed, |claim| (claim < claims).then_some(claim + 1))
-            .ok()
-    }
-
-    fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(SortedReader {
-            sorted: self,
-            at: 0,
-            end: 0,
-        }))
-    }
-}
-
-/// One lane's claim: rows `at..end` of the order.
-struct SortedReader {
-    sorted: Arc<Sorted>,
-    at: usize,
-    end: usize,
-}
-
-impl Reader for SortedReader {
-    fn claim(&mut self, ticket: u64) -> Result<bool> {
-        let rows = self.sorted.order.len();
-        self.at = usize::try_from(ticket)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(CLAIM_ROWS)
-            .min(rows);
-        self.end = self.at.saturating_add(CLAIM_ROWS).min(rows);
-        Ok(self.at < self.end)
-    }
-
-    fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
-        let sorted = &*self.sorted;
-        let len = max_rows.min(sorted.part_rows).clamp(1, (self.end - self.at).max(1));
-        let picks = sorted
-            .order
-            .get(self.at..self.end.min(self.at + len))
-            .unwrap_or_default();
-        let picks = sorted.alike(picks);
-        let batch = sorted.gather(picks, self.at as u64, arena)?;
-        // Only now: a refused part can be asked for again, with fewer rows.
-        self.at += picks.len();
-        Ok(Part {
-            batch,
-            faults: Faults::new(arena, stop_at_first),
-            last: self.at >= self.end,
-            locator: Locator::default(),
-        })
-    }
-}
-
-impl Sorted {
-    /// The first of `picks` whose batches store the same kinds of values.
-    fn alike<'p>(&self, picks: &'p [Pick]) -> &'p [Pick] {
-        let kind = |pick: &Pick| self.kinds.get(pick.0 as usize);
-        let other = picks.iter().position(|pick| kind(pick) != picks.first().and_then(kind));
-        &picks[..other.unwrap_or(picks.len())]
-    }
-
-    fn gather<'a>(&'a self, picks: &[Pick], from: u64, arena: &'a Arena) -> Result<Batch<'a>> {
-        // Only the batches that take part: there may be far more of them than rows here.
-        let used = arena.collect(picks.len(), |i| picks[i].0)?;
-        used.sort_unstable();
-        let mut count = 0;
-        for at in 0..used.len() {
-            if count == 0 || used[count - 1] != used[at] {
-                used[count] = used[at];
-                count += 1;
-            }
-        }
-        let used = &used[..count];
-        let local = arena.collect(picks.len(), |i| {
-            let (piece, row) = picks[i];
-            (used.binary_search(&piece).unwrap_or(0) as u32, row)
-        })?;
-        let mut columns = Columns::new(arena, self.width)?;
-        for index in 0..self.width {
-            let mut parts = Columns::new(arena, used.len())?;
-            for &piece in used {
-                parts.push(self.pieces[piece as usize].batch().column(index));
-            }
-            columns.push(Column::interleave(parts.finish(), local, arena)?);
-        }
-        Ok(Batch::new(
-            columns.finish(),
-            Some(numbered(from, picks.len(), arena)?),
-            picks.len(),
-        ))
-    }
+    Ok(Picked::new(kept, order, width, chunk_bytes, reservations))
 }
 
 #[cfg(test)]
@@ -532,7 +372,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use standpipe_sdk::spec::Item;
-    use standpipe_sdk::{Schema, Type, Value};
+    use standpipe_sdk::{Arena, Column, Data, Schema, Type, Value};
 
     fn rows() -> (Schema, Rows) {
         let schema = schema(&[

@@ -66,7 +66,7 @@ pub(super) fn bind_as(call: &Call<'_>, stage: &'static str, rest: bool) -> Resul
 }
 
 /// The first item, a number of rows.
-fn count(call: &Call<'_>, stage: &str, complaints: &mut Vec<Complaint>) -> Option<u64> {
+pub(super) fn count(call: &Call<'_>, stage: &str, complaints: &mut Vec<Complaint>) -> Option<u64> {
     let item = call.items.first()?;
     let Arg::Const(Value::Int(rows)) = item.arg else {
         complaints.push(Complaint::new(

@@ -1,0 +1,180 @@
+//! Rows picked out of batches that are kept: what `sort` and `top` give on.
+//!
+//! Laws
+//! - Claims of the rows are gathered in parallel; a row's place is its number in the order.
+//! - Only batches that store the same kinds of values become one.
+
+use super::from::numbered;
+use standpipe_sdk::error::Result;
+use standpipe_sdk::interleave::Pick;
+use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Faults, Kept, Locator, Part, Reader, Reservation, Source};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Rows of one claim.
+const CLAIM_ROWS: usize = 32 << 10;
+/// What a batch costs beside its bytes: its box, its arena, the allocator's own.
+pub(super) const PIECE_BYTES: usize = 512;
+
+/// Rows of batches that are kept, in an order of their own, as a source.
+pub(super) struct Picked {
+    pieces: Vec<Kept>,
+    kinds: Vec<u32>,
+    order: Vec<Pick>,
+    width: usize,
+    /// Rows that make about a chunk.
+    part_rows: usize,
+    next: AtomicU64,
+    _reservations: Vec<Reservation>,
+}
+
+impl Source for Picked {
+    fn ticket(&self) -> Option<u64> {
+        let claims = self.order.len().div_ceil(CLAIM_ROWS) as u64;
+        self.next
+            .fetch_update(Relaxed, Relaxed, |claim| (claim < claims).then_some(claim + 1))
+            .ok()
+    }
+
+    fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(PickedReader {
+            picked: self,
+            at: 0,
+            end: 0,
+        }))
+    }
+}
+
+/// One lane's claim: rows `at..end` of the order.
+struct PickedReader {
+    picked: Arc<Picked>,
+    at: usize,
+    end: usize,
+}
+
+impl Reader for PickedReader {
+    fn claim(&mut self, ticket: u64) -> Result<bool> {
+        let rows = self.picked.order.len();
+        self.at = usize::try_from(ticket)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(CLAIM_ROWS)
+            .min(rows);
+        self.end = self.at.saturating_add(CLAIM_ROWS).min(rows);
+        Ok(self.at < self.end)
+    }
+
+    fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
+        let picked = &*self.picked;
+        let len = max_rows.min(picked.part_rows).clamp(1, (self.end - self.at).max(1));
+        let picks = picked
+            .order
+            .get(self.at..self.end.min(self.at + len))
+            .unwrap_or_default();
+        let picks = picked.alike(picks);
+        let rows = gather(&picked.pieces, picks, picked.width, arena)?;
+        let places = numbered(self.at as u64, picks.len(), arena)?;
+        let batch = Batch::new(rows.columns(), Some(places), picks.len());
+        // Only now: a refused part can be asked for again, with fewer rows.
+        self.at += picks.len();
+        Ok(Part {
+            batch,
+            faults: Faults::new(arena, stop_at_first),
+            last: self.at >= self.end,
+            locator: Locator::default(),
+        })
+    }
+}
+
+impl Picked {
+    /// The first `width` columns of the rows of `pieces` that `order` names, about `chunk_bytes` at a time.
+    pub(super) fn new(
+        pieces: Vec<Kept>,
+        order: Vec<Pick>,
+        width: usize,
+        chunk_bytes: usize,
+        reservations: Vec<Reservation>,
+    ) -> Picked {
+        let kinds = kinds(&pieces);
+        let bytes: usize = pieces.iter().map(Kept::bytes).sum();
+        let rows: usize = pieces.iter().map(|piece| piece.batch().rows()).sum();
+        let row_bytes = (bytes / rows.max(1)).max(1);
+        Picked {
+            pieces,
+            kinds,
+            order,
+            width,
+            part_rows: (chunk_bytes / row_bytes).max(1),
+            next: AtomicU64::new(0),
+            _reservations: reservations,
+        }
+    }
+
+    /// The first of `picks` whose batches store the same kinds of values.
+    fn alike<'p>(&self, picks: &'p [Pick]) -> &'p [Pick] {
+        let kind = |pick: &Pick| self.kinds.get(pick.0 as usize);
+        let other = picks.iter().position(|pick| kind(pick) != picks.first().and_then(kind));
+        &picks[..other.unwrap_or(picks.len())]
+    }
+}
+
+/// The first `width` columns of the rows that `picks` names, which all store the same kinds of values.
+pub(super) fn gather<'a>(pieces: &'a [Kept], picks: &[Pick], width: usize, arena: &'a Arena) -> Result<Batch<'a>> {
+    // Only the batches that take part: there may be far more of them than rows here.
+    let used = arena.collect(picks.len(), |i| picks[i].0)?;
+    used.sort_unstable();
+    let mut count = 0;
+    for at in 0..used.len() {
+        if count == 0 || used[count - 1] != used[at] {
+            used[count] = used[at];
+            count += 1;
+        }
+    }
+    let used = &used[..count];
+    let local = arena.collect(picks.len(), |i| {
+        let (piece, row) = picks[i];
+        (used.binary_search(&piece).unwrap_or(0) as u32, row)
+    })?;
+    let mut columns = Columns::new(arena, width)?;
+    for index in 0..width {
+        let mut parts = Columns::new(arena, used.len())?;
+        for &piece in used {
+            parts.push(pieces[piece as usize].batch().column(index));
+        }
+        columns.push(Column::interleave(parts.finish(), local, arena)?);
+    }
+    Ok(Batch::new(columns.finish(), None, picks.len()))
+}
+
+/// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a
+/// `union` of formats may bring text that nobody has parsed together with text that is made.
+pub(super) fn kinds(pieces: &[Kept]) -> Vec<u32> {
+    let mixes = |a: &Kept, b: &Kept| {
+        let (a, b) = (a.batch(), b.batch());
+        a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
+    };
+    // An all-null column mixes with everything, so mixing is compared with every batch of a kind, not with one.
+    let mut kinds: Vec<Vec<usize>> = vec![];
+    let mut numbers = vec![];
+    for (at, piece) in pieces.iter().enumerate() {
+        let known = kinds
+            .iter()
+            .position(|kind| kind.iter().all(|&other| mixes(&pieces[other], piece)));
+        let kind = known.unwrap_or_else(|| {
+            kinds.push(vec![]);
+            kinds.len() - 1
+        });
+        // One batch stands for all that are all null in the same columns.
+        let says_new = kinds[kind].iter().all(|&other| !same_nulls(&pieces[other], piece));
+        if says_new {
+            kinds[kind].push(at);
+        }
+        numbers.push(kind as u32);
+    }
+    if kinds.len() <= 1 { vec![] } else { numbers }
+}
+
+fn same_nulls(a: &Kept, b: &Kept) -> bool {
+    let (a, b) = (a.batch(), b.batch());
+    let null = |c: &Column<'_>| matches!(c.data(), Data::Null);
+    a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
+}
