@@ -19,7 +19,7 @@ use crate::runtime::run::RegionRun;
 use crate::runtime::turnstile::{Ticket, Turnstile};
 use standpipe_sdk::{
     Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Locator, Place,
-    Result, RowError, RowWise, Schema, Serial, Span, Writer,
+    Prepare, Result, RowError, RowWise, Schema, Serial, Span, Writer,
 };
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,7 +77,7 @@ pub(crate) enum Operator {
     Pass,
     Compute(Compute),
     RowWise(Box<dyn RowWise>),
-    Serial(InOrder<Mutex<Box<dyn Serial>>>),
+    Serial(InOrder<Mutex<Box<dyn Serial>>>, Option<Box<dyn Prepare>>),
     Fill(Box<dyn Fill>),
     Sink(Box<dyn Writer>, InOrder<()>),
     Route(usize),
@@ -332,7 +332,13 @@ impl Node {
                 *emitted = out.has_emitted();
                 flow
             }
-            Operator::Serial(serial) => run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted),
+            Operator::Serial(serial, prepare) => {
+                let ready = match prepare {
+                    Some(prepare) => prepare.prepare(batch, arena),
+                    None => Ok(batch),
+                };
+                ready.and_then(|batch| run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted))
+            }
             Operator::Fill(fill) => fill.push(chunk.ticket.number(), batch).map(|()| Flow::More),
             Operator::Sink(writer, turn) => write_to(writer.as_mut(), turn, batch, &faults, chunk),
             Operator::Route(arms) => route(*arms, batch, arena, &mut edges, &mut self.discarded, emitted),
@@ -513,7 +519,7 @@ impl Node {
         }
         let mut outcome = Ok(());
         match &mut self.op {
-            Operator::Serial(serial) => serial.end_chunk(chunk),
+            Operator::Serial(serial, _) => serial.end_chunk(chunk),
             Operator::Sink(writer, turn) => {
                 if writer.pending() > 0 && !turn.left {
                     outcome = match turn.enter(chunk) {

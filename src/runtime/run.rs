@@ -379,7 +379,10 @@ impl World<'_> {
                 }
                 (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
                 (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup_of(id))?),
-                (_, Shared::Serial(serial)) => Operator::Serial(InOrder::new(serial.clone())),
+                (_, Shared::Serial(serial)) => {
+                    let prepare = serial.1.lock().unwrap_or_else(PoisonError::into_inner).prepare();
+                    Operator::Serial(InOrder::new(serial.clone()), prepare)
+                }
                 (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
                 (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),
                 (Op::Route { arms }, _) => Operator::Route(*arms),
@@ -624,7 +627,7 @@ fn finish(run: &RegionRun, lane: &mut Lane) -> Result<()> {
         {
             outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
         }
-        if let Operator::Serial(serial) = &node.op {
+        if let Operator::Serial(serial, _) = &node.op {
             let faults = Faults::new(&lane.arena, true);
             let mut edges = Edges {
                 outs: &node.outs,

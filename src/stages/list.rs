@@ -3,6 +3,7 @@
 use super::assert;
 use super::cast;
 use super::derive;
+use super::distinct;
 use super::drop;
 use super::filter;
 use super::from;
@@ -29,6 +30,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &assert::SPEC,
         &cast::SPEC,
         &derive::SPEC,
+        &distinct::SPEC,
         &drop::SPEC,
         &filter::SPEC,
         &from::SPEC,

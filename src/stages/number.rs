@@ -2,12 +2,13 @@
 
 use super::codes;
 use super::groups::Groups;
-use super::keys::{self, Keys};
+use super::keys;
+use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Memory, Setup, StageSpec, Want,
 };
-use standpipe_sdk::{Arena, Batch, Column, Columns, Faults, Field, Flow, Serial, Type};
+use standpipe_sdk::{Arena, Batch, Column, Columns, Faults, Field, Flow, Prepare, Serial, Type};
 
 /// `number`.
 pub const SPEC: StageSpec = StageSpec {
@@ -59,8 +60,9 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         return Err(complaints);
     };
     let (own, by) = (call.own, reads.clone());
+    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
-        let groups = || Groups::new("number", Keys::grouping(by.iter().copied()), &setup.budget);
+        let groups = || Groups::new("number", maker.clone(), &setup.budget);
         Ok(Box::new(Number {
             groups: (!by.is_empty()).then(groups),
             rows: 0,
@@ -82,6 +84,10 @@ struct Number {
 }
 
 impl Serial for Number {
+    fn prepare(&self) -> Option<Box<dyn Prepare>> {
+        self.groups.as_ref().map(Groups::prepare)
+    }
+
     fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
         let mut columns = Columns::new(arena, self.own + 1)?;
         for &column in &batch.columns()[..self.own] {

@@ -6,10 +6,11 @@
 
 use super::codes;
 use super::groups::Groups;
-use super::keys::{self, Keys};
+use super::keys;
+use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, StageSpec, Want};
-use standpipe_sdk::{Arena, Batch, Faults, Flow, Serial, Value};
+use standpipe_sdk::{Arena, Batch, Faults, Flow, Prepare, Serial, Value};
 
 /// `take`.
 pub const SPEC: StageSpec = StageSpec {
@@ -50,12 +51,13 @@ pub(super) fn bind_as(call: &Call<'_>, stage: &'static str, rest: bool) -> Resul
     };
     let own = call.own;
     let by = reads.clone();
+    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
     let make = move |setup: &standpipe_sdk::spec::Setup| -> Result<Box<dyn Serial>> {
         Ok(match (by.is_empty(), rest) {
             (true, false) => Box::new(Take { left: rows, own }),
             (true, true) => Box::new(Skip { left: rows, own }),
             (false, rest) => Box::new(PerGroup {
-                groups: Groups::new(stage, Keys::grouping(by.iter().copied()), &setup.budget),
+                groups: Groups::new(stage, maker.clone(), &setup.budget),
                 rows,
                 rest,
                 own,
@@ -132,6 +134,10 @@ struct PerGroup {
 }
 
 impl Serial for PerGroup {
+    fn prepare(&self) -> Option<Box<dyn Prepare>> {
+        Some(self.groups.prepare())
+    }
+
     fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
         // What can be refused comes before the counting; the gathering behind it takes its counts back.
         let ids = self.groups.of(&batch, arena)?;

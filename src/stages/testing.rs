@@ -263,7 +263,7 @@ fn drive(
         at += part.len();
     }
     match stage {
-        Stage::Serial(mut serial) => {
+        Stage::Serial(mut serial, _) => {
             let arena = Arena::new(1 << 20);
             let faults = Faults::new(&arena, stop);
             let mut down = Collect {
@@ -290,7 +290,7 @@ fn drive(
 
 enum Stage {
     RowWise(Box<dyn RowWise>),
-    Serial(Box<dyn standpipe_sdk::Serial>),
+    Serial(Box<dyn standpipe_sdk::Serial>, Option<Box<dyn standpipe_sdk::Prepare>>),
     Breaker(Arc<dyn standpipe_sdk::Breaker>, Vec<Box<dyn standpipe_sdk::Fill>>),
 }
 
@@ -298,7 +298,11 @@ impl Stage {
     fn make(bound: &Bound, setup: &Setup) -> Result<Stage> {
         Ok(match &bound.make {
             Make::RowWise(make) => Stage::RowWise(make(setup)?),
-            Make::Serial(make) => Stage::Serial(make(setup)?),
+            Make::Serial(make) => {
+                let serial = make(setup)?;
+                let prepare = serial.prepare();
+                Stage::Serial(serial, prepare)
+            }
             Make::Breaker(make) => {
                 let breaker = make(setup)?;
                 let fillers = (0..3).map(|_| breaker.clone().filler()).collect::<Result<_>>()?;
@@ -337,7 +341,11 @@ impl Stage {
                 };
                 stage.push(batch, &mut Emitter::new(arena, faults, &mut down))?;
             }
-            Stage::Serial(stage) => {
+            Stage::Serial(stage, prepare) => {
+                let batch = match prepare {
+                    Some(prepare) => prepare.prepare(batch, arena)?,
+                    None => batch,
+                };
                 let (rows, flow) = stage.step(batch, arena, faults)?;
                 if let Some(rows) = rows {
                     assert!(rows.rows() > 0);

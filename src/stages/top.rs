@@ -16,6 +16,7 @@ use super::codes::{self, held};
 use super::groups::{Groups, grow, grow_to};
 use super::keys::{self, Key, Keys};
 use super::picked::Picked;
+use super::rowkeys::KeyMaker;
 use super::take;
 use kept::{Copies, Scratch};
 use standpipe_sdk::error::{Error, Result};
@@ -87,7 +88,8 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let order = order.chain(keys.iter().map(|key| (key.column, key.descending)));
     let sorted_by = order.take_while(|&(at, _)| at < own).collect();
     let reads = on.into_iter().chain(by.iter().copied()).collect();
-    let make = breaker("top", rows, keys, by, own);
+    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
+    let make = breaker("top", rows, keys, (!by.is_empty()).then_some(maker), own);
     let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
     bound.sorted_by = sorted_by;
     Ok(bound)
@@ -117,7 +119,7 @@ pub(super) fn breaker(
     stage: &'static str,
     rows: u64,
     keys: Vec<Key>,
-    by: Vec<usize>,
+    by: Option<KeyMaker>,
     own: usize,
 ) -> Factory<Arc<dyn Breaker>> {
     Box::new(move |setup: &Setup| {
@@ -148,7 +150,7 @@ struct Top {
     rows: usize,
     keys: Vec<Key>,
     order: Keys,
-    by: Vec<usize>,
+    by: Option<KeyMaker>,
     own: usize,
     budget: Arc<Budget>,
     chunk_bytes: usize,
@@ -191,9 +193,9 @@ struct Lane {
 
 impl Breaker for Top {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
-        let groups = || Groups::new(self.stage, Keys::grouping(self.by.iter().copied()), &self.budget);
+        let groups = |maker: &KeyMaker| Groups::new(self.stage, maker.clone(), &self.budget);
         let lane = Lane {
-            groups: (!self.by.is_empty()).then(groups),
+            groups: self.by.as_ref().map(groups),
             heaps: vec![],
             cuts: vec![],
             rows: Copies::new(self.own, &self.budget),
@@ -275,7 +277,7 @@ impl Filler {
             let block = batch.slice(from, rows, arena)?;
             let heads = heads::of(&top.keys, block.columns(), rows, arena)?;
             let ids = match &mut lane.groups {
-                Some(groups) => Some(groups.of(&block, arena)?),
+                Some(groups) => Some(groups.of_unprepared(block, arena)?),
                 None => None,
             };
             // From here on the arena is not asked for more, so nothing happens twice.
@@ -442,13 +444,15 @@ fn merge(mut lanes: Vec<Lane>, top: &Top) -> Result<Picked> {
         held.push(reservation);
     }
     // Each lane's groups, so that equal ones of several lanes stand together.
-    let mut groups: Vec<(u32, u32)> = vec![];
+    let mut groups: Vec<(&[u8], u32, &Vec<Entry>)> = vec![];
     grow_to(&mut groups, lanes.iter().map(|l| l.heaps.len()).sum(), &mut reservation)?;
-    for (number, lane) in lanes.iter().enumerate() {
-        groups.extend((0..lane.heaps.len() as u32).map(|group| (number as u32, group)));
+    for (number, lane) in (0..).zip(&lanes) {
+        match &lane.groups {
+            None => groups.extend(lane.heaps.iter().map(|heap| (&[][..], number, heap))),
+            Some(all) => groups.extend(all.keys().zip(&lane.heaps).map(|(key, heap)| (key, number, heap))),
+        }
     }
-    let key = |&(lane, group): &(u32, u32)| lanes[lane as usize].groups.as_ref().map_or(&[][..], |g| g.key(group));
-    groups.sort_unstable_by(|a, b| key(a).cmp(key(b)));
+    groups.sort_unstable_by_key(|&(key, ..)| key);
     let mut order: Vec<Pick> = vec![];
     grow_to(
         &mut order,
@@ -456,10 +460,9 @@ fn merge(mut lanes: Vec<Lane>, top: &Top) -> Result<Picked> {
         &mut reservation,
     )?;
     let mut best: Vec<(u32, &Entry)> = vec![];
-    for same in groups.chunk_by(|a, b| key(a) == key(b)) {
+    for same in groups.chunk_by(|a, b| a.0 == b.0) {
         best.clear();
-        for &(lane, group) in same {
-            let heap = &lanes[lane as usize].heaps[group as usize];
+        for &(_, lane, heap) in same {
             grow(&mut best, heap.len(), &mut reservation)?;
             best.extend(heap.iter().map(|entry| (lane, entry)));
         }

@@ -105,8 +105,19 @@ pub trait RowWise: Send {
     fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow>;
 }
 
+/// What a lane does to each batch before a serial stage's turn: the part of its work that needs no state.
+pub trait Prepare: Send {
+    /// The same rows, behind whose columns stand those that [`Serial::step`] wants to find there.
+    fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>>;
+}
+
 /// A stage with ONE state that sees the chunks in input order.
 pub trait Serial: Send {
+    /// What is to be done to each batch before its turn, in parallel; asked for once per lane. Nothing, usually.
+    fn prepare(&self) -> Option<Box<dyn Prepare>> {
+        None
+    }
+
     /// Takes one batch; gives what goes on, and whether more is wanted. Bad rows go into `faults` and not into the output;
     /// behind [`Verdict::Stop`] nothing is taken.
     fn step<'a>(

@@ -1,0 +1,114 @@
+//! The keys of a batch's rows and their hashes, made before a stage's turn and handed on as further columns.
+//!
+//! Laws
+//! - Rows have equal keys iff their values are equal in the key's columns, nulls and NaN being values like others.
+//! - A key of one text column is that text, not a copy; null is a byte that no text has.
+
+use super::keys::Keys;
+use foldhash::fast::RandomState;
+use standpipe_sdk::build::TextBuilder;
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Prepare, Text, Type};
+use std::hash::BuildHasher;
+
+/// Stands for a null text.
+const NULL: &[u8] = &[0xFF];
+
+/// Makes the keys of rows; copies of one maker make the same hashes.
+#[derive(Clone)]
+pub(super) struct KeyMaker {
+    keys: Keys,
+    /// The key's only column, a text.
+    text: Option<usize>,
+    hasher: RandomState,
+    key: Vec<u8>,
+}
+
+/// The keys of the rows of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct RowKeys<'a> {
+    hashes: &'a [i64],
+    text: Option<Text<'a>>,
+    column: Column<'a>,
+}
+
+impl KeyMaker {
+    /// Keys of `columns`, of which `ty` gives the types.
+    pub(super) fn new<'t>(columns: &[usize], ty: impl Fn(usize) -> Option<&'t Type>) -> Self {
+        let text = match columns {
+            [column] if ty(*column) == Some(&Type::String) => Some(*column),
+            _ => None,
+        };
+        KeyMaker {
+            keys: Keys::grouping(columns.iter().copied()),
+            text,
+            hasher: RandomState::default(),
+            key: vec![],
+        }
+    }
+
+    /// The batch with what [`KeyMaker::read`] finds behind its columns.
+    fn made<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+        let width = batch.columns().len();
+        let mut columns = Columns::new(arena, width + 2)?;
+        for &column in batch.columns() {
+            columns.push(column);
+        }
+        let key = match self.text {
+            Some(column) => batch.column(column),
+            None => Column::new(Data::Bytes(self.encoded(&batch, arena)?), None, batch.rows()),
+        };
+        let keys = RowKeys::new(&[], key);
+        let hashes = arena.collect(batch.rows(), |row| self.hasher.hash_one(keys.get(row)) as i64)?;
+        columns.push(key);
+        columns.push(Column::int(hashes, None));
+        Ok(batch.with_columns(columns.finish()))
+    }
+
+    fn encoded<'a>(&mut self, batch: &Batch<'_>, arena: &'a Arena) -> Result<Text<'a>> {
+        let mut texts = TextBuilder::new(arena, batch.rows(), batch.rows() * 16)?;
+        for row in 0..batch.rows() {
+            self.key.clear();
+            self.keys.encode(batch.columns(), row, &mut self.key)?;
+            texts.push_bytes(&self.key)?;
+        }
+        texts.finish()
+    }
+
+    /// The keys of a batch that was prepared.
+    pub(super) fn read<'a>(batch: &Batch<'a>) -> Result<RowKeys<'a>> {
+        match batch.columns() {
+            [.., key, hashes] if let Data::Int(hashes) = hashes.data() => Ok(RowKeys::new(hashes, *key)),
+            _ => Err(Error::Panic("rows without their keys".into())),
+        }
+    }
+}
+
+impl Prepare for KeyMaker {
+    fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+        self.made(batch, arena)
+    }
+}
+
+impl<'a> RowKeys<'a> {
+    fn new(hashes: &'a [i64], column: Column<'a>) -> Self {
+        let text = match column.data() {
+            Data::String(text) | Data::Bytes(text) => Some(text),
+            _ => None,
+        };
+        RowKeys { hashes, text, column }
+    }
+
+    /// The key of row `row`.
+    #[inline]
+    pub(super) fn get(&self, row: usize) -> &'a [u8] {
+        match self.text {
+            Some(text) if self.column.is_valid(row) => text.bytes(row),
+            _ => NULL,
+        }
+    }
+
+    pub(super) fn hashes(&self) -> &'a [i64] {
+        self.hashes
+    }
+}
