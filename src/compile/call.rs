@@ -4,7 +4,7 @@
 //! - An expression argument that is a column is that column; any other is computed behind the stream's own columns.
 //! - An argument with a mistake becomes a guess where that is possible, so that the stage still says what its output is.
 
-use super::expressions::{Made, Scope};
+use super::expressions::{Local, LocalValue, Made, Scope};
 use super::hints;
 use super::report::Checker;
 use super::rows::{Lookup, Rows};
@@ -155,9 +155,14 @@ impl<'r, 'a> Resolver<'r, 'a> {
         }
         let mut items: Vec<&StageItem> = moved.iter().collect();
         items.extend(&call.items);
-        self.out.items = self.list(spec.items, &items, call, "");
+        if spec.items.arg != ArgKind::PerColumn {
+            self.out.items = self.list(spec.items, &items, call, "");
+        }
         self.clauses(spec, call);
         self.options_of(spec.options, &[], call, spec.name);
+        if spec.items.arg == ArgKind::PerColumn {
+            self.per_column(spec, &items, call);
+        }
         self.block(spec, call);
         self.out
     }
@@ -265,6 +270,97 @@ impl<'r, 'a> Resolver<'r, 'a> {
 
     /// A list of items. `clause`: `by `, `on ` or nothing, for messages.
     fn list(&mut self, wants: Items, items: &[&StageItem], call: &StageCall, clause: &str) -> Vec<Item> {
+        self.count(wants, items, call, clause);
+        let stage = call.full_name();
+        let mut made = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate().take(wants.max) {
+            let Some(kind) = kind_at(wants.arg, at) else {
+                break;
+            };
+            match &item.value {
+                ItemValue::Expr(value) => made.extend(self.item(wants, kind, item, value)),
+                ItemValue::All | ItemValue::AllOf(_) if !wants.star => {
+                    self.report(
+                        Diagnostic::error("E0124", item.span, format!("`{stage}` takes no `*`")).labelled("not here"),
+                    );
+                }
+                ItemValue::All => self.all(items, item.span, &mut made),
+                ItemValue::AllOf(name) => self.all_of(name, item.span, &mut made),
+            }
+        }
+        made
+    }
+
+    /// One expression, computed for each of the columns that `on` or `type:` names, which is `it` there.
+    fn per_column(&mut self, spec: &StageSpec, items: &[&StageItem], call: &StageCall) {
+        self.count(spec.items, items, call, "");
+        let Some((item, ItemValue::Expr(value))) = items.first().map(|item| (item, &item.value)) else {
+            self.out.broken = true;
+            return;
+        };
+        if item.name.is_some() {
+            self.item_name(spec.items, spec.items.arg, item, value);
+            self.checker.seen(value);
+            self.out.broken = true;
+            return;
+        }
+        let ty = self.out.options.iter().find_map(|(_, option)| match &option.arg {
+            Arg::Type(ty) => Some(ty),
+            _ => None,
+        });
+        let mut columns: Vec<usize> = (self.out.on.iter())
+            .filter_map(|item| if let Arg::Column(at) = item.arg { Some(at) } else { None })
+            .collect();
+        if columns.is_empty()
+            && let Some(ty) = ty
+        {
+            columns.extend((0..self.rows.fields.len()).filter(|&at| self.rows.fields[at].ty == *ty));
+        }
+        if columns.is_empty() {
+            self.checker.seen(value);
+        }
+        for at in columns {
+            let field = self.rows.fields[at].clone();
+            let column = Expr::column(at, &field, value.span);
+            let it = Local {
+                name: "it".to_owned(),
+                value: match self.rows.is_guess(at) {
+                    true => LocalValue::Guess,
+                    false => LocalValue::Expr(column, 1),
+                },
+            };
+            let scope = Scope {
+                locals: &[it],
+                ..Scope::rows(self.rows)
+            };
+            let before = self.checker.reported();
+            let arg = match self.checker.expression(value, &scope) {
+                Some(Expr {
+                    kind: ExprForm::Column { index, .. },
+                    ..
+                }) => index,
+                Some(expr) => self.compute(expr, Some(field.name.clone()), false),
+                None => {
+                    self.out.guess = true;
+                    let expr = Expr::constant(Value::Null, Type::Null, value.span);
+                    self.compute(expr, Some(field.name.clone()), true)
+                }
+            };
+            self.out.columns.push(Item {
+                name: Some(field.name),
+                arg: Arg::Column(arg),
+                descending: false,
+                span: item.span,
+            });
+            // What is wrong with one column is most likely wrong with all.
+            if self.checker.reported() > before {
+                break;
+            }
+        }
+    }
+
+    /// Says whether there are too many or too few items.
+    fn count(&mut self, wants: Items, items: &[&StageItem], call: &StageCall, clause: &str) {
         let stage = call.full_name();
         if items.len() > wants.max {
             let extra = items[wants.max];
@@ -287,23 +383,6 @@ impl<'r, 'a> Resolver<'r, 'a> {
             self.report(Diagnostic::error("E0502", call.name_span(), message).labelled("the argument is missing"));
             self.out.broken = true;
         }
-        let mut made = Vec::with_capacity(items.len());
-        for (at, item) in items.iter().enumerate().take(wants.max) {
-            let Some(kind) = kind_at(wants.arg, at) else {
-                break;
-            };
-            match &item.value {
-                ItemValue::Expr(value) => made.extend(self.item(wants, kind, item, value)),
-                ItemValue::All | ItemValue::AllOf(_) if !wants.star => {
-                    self.report(
-                        Diagnostic::error("E0124", item.span, format!("`{stage}` takes no `*`")).labelled("not here"),
-                    );
-                }
-                ItemValue::All => self.all(items, item.span, &mut made),
-                ItemValue::AllOf(name) => self.all_of(name, item.span, &mut made),
-            }
-        }
-        made
     }
 
     fn item(&mut self, wants: Items, kind: ArgKind, item: &StageItem, value: &ast::Expr) -> Option<Item> {
@@ -462,6 +541,8 @@ impl<'r, 'a> Resolver<'r, 'a> {
         match kind {
             ArgKind::Expr(want) => Some(self.computed(value, want, name)),
             ArgKind::Key => Some(self.computed(value, Want::Any, name)),
+            // Computed once per column, when these are known.
+            ArgKind::PerColumn => None,
             ArgKind::Column => self.column(value).map(Arg::Column),
             ArgKind::Const(want) => self.constant(value, want),
             ArgKind::Word => match &value.kind {

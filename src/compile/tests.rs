@@ -237,7 +237,7 @@ fn mistakes_are_found_where_they_are() {
             "from nowhere | filter a > 1 | derive b = nope(a)",
             &["E0203 nowhere", "E0205 nope"],
         ),
-        ("from range(1, 3) | distinct take 5", &["E0902 distinct"]),
+        ("from range(1, 3) | distinct take 5", &["E0116 take"]),
         ("from range(1, 3) | head 5", &["E0206 head"]),
         (
             "read csv \"none.csv\" | filter x > 1 | write none",

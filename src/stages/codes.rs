@@ -9,6 +9,8 @@ pub const ASSERT_FAILED: Code = Code(405);
 pub const NO_SUCH_COLUMN: Code = Code(204);
 /// Something else than a list where a list is needed.
 pub const NOT_A_LIST: Code = Code(301);
+/// Another type than the one that is needed.
+pub const OTHER_TYPE: Code = Code(301);
 /// The type has no order, or is no key at all.
 pub const NO_KEY: Code = Code(309);
 /// Streams that cannot be put end to end: other columns.

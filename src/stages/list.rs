@@ -2,25 +2,32 @@
 
 use super::assert;
 use super::cast;
+use super::dedup;
 use super::derive;
 use super::distinct;
 use super::drop;
+use super::each;
+use super::fill;
 use super::filter;
+use super::flatten;
 use super::from;
 use super::number;
 use super::read;
 use super::rename;
 use super::route;
+use super::sample;
 use super::select;
 use super::set;
 use super::skip;
 use super::sort;
+use super::tail;
 use super::take;
 use super::tap;
 use super::tee;
 use super::top;
 use super::union;
 use super::unnest;
+use super::unpivot;
 use super::write;
 use standpipe_sdk::spec::StageSpec;
 
@@ -29,25 +36,32 @@ pub fn list() -> &'static [&'static StageSpec] {
     static LIST: &[&StageSpec] = &[
         &assert::SPEC,
         &cast::SPEC,
+        &dedup::SPEC,
         &derive::SPEC,
         &distinct::SPEC,
         &drop::SPEC,
+        &each::SPEC,
+        &fill::SPEC,
         &filter::SPEC,
+        &flatten::SPEC,
         &from::SPEC,
         &number::SPEC,
         &read::SPEC,
         &rename::SPEC,
         &route::SPEC,
+        &sample::SPEC,
         &select::SPEC,
         &set::SPEC,
         &skip::SPEC,
         &sort::SPEC,
+        &tail::SPEC,
         &take::SPEC,
         &tap::SPEC,
         &tee::SPEC,
         &top::SPEC,
         &union::SPEC,
         &unnest::SPEC,
+        &unpivot::SPEC,
         &write::SPEC,
     ];
     LIST

@@ -21,7 +21,6 @@ pub(super) struct KeyMaker {
     /// The key's only column, a text.
     text: Option<usize>,
     hasher: RandomState,
-    key: Vec<u8>,
 }
 
 /// The keys of the rows of a batch.
@@ -43,12 +42,11 @@ impl KeyMaker {
             keys: Keys::grouping(columns.iter().copied()),
             text,
             hasher: RandomState::default(),
-            key: vec![],
         }
     }
 
     /// The batch with what [`KeyMaker::read`] finds behind its columns.
-    fn made<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+    fn made<'a>(&self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
         let width = batch.columns().len();
         let mut columns = Columns::new(arena, width + 2)?;
         for &column in batch.columns() {
@@ -65,12 +63,11 @@ impl KeyMaker {
         Ok(batch.with_columns(columns.finish()))
     }
 
-    fn encoded<'a>(&mut self, batch: &Batch<'_>, arena: &'a Arena) -> Result<Text<'a>> {
-        let mut texts = TextBuilder::new(arena, batch.rows(), batch.rows() * 16)?;
+    fn encoded<'a>(&self, batch: &Batch<'_>, arena: &'a Arena) -> Result<Text<'a>> {
+        let block = self.keys.block(batch, arena)?;
+        let mut texts = TextBuilder::new(arena, batch.rows(), block.bytes())?;
         for row in 0..batch.rows() {
-            self.key.clear();
-            self.keys.encode(batch.columns(), row, &mut self.key)?;
-            texts.push_bytes(&self.key)?;
+            texts.push_bytes(block.get(row))?;
         }
         texts.finish()
     }

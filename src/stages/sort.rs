@@ -47,6 +47,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    limited: super::top::of_sort,
     ..StageSpec::BASE
 };
 

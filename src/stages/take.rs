@@ -9,7 +9,9 @@ use super::groups::Groups;
 use super::keys;
 use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
-use standpipe_sdk::spec::{Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, StageSpec, Want};
+use standpipe_sdk::spec::{
+    Arg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Make, Memory, StageSpec, Want,
+};
 use standpipe_sdk::{Arena, Batch, Faults, Flow, Prepare, Serial, Value};
 
 /// `take`.
@@ -31,8 +33,20 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    first: |call| match (call.by, call.items) {
+        ([], [item]) => rows_of(item),
+        _ => None,
+    },
     ..StageSpec::BASE
 };
+
+/// A number of rows.
+fn rows_of(item: &Item) -> Option<u64> {
+    match item.arg {
+        Arg::Const(Value::Int(rows)) => u64::try_from(rows).ok(),
+        _ => None,
+    }
+}
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     bind_as(call, "take", false)

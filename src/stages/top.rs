@@ -10,20 +10,20 @@
 //! - The output is sorted by the group, then by the keys; a row's place is its number in it.
 
 mod heads;
-mod kept;
 
 use super::codes::{self, held};
+use super::copies::{Copies, Located, Scratch};
 use super::groups::{Groups, grow, grow_to};
+use super::heap;
 use super::keys::{self, Key, Keys};
 use super::picked::Picked;
 use super::rowkeys::KeyMaker;
 use super::take;
-use kept::{Copies, Scratch};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
-    Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
-    Want,
+    Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Item, Items, Kind, Limited, Make, Memory, Order, Param,
+    Setup, StageSpec, Want,
 };
 use standpipe_sdk::{Batch, Breaker, Budget, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
@@ -74,15 +74,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let (Some(rows), true) = (rows, complaints.is_empty()) else {
         return Err(complaints);
     };
-    let keys: Vec<Key> = on
-        .iter()
-        .zip(call.on)
-        .map(|(&column, item)| Key {
-            column,
-            descending: item.descending,
-            nulls_first,
-        })
-        .collect();
+    let keys = keys_of(&on, call.on, nulls_first);
     let own = call.own;
     let order = by.iter().map(|&at| (at, false));
     let order = order.chain(keys.iter().map(|key| (key.column, key.descending)));
@@ -93,6 +85,23 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
     bound.sorted_by = sorted_by;
     Ok(bound)
+}
+
+fn keys_of(columns: &[usize], items: &[Item], nulls_first: bool) -> Vec<Key> {
+    let key = |(&column, item): (&usize, &Item)| Key {
+        column,
+        descending: item.descending,
+        nulls_first,
+    };
+    columns.iter().zip(items).map(key).collect()
+}
+
+/// The first rows of a `sort`.
+pub(super) fn of_sort(call: &Call<'_>) -> Option<Limited> {
+    let nulls_first = nulls_first(call, &mut vec![]);
+    let keys = keys_of(&keys::ordered(call, call.items).ok()?, call.items, nulls_first);
+    let own = call.own;
+    Some(Arc::new(move |rows| breaker("sort", rows, keys.clone(), None, own)))
 }
 
 /// What the option `nulls:` says.
@@ -175,6 +184,20 @@ impl Entry {
 
     fn compare_key(&self, prefix: &[u64; PREFIX_BYTES / 8], tail: &[u8]) -> Ordering {
         self.prefix.cmp(prefix).then_with(|| (*self.tail).cmp(tail))
+    }
+}
+
+fn is_worse(a: &Entry, b: &Entry) -> bool {
+    a.cmp(b) == Ordering::Greater
+}
+
+impl Located for Entry {
+    fn at(&self) -> Pick {
+        self.at
+    }
+
+    fn set(&mut self, at: Pick) {
+        self.at = at;
     }
 }
 
@@ -374,10 +397,10 @@ impl Lane {
             if !gone.tail.is_empty() {
                 self.extra.shrink(gone.tail.len() + TAIL_BYTES);
             }
-            sift_down(heap);
+            heap::sift_down(heap, is_worse);
         } else {
             heap.push(entry);
-            sift_up(heap);
+            heap::sift_up(heap, is_worse);
         }
         if heap.len() >= most {
             self.cuts[group] = heap[0].prefix[0];
@@ -396,37 +419,6 @@ fn prefix_of(head: &[u8]) -> [u64; PREFIX_BYTES / 8] {
         *to = u64::from_be_bytes(*word);
     }
     prefix
-}
-
-/// The last entry goes up to where nothing above it is better.
-fn sift_up(heap: &mut [Entry]) {
-    let mut at = heap.len() - 1;
-    while at > 0 {
-        let above = (at - 1) / 2;
-        if heap[at].cmp(&heap[above]) != Ordering::Greater {
-            break;
-        }
-        heap.swap(at, above);
-        at = above;
-    }
-}
-
-/// The first entry goes down to where nothing below it is worse.
-fn sift_down(heap: &mut [Entry]) {
-    let mut at = 0;
-    loop {
-        let mut worst = at;
-        for below in [2 * at + 1, 2 * at + 2] {
-            if below < heap.len() && heap[below].cmp(&heap[worst]) == Ordering::Greater {
-                worst = below;
-            }
-        }
-        if worst == at {
-            break;
-        }
-        heap.swap(at, worst);
-        at = worst;
-    }
 }
 
 /// The first rows of each group over all lanes, groups in order.

@@ -105,12 +105,12 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 }
 
 /// The most rows of a block.
-const BLOCK_ROWS: usize = 4096;
+pub(super) const BLOCK_ROWS: usize = 4096;
 /// The least scratch memory worth starting with.
 const LEAST_ROOM: usize = 256 << 10;
 
 /// Reserves as much of `share` as there is.
-fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {
+pub(super) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {
     let mut room = share;
     loop {
         match reservation.grow(room) {
@@ -254,7 +254,7 @@ fn elements_of(lists: &Column<'_>, row: usize) -> std::ops::Range<usize> {
 }
 
 /// The place of the next row made of the row at `from`; `first`: it is the first one.
-fn number(before: &mut Option<(Place, u32)>, from: Place, first: bool) -> Place {
+pub(super) fn number(before: &mut Option<(Place, u32)>, from: Place, first: bool) -> Place {
     let next = match *before {
         // A later piece of the record that the row before came from: `unnest` behind `unnest`.
         Some((last, next)) if first => {

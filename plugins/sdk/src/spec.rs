@@ -41,7 +41,14 @@ pub struct StageSpec {
     /// Scripts that run: printed as documentation, checked as tests.
     pub examples: &'static [Example],
     pub bind: Bind,
+    /// Of a call that was bound: how many first rows of its input are all of its output, as they come (`take 3`).
+    pub first: fn(&Call<'_>) -> Option<u64>,
+    /// Of a call that was bound: the breaker to run where only so many first rows of its output are wanted.
+    pub limited: fn(&Call<'_>) -> Option<Limited>,
 }
+
+/// Makes a breaker that gives the first rows of what another one would give, and no more than so many.
+pub type Limited = Arc<dyn Fn(u64) -> Factory<Arc<dyn Breaker>> + Send + Sync>;
 
 /// What `bind` is: a function, or (a plugin's) a closure that knows its library.
 pub type Bind = &'static (dyn Fn(&Call<'_>) -> Result<Bound, Vec<Complaint>> + Send + Sync);
@@ -63,6 +70,8 @@ impl StageSpec {
         memory: Memory::Batch,
         examples: &[],
         bind: &|_| Err(vec![]),
+        first: |_| None,
+        limited: |_| None,
     };
 }
 
@@ -134,6 +143,9 @@ pub enum ArgKind {
     Column,
     /// An expression over the input row, evaluated by the host.
     Expr(Want),
+    /// An expression over `it`, evaluated by the host once for each column that the clause `on` or the option `type:` names: the
+    /// results are `Call::columns`.
+    PerColumn,
     /// A column or expression with an optional `-` before it: sort order.
     Key,
     /// A constant expression.
@@ -263,7 +275,7 @@ pub struct Call<'a> {
     pub on: &'a [Item],
     pub as_name: Option<&'a str>,
     pub options: &'a [(&'static str, Item)],
-    /// For [`Param::ANY_COLUMN`]: each option as an item named after its column, already computed.
+    /// For [`Param::ANY_COLUMN`] and [`ArgKind::PerColumn`]: each column as an item of its name, already computed.
     pub columns: &'a [Item],
     pub span: Span,
 }
