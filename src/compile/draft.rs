@@ -6,7 +6,7 @@
 
 use crate::expr::Expr;
 use crate::graph::{Edge, Node, NodeId, Op, Policy, Port};
-use standpipe_sdk::spec::{Lineage, Memory, Order};
+use standpipe_sdk::spec::{Limited, Lineage, Memory, Order};
 use standpipe_sdk::{Schema, Span};
 use std::collections::BTreeSet;
 
@@ -34,6 +34,20 @@ pub(super) struct Facts {
     pub(super) roots: BTreeSet<NodeId>,
     /// How many nodes the longest path to it has.
     pub(super) depth: usize,
+    /// So many first rows of its input are its output.
+    pub(super) first: Option<u64>,
+    /// What to run where only first rows of its output are wanted.
+    pub(super) limited: Option<Limit>,
+}
+
+/// A [`Limited`] among facts.
+#[derive(Clone)]
+pub(super) struct Limit(pub(super) Limited);
+
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Limit")
+    }
 }
 
 /// A node to add; `inputs` are its first edges.

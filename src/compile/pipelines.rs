@@ -2,7 +2,7 @@
 
 use super::attributes::Attributes;
 use super::call::{Resolved, Resolver};
-use super::draft::{Draft, Facts, NewNode, out, pieces};
+use super::draft::{Draft, Facts, Limit, NewNode, out, pieces};
 use super::names::{StreamKind, Unit, UnitKind};
 use super::report::Checker;
 use super::rows::Rows;
@@ -13,6 +13,7 @@ use standpipe_sdk::spec::{
     BlockKind, Bound, Call, Complaint, Item, Kind, Lineage, Make, Request, SourceFactory, StageSpec, Wanted,
 };
 use standpipe_sdk::{Field, Result, Schema, Type};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// How many nodes a path may have: the runtime calls from one to the next.
@@ -314,7 +315,14 @@ impl<'r, 'a> Builder<'r, 'a> {
     fn operator(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
         let (policy, to) = self.policy(call, state.default_policy);
         let resolved = Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
-        let Some(bound) = self.bind(spec.bind, state, &resolved, call, &[]) else {
+        let (first, limited) = (Cell::new(None), Cell::new(None));
+        let bind = |call: &Call<'_>| {
+            let bound = (spec.bind)(call)?;
+            first.set((spec.first)(call));
+            limited.set((spec.limited)(call));
+            Ok(bound)
+        };
+        let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
             self.after_mistake(state, &resolved);
             return;
         };
@@ -354,6 +362,8 @@ impl<'r, 'a> Builder<'r, 'a> {
             reads: bound.reads,
             places: bound.needs_places || spec.kind == Kind::Breaker,
             sorted_by: bound.sorted_by,
+            first: first.get(),
+            limited: limited.take().map(Limit),
             ..Facts::default()
         };
         // Only a stage that asks for places sets rows aside: whole rows, in which there is no value to make null.

@@ -5,6 +5,7 @@
 //! - Positions never shift: a column nobody needs stays, `Absent`.
 
 mod dead;
+mod first;
 mod liveness;
 mod order;
 mod places;
@@ -45,6 +46,7 @@ pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
 pub(super) fn finish(mut draft: Draft) -> Graph {
     rearranges::merge(&mut draft);
     dead::remove(&mut draft);
+    first::limit(&mut draft);
     liveness::spread(&mut draft);
     places::spread(&mut draft);
     Graph { nodes: draft.nodes }
