@@ -4,17 +4,20 @@
 //!
 //! Laws
 //! - Rows come out as they come in: the first of equals in the order of the input.
-//! - It holds a key for each row it gave.
+//! - It holds a key for each row it gave. What it cannot hold goes the way of [`spill`].
+
+mod spill;
 
 use super::codes::held;
 use super::keys;
-use super::keyset::KeySet;
+use super::keyset::{KeySet, NONE};
 use super::rowkeys::KeyMaker;
+use spill::Overflow;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Make, Memory, Setup, StageSpec, Want,
 };
-use standpipe_sdk::{Arena, Batch, Faults, Flow, Prepare, Serial};
+use standpipe_sdk::{Arena, Batch, Bits, Emitter, Faults, Flow, Prepare, Serial};
 
 /// `distinct`.
 pub const SPEC: StageSpec = StageSpec {
@@ -41,14 +44,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let reads = keys::grouping(call, &rows_or(call))?;
     let maker = KeyMaker::new(&reads, |at| call.input.get(at).map(|field| &field.ty));
     let own = call.own;
-    let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
-        Ok(Box::new(Distinct {
-            maker: maker.clone(),
-            seen: KeySet::new(&setup.budget),
-            given: 0,
-            own,
-        }))
-    };
+    let make = move |setup: &Setup| -> Result<Box<dyn Serial>> { Ok(Box::new(Distinct::new(&maker, own, setup)?)) };
     Ok(Bound::keeps(call, reads, Make::Serial(Box::new(make))))
 }
 
@@ -71,7 +67,24 @@ struct Distinct {
     seen: KeySet,
     /// Rows given: a key with this number is the next new one. Keys of a batch that was refused have numbers from here on.
     given: u32,
+    /// Rows that came.
+    rows: u64,
     own: usize,
+    overflow: Overflow,
+}
+
+impl Distinct {
+    fn new(maker: &KeyMaker, own: usize, setup: &Setup) -> Result<Distinct> {
+        let overflow = Overflow::new(maker.keys().clone(), own, setup).map_err(|e| held("distinct", e))?;
+        Ok(Distinct {
+            maker: maker.clone(),
+            seen: KeySet::new(&setup.budget),
+            given: 0,
+            rows: 0,
+            own,
+            overflow,
+        })
+    }
 }
 
 impl Serial for Distinct {
@@ -83,9 +96,18 @@ impl Serial for Distinct {
         let keys = KeyMaker::read(&batch)?;
         let numbers = arena.fill(batch.rows(), 0u32)?;
         let stay = arena.fill(batch.rows(), 0u32)?;
-        self.seen
-            .number(keys.hashes(), |row| keys.get(row), numbers)
-            .map_err(|e| held("distinct", e))?;
+        if !self.overflow.is_open() && self.seen.number(keys.hashes(), |row| keys.get(row), numbers).is_err() {
+            // Keys before the refused one are in the set, and their rows are given now.
+            self.overflow.open();
+        }
+        let mut rest = None;
+        if self.overflow.is_open() {
+            self.seen.find(keys.hashes(), |row| keys.get(row), numbers);
+            let unknown = Bits::collect(arena, batch.rows(), |row| numbers[row] == NONE)?.indices(arena)?;
+            if !unknown.is_empty() {
+                rest = Some(self.overflow.prepare(batch, unknown, self.rows, arena)?);
+            }
+        }
         let (mut count, mut next) = (0, self.given);
         for (row, &number) in numbers.iter().enumerate() {
             stay[count] = row as u32;
@@ -99,8 +121,18 @@ impl Serial for Distinct {
             _ => Some(batch.gather(&stay[..count], self.own, arena)?),
         };
         // Only now: rows that are refused before come again.
+        if let Some(rest) = rest {
+            self.overflow.add(rest).map_err(|e| held("distinct", e))?;
+        }
         self.given = next;
+        self.rows += batch.rows() as u64;
         Ok((rows, Flow::More))
+    }
+
+    fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+        // What comes now needs the memory, and nobody asks for keys any more.
+        self.seen.clear();
+        self.overflow.finish(out).map_err(|e| held("distinct", e))
     }
 }
 
@@ -193,5 +225,83 @@ mod tests {
             .collect();
         let error = try_run(&bound(&[1]), &columns(), &rows, 100, 200_000).unwrap_err();
         assert!(error.to_string().contains("`distinct` needs"), "{error}");
+    }
+
+    /// Refuses keys from batch `at` on.
+    struct Full {
+        inner: Distinct,
+        at: usize,
+    }
+
+    impl Serial for Full {
+        fn prepare(&self) -> Option<Box<dyn Prepare>> {
+            self.inner.prepare()
+        }
+
+        fn step<'a>(
+            &mut self,
+            batch: Batch<'a>,
+            arena: &'a Arena,
+            faults: &Faults<'a>,
+        ) -> Result<(Option<Batch<'a>>, Flow)> {
+            if self.at == 0 {
+                self.inner.overflow.open();
+            }
+            self.at = self.at.saturating_sub(1);
+            self.inner.step(batch, arena, faults)
+        }
+
+        fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+            self.inner.finish(out)
+        }
+    }
+
+    fn full(by: &'static [usize], at: usize) -> Bound {
+        let schema = columns();
+        let maker = KeyMaker::new(by, |at| schema.get(at).map(|field| &field.ty));
+        let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
+            let inner = Distinct::new(&maker, 4, setup)?;
+            Ok(Box::new(Full { inner, at }))
+        };
+        let mut bound = bound(by);
+        bound.make = Make::Serial(Box::new(make));
+        bound
+    }
+
+    proptest! {
+        #[test]
+        fn keys_that_do_not_fit_change_nothing(
+            rows in proptest::collection::vec(row(), 0..80),
+            which in 0usize..4,
+            at in 0usize..6,
+            chunk in 0usize..4,
+        ) {
+            let by = [&[1][..], &[2], &[1, 2], &[0, 1, 2, 3]][which];
+            let got = run(&full(by, at), &columns(), &rows, CHUNKS[chunk]);
+            let want = run(&bound(by), &columns(), &rows, CHUNKS[chunk]);
+            prop_assert_eq!(format!("{:?}", got.rows), format!("{:?}", want.rows));
+            prop_assert_eq!(got.places, want.places);
+        }
+    }
+
+    #[test]
+    fn many_rows_whose_keys_do_not_fit() {
+        let rows: Rows = (0..20_000i64)
+            .map(|i| {
+                let key = if i % 3 == 0 { i % 90 } else { i * 7919 % 6000 };
+                vec![
+                    int(i),
+                    text(&format!("the key of this row, which is some bytes long: {key}")),
+                    NULL,
+                    int(key),
+                ]
+            })
+            .collect();
+        for by in [&[1][..], &[3]] {
+            let want = run(&bound(by), &columns(), &rows, 1000).rows;
+            for (at, chunk) in [(0, 1000), (3, 1000), (10, 77)] {
+                assert_eq!(run(&full(by, at), &columns(), &rows, chunk).rows, want);
+            }
+        }
     }
 }

@@ -35,6 +35,9 @@ const WINDOW: usize = 64;
 /// Slots that are looked at for a key before it is compared.
 const NEAR: usize = 4;
 
+/// Stands for the number of a key that is not there.
+pub(super) const NONE: u32 = u32::MAX;
+
 /// The keys seen so far.
 pub(super) struct KeySet {
     /// A power of two of slots: the hash in the upper half, where the key is, plus one, in the lower; 0 = free.
@@ -61,6 +64,13 @@ impl KeySet {
         }
     }
 
+    /// Forgets all keys and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        (self.slots, self.segments, self.long) = (vec![], vec![], vec![]);
+        (self.bits, self.len) = (0, 0);
+        self.reservation.shrink(self.reservation.bytes());
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> u32 {
         self.len
@@ -85,6 +95,21 @@ impl KeySet {
             from += WINDOW;
         }
         Ok(())
+    }
+
+    /// The number of each row's key, [`NONE`] for those that are not here.
+    pub(super) fn find<'k>(&mut self, hashes: &[i64], key: impl Fn(usize) -> &'k [u8], numbers: &mut [u32]) {
+        if self.slots.is_empty() {
+            return numbers.fill(NONE);
+        }
+        let mut from = 0;
+        for (hashes, numbers) in hashes.chunks(WINDOW).zip(numbers.chunks_mut(WINDOW)) {
+            self.touch(hashes);
+            for (at, (&hash, number)) in hashes.iter().zip(numbers).enumerate() {
+                *number = self.look_up(short(hash), key(from + at)).unwrap_or(NONE);
+            }
+            from += WINDOW;
+        }
     }
 
     /// Loads what the lookups of these rows will most likely read.
@@ -141,23 +166,32 @@ impl KeySet {
         if self.len as usize >= self.slots.len() / 4 * 3 {
             self.widen()?;
         }
+        match self.look_up(hash, key) {
+            Ok(number) => Ok(number),
+            Err(at) => {
+                let number = self.len;
+                let place = self.store(number, key)?;
+                self.slots[at] = u64::from(hash) << 32 | u64::from(place + 1);
+                self.len += 1;
+                Ok(number)
+            }
+        }
+    }
+
+    /// The number of a key, or the slot where it would be.
+    fn look_up(&self, hash: u32, key: &[u8]) -> std::result::Result<u32, usize> {
         let mask = self.slots.len() - 1;
         let mut at = self.slot(hash);
         loop {
             let slot = self.slots[at];
             if slot == 0 {
-                break;
+                return Err(at);
             }
             if slot >> 32 == u64::from(hash) && self.key_at(slot as u32 - 1) == key {
                 return Ok(self.header(slot as u32 - 1).0);
             }
             at = (at + 1) & mask;
         }
-        let number = self.len;
-        let place = self.store(number, key)?;
-        self.slots[at] = u64::from(hash) << 32 | u64::from(place + 1);
-        self.len += 1;
-        Ok(number)
     }
 
     /// Puts a key behind the others; where it is.
@@ -321,6 +355,9 @@ mod tests {
                         .unwrap();
                     assert_eq!(numbers[..known], want[..known]);
                     assert!(set.number(&hashes, |row| &keys[row], &mut numbers).is_err());
+                    set.find(&hashes, |row| &keys[row], &mut numbers);
+                    let found = |n: u32| if n < before { n } else { NONE };
+                    assert!(numbers.iter().zip(&want).all(|(&number, &want)| number == found(want)));
                     assert_eq!((set.len(), set.keys().count()), (before, before as usize));
                 }
             }

@@ -45,6 +45,11 @@ impl KeyMaker {
         }
     }
 
+    /// The key as bytes that sort.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// The batch with what [`KeyMaker::read`] finds behind its columns.
     fn made<'a>(&self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
         let width = batch.columns().len();

@@ -16,7 +16,7 @@ use super::picked::{PIECE_BYTES, Picked};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
-    Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
+    Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
 };
 use standpipe_sdk::{Batch, Breaker, Budget, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
@@ -89,8 +89,18 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let own = call.own;
     let known = keys.iter().take_while(|key| key.column < own);
     let sorted_by = known.map(|key| (key.column, key.descending)).collect();
-    let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
+    let make = breaker("sort", keys, short, own);
+    let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
+    bound.sorted_by = sorted_by;
+    Ok(bound)
+}
+
+/// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.
+/// `stage` is who says that something does not fit.
+pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usize) -> Factory<Arc<dyn Breaker>> {
+    Box::new(move |setup: &Setup| {
         Ok(Arc::new(Sort {
+            stage,
             keys: Keys::new(keys.clone()),
             short,
             own,
@@ -98,16 +108,14 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
             chunk_bytes: setup.chunk_bytes,
             lanes: Mutex::default(),
         }))
-    };
-    let mut bound = Bound::keeps(call, reads, Make::Breaker(Box::new(make)));
-    bound.sorted_by = sorted_by;
-    Ok(bound)
+    })
 }
 
 /// Bytes of a key that an entry holds itself.
 const PREFIX_BYTES: usize = 16;
 
 struct Sort {
+    stage: &'static str,
     keys: Keys,
     /// Every key fits into an entry.
     short: bool,
@@ -179,7 +187,7 @@ impl Breaker for Sort {
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
         let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        let sorted = merge(lanes, &self.budget, self.chunk_bytes, self.own).map_err(|e| held("sort", e))?;
+        let sorted = merge(lanes, &self.budget, self.chunk_bytes, self.own).map_err(|e| held(self.stage, e))?;
         Ok(Arc::new(sorted))
     }
 }
@@ -200,7 +208,7 @@ impl Fill for Filler {
             return Ok(());
         }
         lane.take(&self.sort, chunk, &batch, &mut self.key)
-            .map_err(|e| held("sort", e))
+            .map_err(|e| held(self.sort.stage, e))
     }
 
     fn done(&mut self) -> Result<()> {
@@ -522,6 +530,7 @@ mod tests {
     fn batches_that_store_other_kinds_are_kept_apart() {
         let budget = Budget::new(1 << 20);
         let sort = Arc::new(Sort {
+            stage: "sort",
             keys: Keys::grouping([0]),
             short: true,
             own: 2,

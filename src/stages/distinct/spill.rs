@@ -1,0 +1,238 @@
+//! The rows of `distinct` whose keys do not fit into memory.
+//!
+//! How it works: once memory is refused the set of keys is frozen; it still says which rows are further ones of rows given. The others go to a
+//! sort by key, which goes to disk where it must; at the end the first row of each key comes out of it, and a second sort brings those
+//! into the order of the input. All of them come behind the rows that were given before, which came earlier.
+//!
+//! Laws
+//! - What sorting takes at least is set aside when the stage is made.
+//! - Rows keep their places, as columns behind their own.
+
+use super::super::keys::{Key, Keys};
+use super::super::sort;
+use super::super::unnest::scratch_room;
+use standpipe_sdk::build::TextBuilder;
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::Setup;
+use standpipe_sdk::{Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Place, Reservation, Source};
+use std::sync::Arc;
+
+/// Rows that are looked at together at the end.
+const ROWS: usize = 4 << 10;
+/// The columns of a row that is sorted: its key, its number in the input, its place, then its own.
+const KEY: usize = 0;
+const NUMBER: usize = 1;
+const PLACE: usize = 2;
+const OWN: usize = PLACE + 3;
+/// Memory that the set of keys leaves for sorting: this part, within bounds, in bytes.
+const PART_OF_MEMORY: usize = 16;
+const LEAST_BYTES: usize = 32 << 10;
+const MOST_BYTES: usize = 8 << 20;
+
+/// Where rows go that nobody can remember.
+pub(super) struct Overflow {
+    setup: Setup,
+    keys: Keys,
+    own: usize,
+    breaker: Arc<dyn Breaker>,
+    filler: Box<dyn Fill>,
+    /// Given up when the set is frozen.
+    cushion: Reservation,
+    open: bool,
+    batches: u64,
+    /// Rows have places.
+    places: bool,
+}
+
+impl Overflow {
+    pub(super) fn new(keys: Keys, own: usize, setup: &Setup) -> Result<Overflow> {
+        let breaker = sort::breaker("distinct", vec![ascending(KEY)], false, OWN + own)(setup)?;
+        let filler = breaker.clone().filler()?;
+        let mut cushion = setup.budget.reserve();
+        cushion.grow((setup.budget.limit() / PART_OF_MEMORY).clamp(LEAST_BYTES, MOST_BYTES))?;
+        Ok(Overflow {
+            setup: setup.clone(),
+            keys,
+            own,
+            breaker,
+            filler,
+            cushion,
+            open: false,
+            batches: 0,
+            places: false,
+        })
+    }
+
+    /// Whether the set of keys is frozen.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// From now on rows are sorted.
+    pub(super) fn open(&mut self) {
+        self.cushion.shrink(self.cushion.bytes());
+        self.open = true;
+    }
+
+    /// The rows of `batch` that `indices` names, as they are sorted; `first` is the number of the batch's first row.
+    pub(super) fn prepare<'a>(
+        &self,
+        batch: Batch<'a>,
+        indices: &[u32],
+        first: u64,
+        arena: &'a Arena,
+    ) -> Result<Batch<'a>> {
+        let rows = batch.gather(indices, batch.columns().len(), arena)?;
+        let block = self.keys.block(&rows, arena)?;
+        let mut keys = TextBuilder::new(arena, rows.rows(), block.bytes())?;
+        for row in 0..rows.rows() {
+            keys.push_bytes(block.get(row))?;
+        }
+        let places = rows.origin();
+        let mut columns = Columns::new(arena, OWN + self.own)?;
+        columns.push(Column::new(Data::Bytes(keys.finish()?), None, rows.rows()));
+        columns.push(Column::int(
+            arena.map(indices, |row| (first + u64::from(row)) as i64)?,
+            None,
+        ));
+        match places {
+            None => (PLACE..OWN).for_each(|_| columns.push(Column::nulls(rows.rows()))),
+            Some(places) => {
+                columns.push(Column::int(arena.map(places, |p| i64::from(p.source))?, None));
+                columns.push(Column::int(arena.map(places, |p| p.offset as i64)?, None));
+                columns.push(Column::int(arena.map(places, |p| i64::from(p.sub))?, None));
+            }
+        }
+        for &column in &rows.columns()[..self.own] {
+            columns.push(column);
+        }
+        Ok(Batch::new(columns.finish(), None, rows.rows()))
+    }
+
+    /// Takes rows that were prepared.
+    pub(super) fn add(&mut self, rows: Batch<'_>) -> Result<()> {
+        self.places = !matches!(rows.column(PLACE).data(), Data::Null);
+        self.filler.push(self.batches, rows)?;
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// The first rows of all keys that came here, in the order of the input. The set of keys is gone by now.
+    pub(super) fn finish(&mut self, out: &mut Emitter<'_, '_>) -> Result<()> {
+        if self.batches == 0 {
+            return Ok(());
+        }
+        self.filler.done()?;
+        let mut reservation = self.setup.budget.reserve();
+        let mut arena = Arena::new(scratch_room(self.setup.share, &mut reservation)?);
+        let by_key = self.breaker.clone().drain()?;
+        let in_order = sort::breaker("distinct", vec![ascending(NUMBER)], true, OWN + self.own)(&self.setup)?;
+        let mut filler = in_order.clone().filler()?;
+        // The last row's key: rows with the same one may follow in the next part.
+        let mut last: Option<Vec<u8>> = None;
+        let mut batches = 0;
+        each_part(&by_key, &mut arena, |rows, arena| {
+            let rows = first_of_runs(rows, &mut last, arena)?;
+            if rows.rows() > 0 {
+                filler.push(batches, rows)?;
+                batches += 1;
+            }
+            Ok(Flow::More)
+        })?;
+        drop(by_key);
+        filler.done()?;
+        drop(filler);
+        let places = self.places;
+        each_part(&in_order.drain()?, &mut arena, |rows, arena| {
+            out.emit_in(arena, placed(rows, places, arena)?)
+        })
+    }
+}
+
+fn ascending(column: usize) -> Key {
+    Key {
+        column,
+        descending: false,
+        nulls_first: false,
+    }
+}
+
+/// The rows whose key is not that of the row before.
+fn first_of_runs<'a>(rows: Batch<'a>, last: &mut Option<Vec<u8>>, arena: &'a Arena) -> Result<Batch<'a>> {
+    let Data::Bytes(keys) = rows.column(KEY).data() else {
+        return Err(Error::Panic("rows without their keys".into()));
+    };
+    let stay = arena.fill(rows.rows(), 0u32)?;
+    let mut count = 0;
+    for row in 0..rows.rows() {
+        let same = match row.checked_sub(1) {
+            Some(before) => keys.bytes(before) == keys.bytes(row),
+            None => last.as_deref() == Some(keys.bytes(0)),
+        };
+        stay[count] = row as u32;
+        count += usize::from(!same);
+    }
+    let firsts = rows.gather(&stay[..count], rows.columns().len(), arena)?;
+    if let Some(end) = rows.rows().checked_sub(1) {
+        let key = keys.bytes(end);
+        let mut copy = last.take().unwrap_or_default();
+        copy.clear();
+        copy.try_reserve(key.len()).map_err(|_| Error::Memory {
+            wanted: key.len(),
+            used: 0,
+            limit: usize::MAX,
+        })?;
+        copy.extend_from_slice(key);
+        *last = Some(copy);
+    }
+    Ok(firsts)
+}
+
+/// A batch as it came in: its own columns, and its places.
+fn placed<'a>(rows: Batch<'a>, places: bool, arena: &'a Arena) -> Result<Batch<'a>> {
+    let columns = &rows.columns()[OWN..];
+    if !places {
+        return Ok(Batch::new(columns, None, rows.rows()));
+    }
+    let ints = |at: usize| match rows.column(at).data() {
+        Data::Int(values) => values,
+        _ => &[],
+    };
+    let (sources, offsets, subs) = (ints(PLACE), ints(PLACE + 1), ints(PLACE + 2));
+    let places = arena.collect(rows.rows(), |row| Place {
+        source: sources.get(row).copied().unwrap_or(0) as u32,
+        offset: offsets.get(row).copied().unwrap_or(0) as u64,
+        sub: subs.get(row).copied().unwrap_or(0) as u32,
+    })?;
+    Ok(Batch::new(columns, Some(places), rows.rows()))
+}
+
+/// Reads a source to its end, in parts that leave most of the arena to whoever works on them; ends early once that says `Done`.
+fn each_part(
+    source: &Arc<dyn Source>,
+    arena: &mut Arena,
+    mut work: impl for<'a> FnMut(Batch<'a>, &'a Arena) -> Result<Flow>,
+) -> Result<()> {
+    let mut reader = source.clone().reader()?;
+    let mut rows = ROWS;
+    while let Some(ticket) = source.ticket() {
+        let mut more = reader.claim(ticket)?;
+        while more {
+            arena.reset();
+            match reader.decode(arena, rows, true) {
+                Err(Error::Memory { .. }) if rows > 1 => rows /= 2,
+                Err(error) => return Err(error),
+                Ok(part) => {
+                    more = !part.last;
+                    if arena.used() > arena.limit() / 4 {
+                        rows = (rows / 2).max(1);
+                    }
+                    if part.batch.rows() > 0 && work(part.batch, arena)? == Flow::Done {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
