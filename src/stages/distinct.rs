@@ -1,23 +1,26 @@
 //! `distinct (by k)`: the first of all rows that are equal, as a whole or in some columns.
 //!
-//! Keys and their hashes are made before the stage's turn; in it they are looked up, batch by batch.
+//! Keys and their hashes are made before the stage's turn, and rows whose keys were seen go at once; in the turn the others are looked up
+//! and their keys added.
 //!
 //! Laws
 //! - Rows come out as they come in: the first of equals in the order of the input.
 //! - It holds a key for each row it gave. What it cannot hold goes the way of [`spill`].
 
+mod shards;
 mod spill;
 
 use super::codes::held;
 use super::keys;
-use super::keyset::{KeySet, NONE};
 use super::rowkeys::KeyMaker;
+use shards::Shards;
 use spill::Overflow;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Make, Memory, Setup, StageSpec, Want,
 };
-use standpipe_sdk::{Arena, Batch, Bits, Emitter, Faults, Flow, Prepare, Serial};
+use standpipe_sdk::{Arena, Batch, Emitter, Faults, Flow, Prepare, Serial};
+use std::sync::Arc;
 
 /// `distinct`.
 pub const SPEC: StageSpec = StageSpec {
@@ -64,10 +67,8 @@ pub(super) fn rows_or(call: &Call<'_>) -> Vec<Item> {
 
 struct Distinct {
     maker: KeyMaker,
-    seen: KeySet,
-    /// Rows given: a key with this number is the next new one. Keys of a batch that was refused have numbers from here on.
-    given: u32,
-    /// Rows that came.
+    seen: Arc<Shards>,
+    /// Rows that were looked up.
     rows: u64,
     own: usize,
     overflow: Overflow,
@@ -78,8 +79,7 @@ impl Distinct {
         let overflow = Overflow::new(maker.keys().clone(), own, setup).map_err(|e| held("distinct", e))?;
         Ok(Distinct {
             maker: maker.clone(),
-            seen: KeySet::new(&setup.budget),
-            given: 0,
+            seen: Shards::new(&setup.budget),
             rows: 0,
             own,
             overflow,
@@ -87,44 +87,66 @@ impl Distinct {
     }
 }
 
+/// Makes keys, and leaves out the rows whose keys were seen.
+struct Unseen {
+    maker: KeyMaker,
+    seen: Arc<Shards>,
+}
+
+impl Prepare for Unseen {
+    fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+        let batch = self.maker.prepare(batch, arena)?;
+        let left = self.seen.unseen(&KeyMaker::read(&batch)?, arena)?;
+        if left.len() == batch.rows() {
+            return Ok(batch);
+        }
+        batch.gather(left, batch.columns().len(), arena)
+    }
+}
+
 impl Serial for Distinct {
     fn prepare(&self) -> Option<Box<dyn Prepare>> {
-        Some(Box::new(self.maker.clone()))
+        Some(Box::new(Unseen {
+            maker: self.maker.clone(),
+            seen: self.seen.clone(),
+        }))
     }
 
     fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+        if batch.rows() == 0 {
+            return Ok((None, Flow::More));
+        }
         let keys = KeyMaker::read(&batch)?;
-        let numbers = arena.fill(batch.rows(), 0u32)?;
-        let stay = arena.fill(batch.rows(), 0u32)?;
-        if !self.overflow.is_open() && self.seen.number(keys.hashes(), |row| keys.get(row), numbers).is_err() {
-            // Keys before the refused one are in the set, and their rows are given now.
+        let looked = self.seen.look_up(&keys, !self.overflow.is_open(), arena)?;
+        if looked.refused {
             self.overflow.open();
         }
-        let mut rest = None;
-        if self.overflow.is_open() {
-            self.seen.find(keys.hashes(), |row| keys.get(row), numbers);
-            let unknown = Bits::collect(arena, batch.rows(), |row| numbers[row] == NONE)?.indices(arena)?;
-            if !unknown.is_empty() {
-                rest = Some(self.overflow.prepare(batch, unknown, self.rows, arena)?);
-            }
+        let stay = arena.fill(batch.rows(), 0u32)?;
+        let rest = arena.fill(batch.rows(), 0u32)?;
+        let (mut stays, mut rests) = (0, 0);
+        // Behind a row that comes later, also a new one must wait: it may have found a place for its key, but not for itself.
+        let mut late = !self.overflow.is_empty();
+        for row in 0..batch.rows() {
+            late |= looked.unknown[row];
+            stay[stays] = row as u32;
+            rest[rests] = row as u32;
+            stays += usize::from(looked.new[row] && !late);
+            rests += usize::from(looked.unknown[row] || (looked.new[row] && late));
         }
-        let (mut count, mut next) = (0, self.given);
-        for (row, &number) in numbers.iter().enumerate() {
-            stay[count] = row as u32;
-            let new = number == next;
-            count += usize::from(new);
-            next += u32::from(new);
-        }
-        let rows = match count {
+        let rest = match rests {
+            0 => None,
+            _ => Some(self.overflow.prepare(batch, &rest[..rests], self.rows, arena)?),
+        };
+        let rows = match stays {
             0 => None,
             all if all == batch.rows() => Some(batch.with_columns(&batch.columns()[..self.own])),
-            _ => Some(batch.gather(&stay[..count], self.own, arena)?),
+            _ => Some(batch.gather(&stay[..stays], self.own, arena)?),
         };
         // Only now: rows that are refused before come again.
         if let Some(rest) = rest {
             self.overflow.add(rest).map_err(|e| held("distinct", e))?;
         }
-        self.given = next;
+        self.seen.give(&looked);
         self.rows += batch.rows() as u64;
         Ok((rows, Flow::More))
     }

@@ -107,7 +107,7 @@ pub trait RowWise: Send {
 
 /// What a lane does to each batch before a serial stage's turn: the part of its work that needs no state.
 pub trait Prepare: Send {
-    /// The same rows, behind whose columns stand those that [`Serial::step`] wants to find there.
+    /// The rows that still matter, behind whose columns stand those that [`Serial::step`] wants to find there.
     fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>>;
 }
 

@@ -68,6 +68,11 @@ impl Overflow {
         self.open
     }
 
+    /// Whether no row came here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches == 0
+    }
+
     /// From now on rows are sorted.
     pub(super) fn open(&mut self) {
         self.cushion.shrink(self.cushion.bytes());
