@@ -11,6 +11,7 @@ pub mod codes;
 mod copies;
 pub mod dedup;
 pub mod derive;
+pub mod describe;
 pub mod distinct;
 pub mod drop;
 pub mod each;

@@ -228,7 +228,7 @@ fn columns(
     }
 }
 
-fn has_json(ty: &Type) -> bool {
+pub(super) fn has_json(ty: &Type) -> bool {
     match ty {
         Type::Json => true,
         Type::List(item) => has_json(&item.ty),

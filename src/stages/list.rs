@@ -4,6 +4,7 @@ use super::assert;
 use super::cast;
 use super::dedup;
 use super::derive;
+use super::describe;
 use super::distinct;
 use super::drop;
 use super::each;
@@ -38,6 +39,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &cast::SPEC,
         &dedup::SPEC,
         &derive::SPEC,
+        &describe::SPEC,
         &distinct::SPEC,
         &drop::SPEC,
         &each::SPEC,
