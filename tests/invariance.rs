@@ -54,6 +54,20 @@ fn settings() -> Vec<Setting> {
             ..Setting::usual()
         });
     }
+    for (spill_rows, chunk_rows) in [(1, Some(1)), (1, None), (3, Some(7)), (100, Some(50))] {
+        let hooks = Hooks {
+            spill_rows: Some(spill_rows),
+            chunk_rows,
+            poison: true,
+            ..Hooks::default()
+        };
+        settings.push(Setting {
+            name: format!("spilling after {spill_rows} rows, chunks of {chunk_rows:?}"),
+            workers: 3,
+            hooks,
+            ..Setting::usual()
+        });
+    }
     settings
 }
 

@@ -101,7 +101,7 @@ impl Copies {
     /// Moves the rows that are `wanted` together and gives up all others.
     pub(super) fn compact<E: Located>(&mut self, wanted: &mut [Vec<E>], scratch: &mut Scratch) -> Result<()> {
         let mut lent = self.budget.reserve();
-        let kinds = kinds(&self.pieces);
+        let kinds = kinds(self.pieces.iter());
         let kind = |piece: u32| kinds.get(piece as usize).copied().unwrap_or(0);
         // Where each row is that stays, in the order of memory: rows of one piece are read one after the other.
         let mut stay: Vec<(Pick, u32, u32)> = vec![];
@@ -157,7 +157,7 @@ pub(super) fn emit(copies: &Copies, wanted: &mut [HeldRow], share: usize, out: &
     wanted.sort_unstable_by_key(|row| row.row);
     let mut reservation = copies.budget.reserve();
     let mut scratch = Arena::new(scratch_room(share, &mut reservation)?);
-    let kinds = kinds(&copies.pieces);
+    let kinds = kinds(copies.pieces.iter());
     let kind = |row: &HeldRow| kinds.get(row.at.0 as usize).copied().unwrap_or(0);
     let mut number = 0;
     for alike in wanted.chunk_by(|a, b| kind(a) == kind(b)) {

@@ -70,7 +70,7 @@ impl Reader for PickedReader {
             .order
             .get(self.at..self.end.min(self.at + len))
             .unwrap_or_default();
-        let picks = picked.alike(picks);
+        let picks = alike(picks, |pick| picked.kinds.get(pick.0 as usize));
         let rows = gather(&picked.pieces, picks, picked.width, arena)?;
         let places = numbered(self.at as u64, picks.len(), arena)?;
         let batch = Batch::new(rows.columns(), Some(places), picks.len());
@@ -94,7 +94,7 @@ impl Picked {
         chunk_bytes: usize,
         reservations: Vec<Reservation>,
     ) -> Picked {
-        let kinds = kinds(&pieces);
+        let kinds = kinds(pieces.iter());
         let bytes: usize = pieces.iter().map(Kept::bytes).sum();
         let rows: usize = pieces.iter().map(|piece| piece.batch().rows()).sum();
         let row_bytes = (bytes / rows.max(1)).max(1);
@@ -108,17 +108,27 @@ impl Picked {
             _reservations: reservations,
         }
     }
+}
 
-    /// The first of `picks` whose batches store the same kinds of values.
-    fn alike<'p>(&self, picks: &'p [Pick]) -> &'p [Pick] {
-        let kind = |pick: &Pick| self.kinds.get(pick.0 as usize);
-        let other = picks.iter().position(|pick| kind(pick) != picks.first().and_then(kind));
-        &picks[..other.unwrap_or(picks.len())]
-    }
+/// The first of `rows` whose batches store the same kinds of values.
+pub(super) fn alike<T, K: PartialEq>(rows: &[T], kind: impl Fn(&T) -> Option<K>) -> &[T] {
+    let first = rows.first().and_then(&kind);
+    let other = rows.iter().position(|row| kind(row) != first);
+    &rows[..other.unwrap_or(rows.len())]
 }
 
 /// The first `width` columns of the rows that `picks` names, which all store the same kinds of values.
 pub(super) fn gather<'a>(pieces: &'a [Kept], picks: &[Pick], width: usize, arena: &'a Arena) -> Result<Batch<'a>> {
+    gather_of(picks, width, arena, |piece| pieces[piece as usize].batch())
+}
+
+/// The same, of batches that `batch_of` knows.
+pub(super) fn gather_of<'a>(
+    picks: &[Pick],
+    width: usize,
+    arena: &'a Arena,
+    batch_of: impl Fn(u32) -> Batch<'a>,
+) -> Result<Batch<'a>> {
     // Only the batches that take part: there may be far more of them than rows here.
     let used = arena.collect(picks.len(), |i| picks[i].0)?;
     used.sort_unstable();
@@ -138,7 +148,7 @@ pub(super) fn gather<'a>(pieces: &'a [Kept], picks: &[Pick], width: usize, arena
     for index in 0..width {
         let mut parts = Columns::new(arena, used.len())?;
         for &piece in used {
-            parts.push(pieces[piece as usize].batch().column(index));
+            parts.push(batch_of(piece).column(index));
         }
         columns.push(Column::interleave(parts.finish(), local, arena)?);
     }
@@ -147,7 +157,8 @@ pub(super) fn gather<'a>(pieces: &'a [Kept], picks: &[Pick], width: usize, arena
 
 /// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a
 /// `union` of formats may bring text that nobody has parsed together with text that is made.
-pub(super) fn kinds(pieces: &[Kept]) -> Vec<u32> {
+pub(super) fn kinds<'k>(pieces: impl Iterator<Item = &'k Kept>) -> Vec<u32> {
+    let pieces: Vec<&Kept> = pieces.collect();
     let mixes = |a: &Kept, b: &Kept| {
         let (a, b) = (a.batch(), b.batch());
         a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
@@ -158,13 +169,13 @@ pub(super) fn kinds(pieces: &[Kept]) -> Vec<u32> {
     for (at, piece) in pieces.iter().enumerate() {
         let known = kinds
             .iter()
-            .position(|kind| kind.iter().all(|&other| mixes(&pieces[other], piece)));
+            .position(|kind| kind.iter().all(|&other| mixes(pieces[other], piece)));
         let kind = known.unwrap_or_else(|| {
             kinds.push(vec![]);
             kinds.len() - 1
         });
         // One batch stands for all that are all null in the same columns.
-        let says_new = kinds[kind].iter().all(|&other| !same_nulls(&pieces[other], piece));
+        let says_new = kinds[kind].iter().all(|&other| !same_nulls(pieces[other], piece));
         if says_new {
             kinds[kind].push(at);
         }

@@ -1,25 +1,30 @@
-//! `sort -a, b nulls: first`: all rows in another order, in memory.
+//! `sort -a, b nulls: first`: all rows in another order.
 //!
 //! Each lane keeps its batches and, per row, an entry: the first 16 bytes of the key, and where the row is. Longer keys keep the
 //! rest beside the batch. A lane sorts its entries when it is done; the drain merges them into one list of rows, and claims
 //! of that list are gathered in parallel.
 //!
+//! A lane that is refused memory sorts what it has, writes it to disk as a segment and starts again; once one lane has done so, all do
+//! at the end, and the drain merges segments.
+//!
 //! Laws
 //! - Rows with equal keys keep the order of their chunks: entries compare by (key, chunk, batch, row).
-//! - Everything is reserved before it is allocated: a refusal names the stage and leaves it as it was.
+//! - Everything is reserved before it is allocated: a refusal leaves a lane as it was, and able to spill, for which it has set memory aside.
 //! - A row's place behind a sort is its number in the output.
 
 use super::codes::{self, held};
 use super::groups::{grow, grow_to};
-use super::keys::{self, Key, Keys};
-use super::picked::{PIECE_BYTES, Picked};
+use super::keys::{self, Key, KeyBlock, Keys};
+use super::picked::{self, PIECE_BYTES, Picked};
+use super::spill::{Merge, Merged, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
 };
-use standpipe_sdk::{Batch, Breaker, Budget, Fill, Kept, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Breaker, Budget, Column, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// `sort`.
@@ -35,7 +40,7 @@ pub const SPEC: StageSpec = StageSpec {
         "where nulls stand, `first` or `last`, whatever the direction",
     )],
     order: Order::Creates,
-    memory: Memory::Held,
+    memory: Memory::Spill,
     examples: &[
         Example {
             script: r#"from rows [{k: "b", n: 1}, {k: "a", n: 2}, {k: "b", n: 3}] | sort -k, n"#,
@@ -104,8 +109,9 @@ pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usi
             keys: Keys::new(keys.clone()),
             short,
             own,
-            budget: setup.budget.clone(),
-            chunk_bytes: setup.chunk_bytes,
+            setup: setup.clone(),
+            store: Store::new(stage, setup),
+            refusals: AtomicU64::new(0),
             lanes: Mutex::default(),
         }))
     })
@@ -113,6 +119,8 @@ pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usi
 
 /// Bytes of a key that an entry holds itself.
 const PREFIX_BYTES: usize = 16;
+/// How often other lanes may take the memory that was freed for a row before that is an error.
+const ATTEMPTS: usize = 100;
 
 struct Sort {
     stage: &'static str,
@@ -120,9 +128,12 @@ struct Sort {
     /// Every key fits into an entry.
     short: bool,
     own: usize,
-    budget: Arc<Budget>,
-    chunk_bytes: usize,
-    lanes: Mutex<Vec<Lane>>,
+    setup: Setup,
+    store: Arc<Store>,
+    /// How often a lane was refused memory.
+    refusals: AtomicU64,
+    /// All lanes: one that is refused the memory for a single row has the others make room.
+    lanes: Mutex<Vec<Arc<Mutex<Lane>>>>,
 }
 
 /// A row: 16 bytes of its key as numbers, its batch and its number in it.
@@ -137,31 +148,44 @@ struct Entry {
 struct Piece {
     rows: Kept,
     chunk: u64,
+    /// The number of the first row in the chunk.
+    first: u32,
     tails: Tails,
 }
 
 #[derive(Default)]
 struct Tails {
     bytes: Vec<u8>,
-    /// Where row `r`'s tail ends; empty if all keys are short.
+    /// A zero, then where each row's tail ends; empty if all keys are short.
     ends: Vec<u32>,
 }
 
 impl Tails {
+    #[inline]
     fn get(&self, row: u32) -> &[u8] {
-        let row = row as usize;
-        let start = if row == 0 {
-            0
-        } else {
-            self.ends.get(row - 1).map_or(0, |&e| e as usize)
-        };
-        let end = self.ends.get(row).map_or(0, |&e| e as usize);
-        self.bytes.get(start..end).unwrap_or_default()
+        match self.ends.get(row as usize..row as usize + 2) {
+            Some(&[start, end]) => &self.bytes[start as usize..end as usize],
+            _ => &[],
+        }
     }
 }
 
-/// What one lane has collected.
+/// What one lane has collected, and what it spills with.
 struct Lane {
+    rows: Collected,
+    writer: SegmentWriter,
+    /// For keys, and for rows on their way to disk.
+    scratch: Arena,
+    scratch_room: Reservation,
+    /// The chunk that is being taken, and how many of its rows have been.
+    chunk: u64,
+    chunk_rows: u32,
+    /// Refusals of all lanes that this one knows of.
+    refusals: u64,
+}
+
+/// The rows in memory.
+struct Collected {
     entries: Vec<Entry>,
     pieces: Vec<Piece>,
     /// For the kept rows: lives as long as the sorted source.
@@ -172,63 +196,188 @@ struct Lane {
 
 impl Breaker for Sort {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
-        let lane = Lane {
-            entries: vec![],
-            pieces: vec![],
-            kept: self.budget.reserve(),
-            extra: self.budget.reserve(),
-        };
-        Ok(Box::new(Filler {
-            lane: Some(lane),
-            key: vec![],
-            sort: self,
-        }))
+        let lane = Lane::new(&self).map_err(|e| held(self.stage, e))?;
+        let lane = Arc::new(Mutex::new(lane));
+        lock(&self.lanes).push(lane.clone());
+        Ok(Box::new(Filler { lane, sort: self }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        let sorted = merge(lanes, &self.budget, self.chunk_bytes, self.own).map_err(|e| held(self.stage, e))?;
-        Ok(Arc::new(sorted))
+        let lanes = std::mem::take(&mut *lock(&self.lanes));
+        if self.store.is_empty() {
+            let rows = lanes.iter().map(|lane| lock(lane).take_rows(&self)).collect();
+            let (rows, error) = match merge(rows, &self.setup.budget, self.setup.chunk_bytes, self.own) {
+                Ok(sorted) => return Ok(Arc::new(sorted)),
+                Err(refused) => refused,
+            };
+            // Everything fits but the list of it: then it is spilled after all.
+            if !matches!(error, Error::Memory { .. }) {
+                return Err(held(self.stage, error));
+            }
+            for (lane, rows) in lanes.iter().zip(rows) {
+                lock(lane).rows = rows;
+            }
+        }
+        for lane in lanes {
+            lock(&lane).spill(&self).map_err(|e| held(self.stage, e))?;
+        }
+        let merge = Merge::new(&self.store, &self.setup.budget)?;
+        Ok(Arc::new(Merged::new(merge, &self.setup)))
     }
 }
 
 struct Filler {
     sort: Arc<Sort>,
-    /// `None` once it is done.
-    lane: Option<Lane>,
-    key: Vec<u8>,
+    lane: Arc<Mutex<Lane>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
-        let Some(lane) = &mut self.lane else {
-            return Ok(());
-        };
-        if batch.rows() == 0 {
-            return Ok(());
+        let mut from = 0;
+        for attempt in 0.. {
+            let outcome = lock(&self.lane).push(&self.sort, chunk, &batch, &mut from);
+            match outcome {
+                Err(Error::Memory { .. }) if attempt < ATTEMPTS => self.others_make_room()?,
+                other => return other.map_err(|e| held(self.sort.stage, e)),
+            }
         }
-        lane.take(&self.sort, chunk, &batch, &mut self.key)
-            .map_err(|e| held(self.sort.stage, e))
+        Ok(())
     }
 
     fn done(&mut self) -> Result<()> {
-        let Some(mut lane) = self.lane.take() else {
-            return Ok(());
-        };
-        self.key = vec![];
-        let Lane { entries, pieces, .. } = &mut lane;
-        entries.sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
-        self.sort
-            .lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(lane);
+        let mut lane = lock(&self.lane);
+        if self.sort.store.is_empty() {
+            lane.rows.sort();
+            Ok(())
+        } else {
+            lane.spill(&self.sort).map_err(|e| held(self.sort.stage, e))
+        }
+    }
+}
+
+impl Filler {
+    /// This lane has nothing that it could spill, and still no memory for a row. No lane waits for another while it is locked.
+    fn others_make_room(&self) -> Result<()> {
+        let lanes = lock(&self.sort.lanes).clone();
+        for other in lanes.iter().filter(|other| !Arc::ptr_eq(other, &self.lane)) {
+            lock(other).spill(&self.sort).map_err(|e| held(self.sort.stage, e))?;
+        }
         Ok(())
     }
 }
 
 impl Lane {
-    fn take(&mut self, sort: &Sort, chunk: u64, batch: &Batch<'_>, key: &mut Vec<u8>) -> Result<()> {
+    fn new(sort: &Sort) -> Result<Lane> {
+        let frame = sort.store.frame_bytes();
+        let budget = &sort.setup.budget;
+        let mut rows = Collected::new(budget);
+        let mut scratch_room = budget.reserve();
+        scratch_room.set_aside(4 * frame)?;
+        scratch_room.grow(4 * frame)?;
+        // What is needed to take a row or two, however little the other stages leave.
+        rows.kept.set_aside(4 * frame)?;
+        rows.extra.set_aside(2 * frame)?;
+        Ok(Lane {
+            rows,
+            writer: sort.store.writer()?,
+            scratch: Arena::new(4 * frame),
+            scratch_room,
+            chunk: 0,
+            chunk_rows: 0,
+            refusals: 0,
+        })
+    }
+
+    fn take_rows(&mut self, sort: &Sort) -> Collected {
+        std::mem::replace(&mut self.rows, Collected::new(&sort.setup.budget))
+    }
+
+    /// Takes the rows from `from` on, and moves that on. After a refusal the rest may come again.
+    fn push(&mut self, sort: &Sort, chunk: u64, batch: &Batch<'_>, from: &mut usize) -> Result<()> {
+        if self.chunk != chunk {
+            (self.chunk, self.chunk_rows) = (chunk, 0);
+        }
+        let refusals = sort.refusals.load(Relaxed);
+        if self.refusals != refusals {
+            self.refusals = refusals;
+            // Another lane was refused. A lane that holds much makes room, so that not always the one with little has to.
+            if self.rows.bytes() > sort.setup.budget.limit() / (2 * sort.setup.workers.max(1)) {
+                self.spill(sort)?;
+            }
+        }
+        let mut columns: Vec<Column<'_>> = vec![];
+        let mut len = batch.rows();
+        while *from < batch.rows() {
+            len = len.min(batch.rows() - *from);
+            columns.clear();
+            columns.extend(batch.columns().iter().map(|c| c.slice(*from, len)));
+            let taken = self.take(sort, &Batch::new(&columns, None, len));
+            self.scratch.reset();
+            match taken {
+                Ok(()) => {
+                    *from += len;
+                    self.chunk_rows = self.chunk_rows.saturating_add(len as u32);
+                }
+                Err(Error::Memory { .. }) if !self.rows.entries.is_empty() => {
+                    sort.refusals.fetch_add(1, Relaxed);
+                    self.spill(sort)?;
+                }
+                Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
+                // One row that is longer than what is set aside for the ways of a row: as long as the budget has more.
+                Err(Error::Memory { .. }) => {
+                    let more = self.scratch.limit();
+                    self.scratch_room.grow(more)?;
+                    self.scratch.set_limit(2 * more);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let forced = sort.store.spill().spill_rows();
+        if forced.is_some_and(|rows| self.rows.entries.len() >= rows) {
+            self.spill(sort)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, sort: &Sort, batch: &Batch<'_>) -> Result<()> {
+        let keys = sort.keys.block(batch, &self.scratch)?;
+        let kept = Batch::new(&batch.columns()[..sort.own], None, batch.rows());
+        self.writer.make_room(&kept, &keys)?;
+        self.rows.take(&kept, &keys, sort.short, self.chunk, self.chunk_rows)
+    }
+
+    /// All rows in memory go to disk, as a segment.
+    fn spill(&mut self, sort: &Sort) -> Result<()> {
+        if self.rows.entries.is_empty() {
+            return Ok(());
+        }
+        self.rows.sort();
+        self.rows.write(&mut self.writer, &mut self.scratch, sort)?;
+        self.rows.clear();
+        sort.store.keep(self.writer.finish()?);
+        Ok(())
+    }
+}
+
+impl Collected {
+    fn new(budget: &Arc<Budget>) -> Collected {
+        Collected {
+            entries: vec![],
+            pieces: vec![],
+            kept: budget.reserve(),
+            extra: budget.reserve(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.kept.bytes() + self.extra.bytes()
+    }
+
+    fn take(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, short: bool, chunk: u64, first: u32) -> Result<()> {
         let rows = batch.rows();
         let too_many = || Error::Memory {
             wanted: rows,
@@ -236,71 +385,131 @@ impl Lane {
             limit: u32::MAX as usize,
         };
         let piece = u32::try_from(self.pieces.len()).map_err(|_| too_many())?;
-        let kept = batch.with_columns(&batch.columns()[..sort.own]);
-        // The places are those of the output: the input's are not kept.
-        let kept = Batch::new(kept.columns(), None, rows);
-        let bytes = kept.copy_bytes();
+        let bytes = batch.copy_bytes();
 
-        // All room first; entries are taken back if what follows them is refused.
+        // All room first: nothing changes before the last refusal.
         grow(&mut self.entries, rows, &mut self.extra)?;
         grow(&mut self.pieces, 1, &mut self.extra)?;
-        let before = self.entries.len();
         let charged = self.extra.bytes();
-        let made = self.encode(sort, batch, piece, key).and_then(|tails| {
+        let made = Tails::new(keys, short, &mut self.extra).and_then(|tails| {
             self.kept.grow(bytes + PIECE_BYTES)?;
-            let copy = Kept::copy(&kept, bytes);
+            let copy = Kept::copy(batch, bytes);
             if copy.is_err() {
                 self.kept.shrink(bytes + PIECE_BYTES);
             }
             Ok((tails, copy?))
         });
-        match made {
-            Ok((tails, rows)) => {
-                self.pieces.push(Piece { rows, chunk, tails });
-                Ok(())
-            }
-            Err(error) => {
-                self.entries.truncate(before);
-                self.extra.shrink(self.extra.bytes() - charged);
-                Err(error)
-            }
-        }
+        let (tails, kept) = made.inspect_err(|_| self.extra.shrink(self.extra.bytes() - charged))?;
+        self.entries.extend((0..rows).map(|row| Entry {
+            prefix: prefix(keys.get(row)),
+            piece,
+            row: row as u32,
+        }));
+        self.pieces.push(Piece {
+            rows: kept,
+            chunk,
+            first,
+            tails,
+        });
+        Ok(())
     }
 
-    /// Adds the entries of a batch, for which there is room, and gives the tails of their keys.
-    fn encode(&mut self, sort: &Sort, batch: &Batch<'_>, piece: u32, key: &mut Vec<u8>) -> Result<Tails> {
-        let mut tails = Tails::default();
-        if !sort.short {
-            grow_to(&mut tails.ends, batch.rows(), &mut self.extra)?;
-        }
-        for row in 0..batch.rows() {
-            key.clear();
-            sort.keys.encode(batch.columns(), row, key)?;
-            let (head, tail) = key.split_at(key.len().min(PREFIX_BYTES));
-            let mut prefix = [0u8; PREFIX_BYTES];
-            prefix[..head.len()].copy_from_slice(head);
-            let prefix = u128::from_be_bytes(prefix);
-            self.entries.push(Entry {
-                prefix: [(prefix >> 64) as u64, prefix as u64],
-                piece,
-                row: row as u32,
-            });
-            if !sort.short {
-                grow(&mut tails.bytes, tail.len(), &mut self.extra)?;
-                tails.bytes.extend_from_slice(tail);
-                let end = u32::try_from(tails.bytes.len()).map_err(|_| Error::Memory {
-                    wanted: tail.len(),
-                    used: tails.bytes.len(),
-                    limit: u32::MAX as usize,
-                })?;
-                tails.ends.push(end);
+    fn sort(&mut self) {
+        let Collected { entries, pieces, .. } = self;
+        entries.sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
+    }
+
+    /// Appends the rows, which are sorted, to a segment.
+    fn write(&self, writer: &mut SegmentWriter, scratch: &mut Arena, sort: &Sort) -> Result<()> {
+        let kinds = picked::kinds(self.pieces.iter().map(|p| &p.rows));
+        let bytes: usize = self.pieces.iter().map(|p| p.rows.bytes()).sum();
+        let row_bytes = (bytes / self.entries.len().max(1)).max(1);
+        let usual = (2 * sort.store.frame_bytes() / row_bytes).clamp(1, 1 << 14);
+        let (mut from, mut len) = (0, usual);
+        while from < self.entries.len() {
+            let some = &self.entries[from..self.entries.len().min(from + len)];
+            let some = picked::alike(some, |e| kinds.get(e.piece as usize));
+            match self.append(some, writer, scratch, sort.own) {
+                Ok(()) => {
+                    from += some.len();
+                    len = usual;
+                }
+                // Nothing was written: gathering comes first.
+                Err(Error::Memory { .. }) if some.len() > 1 => len = some.len().div_ceil(2),
+                Err(error) => return Err(error),
             }
+            scratch.reset();
+        }
+        Ok(())
+    }
+
+    fn append(&self, some: &[Entry], writer: &mut SegmentWriter, scratch: &Arena, own: usize) -> Result<()> {
+        let picks = scratch.map(some, |e| (e.piece, e.row))?;
+        let batch = picked::gather_of(picks, own, scratch, |piece| self.pieces[piece as usize].rows.batch())?;
+        let piece = |at: usize| &self.pieces[some[at].piece as usize];
+        let mut end = 0;
+        let ends = scratch.collect(some.len() + 1, |at| {
+            let before = end;
+            if at < some.len() {
+                end += PREFIX_BYTES + piece(at).tails.get(some[at].row).len();
+            }
+            before as u32
+        })?;
+        let bytes = scratch.fill(end, 0u8)?;
+        for (at, entry) in some.iter().enumerate() {
+            let (head, tail) = bytes[ends[at] as usize..ends[at + 1] as usize].split_at_mut(PREFIX_BYTES);
+            head[..8].copy_from_slice(&entry.prefix[0].to_be_bytes());
+            head[8..].copy_from_slice(&entry.prefix[1].to_be_bytes());
+            tail.copy_from_slice(piece(at).tails.get(entry.row));
+        }
+        let chunks = scratch.collect(some.len(), |at| piece(at).chunk)?;
+        let rows = scratch.collect(some.len(), |at| piece(at).first + some[at].row)?;
+        writer.append(&batch, &KeyBlock::each(bytes, ends), chunks, rows)
+    }
+
+    fn clear(&mut self) {
+        self.entries = vec![];
+        self.pieces = vec![];
+        self.kept.shrink(self.kept.bytes());
+        self.extra.shrink(self.extra.bytes());
+    }
+}
+
+impl Tails {
+    fn new(keys: &KeyBlock<'_>, short: bool, room: &mut Reservation) -> Result<Tails> {
+        let mut tails = Tails::default();
+        if short {
+            return Ok(tails);
+        }
+        let tail = |row: usize| keys.get(row).get(PREFIX_BYTES..).unwrap_or_default();
+        grow_to(&mut tails.ends, keys.len() + 1, room)?;
+        let bytes = (0..keys.len()).map(|row| tail(row).len()).sum();
+        grow_to(&mut tails.bytes, bytes, room)?;
+        tails.ends.push(0);
+        for row in 0..keys.len() {
+            tails.bytes.extend_from_slice(tail(row));
+            // A block of keys has at most 32 bits of bytes.
+            tails.ends.push(tails.bytes.len() as u32);
         }
         Ok(tails)
     }
 }
 
+#[inline]
+fn prefix(key: &[u8]) -> [u64; 2] {
+    let number = match key.first_chunk::<PREFIX_BYTES>() {
+        Some(head) => u128::from_be_bytes(*head),
+        None => {
+            let mut head = [0; PREFIX_BYTES];
+            head[..key.len()].copy_from_slice(key);
+            u128::from_be_bytes(head)
+        }
+    };
+    [(number >> 64) as u64, number as u64]
+}
+
 /// By (key, chunk, batch, row). Batches of one chunk are in one lane, so their numbers compare.
+#[inline]
 fn compare(a: &Entry, in_a: &Piece, b: &Entry, in_b: &Piece) -> Ordering {
     a.prefix
         .cmp(&b.prefix)
@@ -308,13 +517,23 @@ fn compare(a: &Entry, in_a: &Piece, b: &Entry, in_b: &Piece) -> Ordering {
         .then_with(|| (in_a.chunk, a.piece, a.row).cmp(&(in_b.chunk, b.piece, b.row)))
 }
 
-/// One list of all rows, and the batches they are in.
-fn merge(mut lanes: Vec<Lane>, budget: &Arc<Budget>, chunk_bytes: usize, width: usize) -> Result<Picked> {
-    lanes.retain(|lane| !lane.entries.is_empty());
+/// One list of all rows, and the batches they are in. What does not fit comes back.
+fn merge(
+    mut lanes: Vec<Collected>,
+    budget: &Arc<Budget>,
+    chunk_bytes: usize,
+    width: usize,
+) -> Result<Picked, (Vec<Collected>, Error)> {
     let rows: usize = lanes.iter().map(|l| l.entries.len()).sum();
     let mut reservation = budget.reserve();
     let mut order: Vec<Pick> = vec![];
-    grow_to(&mut order, rows, &mut reservation)?;
+    let mut kept: Vec<Kept> = vec![];
+    let all = lanes.iter().map(|l| l.pieces.len()).sum();
+    let room = grow_to(&mut order, rows, &mut reservation).and_then(|()| grow_to(&mut kept, all, &mut reservation));
+    if let Err(error) = room {
+        return Err((lanes, error));
+    }
+    lanes.retain(|lane| !lane.entries.is_empty());
     let mut bases = vec![];
     let mut pieces = 0usize;
     for lane in &lanes {
@@ -366,8 +585,6 @@ fn merge(mut lanes: Vec<Lane>, budget: &Arc<Budget>, chunk_bytes: usize, width: 
         sift(&mut heap, 0, &next);
     }
 
-    let mut kept = vec![];
-    grow_to(&mut kept, pieces, &mut reservation)?;
     let mut reservations = vec![reservation];
     for lane in lanes {
         kept.extend(lane.pieces.into_iter().map(|piece| piece.rows));
@@ -381,7 +598,7 @@ mod tests {
     use super::super::testing::*;
     use super::*;
     use standpipe_sdk::spec::Item;
-    use standpipe_sdk::{Arena, Column, Data, Schema, Type, Value};
+    use standpipe_sdk::{Data, Disk, Schema, Spill, Type, Value};
 
     fn rows() -> (Schema, Rows) {
         let schema = schema(&[
@@ -496,21 +713,43 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_names_the_stage_and_gives_everything_back() {
+    fn whatever_the_memory_it_is_the_same_order_or_an_error_that_names_the_stage() {
         let (schema, rows) = rows();
         let items = keyed(&[(2, false)]);
         let bound = bind(&call(&schema, 4, &items)).unwrap();
+        let want = slow(&rows, &[(2, false)], false);
         let mut refused = 0;
-        for limit in (1000..400_000).step_by(9_000) {
+        for limit in (100_000..3_000_000).step_by(90_000) {
             match try_run(&bound, &schema, &rows, 50, limit) {
-                Ok(got) => assert_eq!(ids(&got.rows), slow(&rows, &[(2, false)], false)),
+                Ok(got) => assert_eq!(ids(&got.rows), want),
                 Err(error) => {
                     refused += 1;
-                    assert!(error.to_string().contains("`sort` needs "), "{error}");
+                    assert!(
+                        limit < 1_500_000 && error.to_string().contains("`sort` needs "),
+                        "{limit}: {error}"
+                    );
                 }
             }
         }
-        assert!((3..40).contains(&refused), "{refused}");
+        assert!(refused > 1, "{refused}");
+    }
+
+    #[test]
+    fn rows_of_every_length_are_spilled_in_a_small_memory() {
+        let schema = schema(&[("id", INT), ("s", STRING)]);
+        let lens = [0, 5, 40, 3_000, 30_000, 10, 60_000, 1];
+        let rows: Rows = (0..400)
+            .map(|i| {
+                vec![
+                    int(i),
+                    text(&format!("{:03}", i * 37 % 400).repeat(lens[i as usize % 8])),
+                ]
+            })
+            .collect();
+        let items = keyed(&[(1, true)]);
+        let bound = bind(&call(&schema, 2, &items)).unwrap();
+        let got = try_run(&bound, &schema, &rows, 13, 8 << 20).unwrap();
+        assert_eq!(ids(&got.rows), slow(&rows, &[(1, true)], false));
     }
 
     #[test]
@@ -528,14 +767,25 @@ mod tests {
 
     #[test]
     fn batches_that_store_other_kinds_are_kept_apart() {
-        let budget = Budget::new(1 << 20);
+        for spill_rows in [None, Some(3)] {
+            let disk = Disk::new(std::env::temp_dir(), None).spill_rows(spill_rows);
+            let setup = Setup {
+                spill: Spill::new(Arc::new(disk)),
+                ..setup(4 << 20)
+            };
+            other_kinds(&setup);
+        }
+    }
+
+    fn other_kinds(setup: &Setup) {
         let sort = Arc::new(Sort {
             stage: "sort",
             keys: Keys::grouping([0]),
             short: true,
             own: 2,
-            budget,
-            chunk_bytes: 1 << 16,
+            setup: setup.clone(),
+            store: Store::new("sort", setup),
+            refusals: AtomicU64::new(0),
             lanes: Mutex::default(),
         });
         let arena = Arena::new(1 << 16);

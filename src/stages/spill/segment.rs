@@ -181,7 +181,9 @@ impl SegmentWriter {
     pub fn append(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32]) -> Result<()> {
         let all = batch.rows();
         let per_row = (frame::bound(batch, 0, all) / all.max(1)).max(1);
-        let usual = (self.store.frame_bytes / per_row).clamp(1, 1 << 16);
+        let most = (self.store.frame_bytes / per_row).clamp(1, 1 << 16);
+        // Frames of the same length, not some long ones and a short one.
+        let usual = all.div_ceil(all.div_ceil(most).max(1));
         let room = (2 * self.store.frame_bytes).max(self.contents.capacity());
         let mut from = 0;
         while from < all {
