@@ -1,7 +1,7 @@
 //! How a run is to go: limits, workers, and the hooks of tests.
 
 use standpipe_sdk::spec::Say;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -83,21 +83,134 @@ impl Settings {
 /// min(256 MiB, a quarter of the cgroup's or the machine's memory).
 fn default_memory() -> usize {
     const MOST: usize = 256 << 20;
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let cgroup = limits
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok());
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+    const LEAST: usize = 16 << 20;
+    (memory_there_is(Path::new("/")) / 4).clamp(LEAST, MOST)
+}
+
+/// The memory that the process may take, in bytes: the least of the machine's and of the limits of its cgroup and all that this one is
+/// in. `root` is where `proc` and `sys` are.
+fn memory_there_is(root: &Path) -> usize {
+    let read = |path: &Path| std::fs::read_to_string(root.join(path)).ok();
+    let machine = read(Path::new("proc/meminfo")).and_then(|text| {
         let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
-        line.split_whitespace()
-            .nth(1)?
-            .parse::<usize>()
-            .ok()
-            .map(|kib| kib << 10)
+        let kib = line.split_whitespace().nth(1)?.parse::<usize>().ok()?;
+        kib.checked_mul(1 << 10)
     });
-    let least = [cgroup, machine].into_iter().flatten().min().unwrap_or(usize::MAX);
-    (least / 4).clamp(16 << 20, MOST)
+    let mut least = machine.unwrap_or(usize::MAX);
+    let mut limit = |mount: &str, own: &str, file: &str| {
+        // In a container the path may be the host's, which is not there: the root of the mount is asked in any case.
+        let own = Path::new(own.trim_start_matches('/'));
+        for folder in own.ancestors() {
+            let text = read(&Path::new(mount).join(folder).join(file));
+            // "max" is no number and no limit.
+            if let Some(bytes) = text.and_then(|text| text.trim().parse::<usize>().ok()) {
+                least = least.min(bytes);
+            }
+        }
+    };
+    let groups = read(Path::new("proc/self/cgroup")).unwrap_or_default();
+    let mut of_v1 = "";
+    let mut of_v2 = "";
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("0"), Some(""), Some(path)) => of_v2 = path,
+            (_, Some(kinds), Some(path)) if kinds.split(',').any(|kind| kind == "memory") => of_v1 = path,
+            _ => {}
+        }
+    }
+    limit("sys/fs/cgroup", of_v2, "memory.max");
+    limit("sys/fs/cgroup/unified", of_v2, "memory.max");
+    limit("sys/fs/cgroup/memory", of_v1, "memory.limit_in_bytes");
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_is(files: &[(&str, &str)]) -> usize {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        memory_there_is(root.path())
+    }
+
+    #[test]
+    fn the_least_limit_of_machine_and_cgroups_counts() {
+        const MACHINE: (&str, &str) = ("proc/meminfo", "MemFree: 1 kB\nMemTotal:       4096 kB\n");
+        const V2: (&str, &str) = ("proc/self/cgroup", "0::/a/b\n");
+        const V1: (&str, &str) = ("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/m/n\n");
+        let cases: &[(&[(&str, &str)], usize)] = &[
+            (&[], usize::MAX),
+            (&[MACHINE], 4096 << 10),
+            // Version 2: the process's own, its parent's, the mount's.
+            (&[MACHINE, V2, ("sys/fs/cgroup/a/b/memory.max", "1000\n")], 1000),
+            (
+                &[
+                    MACHINE,
+                    V2,
+                    ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+                    ("sys/fs/cgroup/a/memory.max", "2000\n"),
+                ],
+                2000,
+            ),
+            (
+                &[
+                    MACHINE,
+                    V2,
+                    ("sys/fs/cgroup/a/b/memory.max", "3000"),
+                    ("sys/fs/cgroup/a/memory.max", "2000\n"),
+                ],
+                2000,
+            ),
+            (&[MACHINE, V2, ("sys/fs/cgroup/memory.max", "1500\n")], 1500),
+            (&[MACHINE, V2, ("sys/fs/cgroup/a/b/memory.max", "max\n")], 4096 << 10),
+            (&[MACHINE, V2, ("sys/fs/cgroup/other/memory.max", "10\n")], 4096 << 10),
+            (
+                &[
+                    MACHINE,
+                    ("proc/self/cgroup", "0::/\n"),
+                    ("sys/fs/cgroup/memory.max", "7\n"),
+                ],
+                7,
+            ),
+            // Version 1: a limit that nobody set is an enormous number.
+            (
+                &[
+                    MACHINE,
+                    V1,
+                    ("sys/fs/cgroup/memory/m/n/memory.limit_in_bytes", "5000\n"),
+                ],
+                5000,
+            ),
+            (
+                &[MACHINE, V1, ("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "6000\n")],
+                6000,
+            ),
+            (
+                &[
+                    MACHINE,
+                    V1,
+                    ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ],
+                4096 << 10,
+            ),
+            // Both at once.
+            (
+                &[
+                    ("proc/self/cgroup", "4:memory:/m\n0::/a\n"),
+                    ("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "800\n"),
+                    ("sys/fs/cgroup/unified/a/memory.max", "700\n"),
+                ],
+                700,
+            ),
+        ];
+        for (files, want) in cases {
+            assert_eq!(there_is(files), *want, "{files:?}");
+        }
+    }
 }
