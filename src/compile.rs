@@ -18,6 +18,7 @@ mod hints;
 mod literals;
 mod names;
 mod pipelines;
+mod probes;
 mod report;
 mod rewrite;
 mod rows;

@@ -14,6 +14,7 @@ mod cell;
 mod choose;
 mod codes;
 mod compute;
+mod condition;
 mod decimal;
 mod eval;
 mod format;
@@ -36,6 +37,7 @@ mod walk;
 pub use bind::run_example;
 pub use codes::*;
 pub use compute::Compute;
+pub use condition::Condition;
 pub use eval::Evaluator;
 pub use format::Piece;
 pub use function::{

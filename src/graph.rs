@@ -4,9 +4,11 @@
 //! - Nodes are in topological order: every edge points from a lower index to a higher one.
 //! - A node knows its spec's data (order, memory class, kind), never another stage's name.
 
+pub mod regions;
+
 use crate::expr::Expr;
-use standpipe_sdk::spec::{Factory, Memory, Order, Request, SourceFactory};
-use standpipe_sdk::{Breaker, RowWise, Schema, Serial, Sink, Span};
+use standpipe_sdk::spec::{Factory, Lineage, Memory, Order, Request, SourceFactory};
+use standpipe_sdk::{Breaker, Build, RowWise, Schema, Serial, Sink, Span};
 use std::sync::Arc;
 
 /// Position of a node in [`Graph::nodes`].
@@ -25,7 +27,8 @@ pub struct Node {
     /// What `explain` says behind the name: expressions, paths, columns.
     pub detail: String,
     pub span: Span,
-    /// Where its input comes from: one edge, except for `union` and reject streams (several, in order) and sources (none).
+    /// Where its input comes from: one edge, except for `union` and reject streams (several, in order), probes (the stream, then
+    /// the build it meets) and sources (none).
     pub inputs: Vec<Edge>,
     /// The rows it gives (for a sink: the rows it takes).
     pub schema: Schema,
@@ -51,6 +54,8 @@ pub enum Port {
     Out(usize),
     /// The rows it set aside (`on error to NAME`).
     Rejects,
+    /// What a build holds, once it is full: the edge crosses from one region into another.
+    Built,
 }
 
 /// What a node does. Columns nobody needs behind a node are `Absent` in its output; positions never shift.
@@ -71,6 +76,14 @@ pub enum Op {
     RowWise(Factory<Box<dyn RowWise>>),
     Serial(Factory<Box<dyn Serial>>),
     Breaker(Factory<Arc<dyn Breaker>>),
+    /// Ends a region like a breaker; what it holds leaves through [`Port::Built`], any number of times.
+    Build(Factory<Arc<dyn Build>>),
+    /// Rows of its first input meet what the build behind its second input holds.
+    Probe {
+        pairs: Option<Pairs>,
+    },
+    /// The rows that a build gives by itself.
+    Drain,
     Sink(Factory<Arc<dyn Sink>>),
     /// The last `arms` input columns are bools; a row goes to the first true one's port, else to port `arms` (which may have no
     /// edge: then it is discarded and counted). Output rows lack the bools.
@@ -81,6 +94,33 @@ pub enum Op {
     Pass,
     /// Reject rows of all inputs, by (place, node).
     Rejects,
+}
+
+/// A condition on pairs of rows.
+pub struct Pairs {
+    pub condition: Expr,
+    /// Where the columns it sees come from.
+    pub lineage: Vec<Lineage>,
+}
+
+impl Op {
+    /// Whether a node ends the region that its input is in.
+    pub fn is_filled(&self) -> bool {
+        matches!(self, Op::Breaker(_) | Op::Build(_))
+    }
+
+    /// Whether rows enter a region here.
+    pub fn is_head(&self) -> bool {
+        matches!(self, Op::Source { .. } | Op::Breaker(_) | Op::Drain)
+    }
+}
+
+impl Node {
+    /// The edges that connect it with what it stands in one region with: not those into a breaker, nor those out of a build.
+    pub fn connected(&self) -> impl Iterator<Item = &Edge> {
+        let cut = matches!(self.op, Op::Breaker(_));
+        self.inputs.iter().filter(move |edge| !cut && edge.port != Port::Built)
+    }
 }
 
 /// What becomes of a bad row.

@@ -57,7 +57,9 @@
 //!
 //! A batch borrows from its arena and a reset needs the arena alone: the borrow checker proves that nothing outlives its chunk.
 //! A stage that must see all rows before its first answer (`sort`) is a *breaker*: the graph is cut into *regions* at the inputs of
-//! breakers, and regions run one after another. Outputs get their names when the last region has succeeded.
+//! breakers, and regions run one after another. A stage that meets a second stream (`join`) gathers it in one region, in a *build*,
+//! and *probes* it in another. Where a stream would be needed in both, a *replay* keeps its rows and gives them again.
+//! Outputs get their names when the last region has succeeded.
 
 pub mod compile;
 pub mod diag;

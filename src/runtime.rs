@@ -7,7 +7,6 @@
 mod lane;
 mod limit;
 pub mod progress;
-pub mod region;
 pub mod rejects;
 pub mod report;
 mod run;
@@ -16,7 +15,7 @@ pub mod settings;
 mod tests;
 mod turnstile;
 
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, Op, regions};
 use progress::Progress;
 use report::{Output, Report, StageReport};
 use run::World;
@@ -44,7 +43,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
             ),
         ));
     }
-    let regions = region::regions(graph).map_err(|id| {
+    let regions = regions::regions(graph).map_err(|id| {
         Error::failed(
             Code(999),
             format!("`{}` would have to wait for itself", graph.nodes[id].name),
@@ -77,6 +76,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         progress: progress.clone(),
         spills: graph.nodes.iter().map(|_| Spill::new(disk.clone())).collect(),
         breakers: (0..graph.nodes.len()).map(|_| None).collect(),
+        builds: (0..graph.nodes.len()).map(|_| None).collect(),
         sinks: Vec::new(),
     };
     let mut report = Report {
@@ -93,8 +93,14 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         ..Report::default()
     };
     let outcome = (|| {
-        for region in &regions {
+        for (at, region) in regions.iter().enumerate() {
             let totals = world.region(region)?;
+            // What nobody meets any more gives its memory back.
+            for &id in &region.uses {
+                if !regions[at + 1..].iter().any(|later| later.uses.contains(&id)) {
+                    world.builds[id] = None;
+                }
+            }
             for (id, rows, bad, discarded) in totals.nodes {
                 if matches!(graph.nodes[id].op, Op::Source { .. }) {
                     report.rows_read += rows;

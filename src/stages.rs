@@ -28,6 +28,7 @@ pub mod number;
 mod picked;
 pub mod read;
 pub mod rename;
+pub mod replay;
 pub mod route;
 mod rowkeys;
 pub mod sample;

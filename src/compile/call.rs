@@ -11,8 +11,8 @@ use super::rows::{Lookup, Rows};
 use crate::diag::{Diagnostic, Span, list_names, suggest};
 use crate::expr::{Expr, Kind as ExprForm};
 use crate::syntax::ast::{self, ExprKind, Ident, ItemValue, OptionValue, StageCall, StageItem, StageOption};
-use standpipe_sdk::spec::{Arg, ArgKind, BlockKind, Item, Items, Names, Param, StageSpec, Want};
-use standpipe_sdk::{Field, Type, Value};
+use standpipe_sdk::spec::{Arg, ArgKind, BlockKind, Item, Items, Lineage, Names, Param, StageSpec, Want};
+use standpipe_sdk::{Field, Schema, Type, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -30,6 +30,12 @@ pub(super) struct Resolved {
     pub(super) computed: Vec<Computed>,
     /// Streams that arguments name.
     pub(super) streams: Vec<Ident>,
+    /// What the host computes of the rows of the stream beside, behind its own columns.
+    pub(super) beside: Vec<Computed>,
+    /// The columns of the stream beside, then those.
+    pub(super) beside_schema: Option<Schema>,
+    /// The condition on pairs, and where the columns it sees come from.
+    pub(super) pairs: Option<(Expr, Vec<Lineage>)>,
     /// Columns that would be there without a mistake.
     pub(super) missing: BTreeSet<String>,
     /// Something about the call was reported, or hangs on what was.
@@ -123,13 +129,15 @@ impl<'a> Checker<'a> {
 pub(super) struct Resolver<'r, 'a> {
     pub(super) checker: &'r Checker<'a>,
     pub(super) rows: &'r Rows,
+    /// The rows of a second stream that meets the first.
+    pub(super) beside: Option<&'r Rows>,
     /// Policy `null`: what fails is null.
     pub(super) null_on_error: bool,
     /// Columns that earlier items of a progressive list made.
     made: Vec<Made>,
     /// The stage's name, for messages.
     stage: String,
-    out: Resolved,
+    pub(super) out: Resolved,
 }
 
 impl<'r, 'a> Resolver<'r, 'a> {
@@ -137,11 +145,18 @@ impl<'r, 'a> Resolver<'r, 'a> {
         Resolver {
             checker,
             rows,
+            beside: None,
             null_on_error,
             made: vec![],
             stage: String::new(),
             out: Resolved::default(),
         }
+    }
+
+    /// The same, with a second stream at hand.
+    pub(super) fn beside(mut self, rows: &'r Rows) -> Self {
+        self.beside = Some(rows);
+        self
     }
 
     /// All arguments of a call to `spec`.
@@ -164,6 +179,10 @@ impl<'r, 'a> Resolver<'r, 'a> {
             self.per_column(spec, &items, call);
         }
         self.block(spec, call);
+        self.out.beside_schema = self.beside.map(|rows| {
+            let computed = self.out.beside.iter().map(|computed| &computed.field);
+            rows.fields.iter().chain(computed).cloned().collect()
+        });
         self.out
     }
 
@@ -182,7 +201,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
         self.out
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
         self.out.guess = true;
         self.checker.report(diagnostic);
     }
@@ -441,7 +460,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
             if wants.names == Names::Never {
                 let (left, right) = (self.checker.text_of(name.span), self.checker.text_of(value.span));
                 let diagnostic = match kind {
-                    ArgKind::Expr(Want::Bool) => {
+                    ArgKind::Expr(Want::Bool) | ArgKind::Match => {
                         Diagnostic::error("E0112", item.span, "`=` does not compare, `==` does")
                             .labelled("read as a name and its value")
                             .help(format!("`{left} == {right}`"))
@@ -455,6 +474,9 @@ impl<'r, 'a> Resolver<'r, 'a> {
             return Some(Some(name.text.as_str().into()));
         }
         if wants.names == Names::Never {
+            if kind == ArgKind::Match {
+                return Some(value.as_name().map(|name| name.text.as_str().into()));
+            }
             return Some(None);
         }
         let own: Option<Arc<str>> = self_name(value).map(Into::into);
@@ -560,6 +582,8 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 }
                 _ => self.wrong(value.span, "the name of a stream is needed here", "not a name"),
             },
+            ArgKind::Match => self.matched(value),
+            ArgKind::Pairs => self.pairs(value),
             ArgKind::Type => match value.to_type() {
                 Some(ty) => self.ty(&ty),
                 None => self.wrong(value.span, "a type is needed here", "not a type"),
@@ -569,7 +593,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
         }
     }
 
-    fn wrong(&mut self, span: Span, message: &str, label: &str) -> Option<Arg> {
+    pub(super) fn wrong(&mut self, span: Span, message: &str, label: &str) -> Option<Arg> {
         self.out.broken = true;
         self.report(Diagnostic::error("E0501", span, message).labelled(label));
         None
@@ -1019,7 +1043,7 @@ fn self_name(value: &ast::Expr) -> Option<&str> {
 }
 
 /// Whether a type is what an argument wants.
-fn fits(want: Want, ty: &Type) -> bool {
+pub(super) fn fits(want: Want, ty: &Type) -> bool {
     match want {
         Want::Any => true,
         Want::Bool => *ty == Type::Bool,
@@ -1033,7 +1057,7 @@ fn fits(want: Want, ty: &Type) -> bool {
     }
 }
 
-fn not_wanted(want: Want, ty: &Type, span: Span, text: &str) -> Diagnostic {
+pub(super) fn not_wanted(want: Want, ty: &Type, span: Span, text: &str) -> Diagnostic {
     let (code, what, help) = match want {
         Want::Bool => ("E0304", "a condition is a bool", condition_help(ty, text)),
         Want::Int => ("E0301", "an int is needed here", None),

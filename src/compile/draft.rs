@@ -116,7 +116,7 @@ impl Draft {
         let edge = self.nodes[id].inputs.get(at);
         edge.map_or(0, |edge| match edge.port {
             // The bools of a `route` stay behind.
-            Port::Out(_) => self.nodes[edge.from].schema.width(),
+            Port::Out(_) | Port::Built => self.nodes[edge.from].schema.width(),
             Port::Rejects => self.nodes[id].schema.width(),
         })
     }

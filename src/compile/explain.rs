@@ -3,7 +3,7 @@
 //! Laws
 //! - The same graph gives the same text: no addresses, no times, no paths but those of the script.
 
-use crate::graph::{Edge, Graph, Limit, Node, NodeId, OnError, Op, Policy, Port};
+use crate::graph::{Edge, Graph, Limit, Node, NodeId, OnError, Op, Policy, Port, regions};
 use standpipe_sdk::Schema;
 use standpipe_sdk::spec::{Order, Wanted};
 use std::fmt::Write as _;
@@ -75,6 +75,7 @@ fn title(node: &Node) -> String {
     let name = &node.name;
     match node.op {
         Op::Compute { .. } => format!("{name}: computes {detail}"),
+        Op::Build(_) | Op::Drain => format!("{name}: {detail}"),
         _ if detail.is_empty() => name.clone(),
         _ => format!("{name} {detail}"),
     }
@@ -85,6 +86,7 @@ fn edge_text(edge: &Edge) -> String {
         Port::Out(0) => edge.from.to_string(),
         Port::Out(port) => format!("{}.{port}", edge.from),
         Port::Rejects => format!("{} (rejects)", edge.from),
+        Port::Built => format!("{} (once it is full)", edge.from),
     }
 }
 
@@ -97,7 +99,7 @@ fn order_text(node: &Node) -> &'static str {
 
 fn memory_text(node: &Node) -> String {
     match node.op {
-        Op::Breaker(_) => format!("{} (ends a region)", node.memory),
+        Op::Breaker(_) | Op::Build(_) => format!("{} (ends a region)", node.memory),
         _ => node.memory.to_string(),
     }
 }
@@ -157,36 +159,16 @@ fn fields_text(schema: &Schema, wanted: &[Wanted]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// The nodes of each region in order: what is connected once the graph is cut at the inputs of breakers.
+/// The nodes of each region, in the order the regions run. A breaker is shown where its rows come out.
 fn regions(graph: &Graph) -> Vec<Vec<NodeId>> {
-    let mut region: Vec<NodeId> = (0..graph.nodes.len()).collect();
-    fn root(region: &[NodeId], mut id: NodeId) -> NodeId {
-        while region[id] != id {
-            id = region[id];
-        }
-        id
-    }
-    for (id, node) in graph.nodes.iter().enumerate() {
-        if matches!(node.op, Op::Breaker(_)) {
-            continue;
-        }
-        for edge in &node.inputs {
-            let (a, b) = (root(&region, edge.from), root(&region, id));
-            let (low, high) = (a.min(b), a.max(b));
-            region[high] = low;
-        }
-    }
-    let mut regions: Vec<Vec<NodeId>> = vec![];
-    let mut number = vec![None; graph.nodes.len()];
-    for id in 0..graph.nodes.len() {
-        let top = root(&region, id);
-        let at = *number[top].get_or_insert_with(|| {
-            regions.push(vec![]);
-            regions.len() - 1
-        });
-        regions[at].push(id);
-    }
-    regions
+    let Ok(regions) = regions::regions(graph) else {
+        return vec![(0..graph.nodes.len()).collect()];
+    };
+    let shown = |region: &regions::Region| {
+        let drained = |id: &NodeId| !matches!(graph.nodes[*id].op, Op::Breaker(_)) || region.sources.contains(id);
+        region.nodes.iter().copied().filter(drained).collect()
+    };
+    regions.iter().map(shown).collect()
 }
 
 fn dot(graph: &Graph) -> String {
@@ -209,6 +191,7 @@ fn dot(graph: &Graph) -> String {
                 Port::Out(0) => String::new(),
                 Port::Out(port) => format!(" [label=\"{port}\"]"),
                 Port::Rejects => " [label=\"rejects\" style=dashed]".to_owned(),
+                Port::Built => " [label=\"built\" style=bold]".to_owned(),
             };
             let _ = writeln!(out, "  n{} -> n{id}{label}", edge.from);
         }
@@ -233,6 +216,7 @@ fn mermaid(graph: &Graph) -> String {
                 Port::Out(0) => "-->".to_owned(),
                 Port::Out(port) => format!("-- {port} -->"),
                 Port::Rejects => "-. rejects .->".to_owned(),
+                Port::Built => "== built ==>".to_owned(),
             };
             let _ = writeln!(out, "  n{} {arrow} n{id}", edge.from);
         }

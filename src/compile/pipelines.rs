@@ -263,6 +263,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             (Kind::Wiring, BlockKind::Route) => self.route(state, spec, call),
             (Kind::Wiring, BlockKind::Tee) => self.tee(state, spec, call),
             (Kind::Wiring, BlockKind::None) => self.union(state, spec, call),
+            (Kind::Probe, _) => self.probe(state, spec, call),
             _ => self.operator(state, spec, call),
         }
         if !self.too_long && self.draft.facts[state.edge.from].depth > MOST_DEPTH {
@@ -326,7 +327,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             self.after_mistake(state, &resolved);
             return;
         };
-        let rows = rows_behind(&state.rows, &resolved, &bound);
+        let rows = rows_behind(&state.rows, None, &resolved, &bound);
         state.edge = self.compute(
             state.edge,
             &state.rows,
@@ -345,7 +346,7 @@ impl<'r, 'a> Builder<'r, 'a> {
                 Some(picks) => Op::Rearrange { picks },
                 None => return self.inconsistent(call),
             },
-            Make::Source(_) | Make::Sink(_) | Make::Wiring => return self.inconsistent(call),
+            Make::Probe(_) | Make::Source(_) | Make::Sink(_) | Make::Wiring => return self.inconsistent(call),
         };
         let mut node = NewNode::new(
             spec_name(spec, &resolved.mode),
@@ -434,6 +435,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             input: &input,
             own: state.rows.fields.len(),
             streams,
+            beside: resolved.beside_schema.as_ref(),
             mode: resolved.mode.as_deref(),
             items: &resolved.items,
             by: &resolved.by,
@@ -579,11 +581,15 @@ pub(super) fn input_schema(rows: &Rows, resolved: &Resolved) -> Schema {
 }
 
 /// The rows a bound stage gives, and which of them are guesses.
-pub(super) fn rows_behind(rows: &Rows, resolved: &Resolved, bound: &Bound) -> Rows {
+///
+/// `beside`: the second stream, if there is one.
+pub(super) fn rows_behind(rows: &Rows, beside: Option<&Rows>, resolved: &Resolved, bound: &Bound) -> Rows {
     let own = rows.fields.len();
     let guess = |lineage: &Lineage| match *lineage {
         Lineage::From(index) if index < own => rows.is_guess(index),
         Lineage::From(index) => resolved.computed.get(index - own).is_none_or(|computed| computed.guess),
+        Lineage::Beside(index) => beside.is_none_or(|rows| index < rows.fields.len() && rows.is_guess(index)),
+        Lineage::BesideAll => beside.is_none_or(|rows| rows.guessed.contains(&true)),
         Lineage::New => resolved.guess,
     };
     let mut missing = rows.missing.clone();

@@ -10,6 +10,7 @@ mod liveness;
 mod order;
 mod places;
 mod rearranges;
+mod replay;
 
 use super::draft::Draft;
 use super::report::Checker;
@@ -29,7 +30,7 @@ pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
         Err(Obstacle::MeetsItself(id)) => (
             id,
             "a stage whose rows meet those that come in",
-            "rows before it and rows behind it meet further on",
+            "it would have to wait for itself",
         ),
     };
     let Some(node) = draft.nodes.get(id) else {
@@ -38,7 +39,7 @@ pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
     checker.report(
         Diagnostic::error("E0901", node.span, format!("{what} is not available yet"))
             .labelled(label)
-            .help("a stream of rejects of its own, or reading the source a second time, keeps them apart"),
+            .help("reading the source a second time keeps them apart"),
     );
 }
 

@@ -10,7 +10,6 @@ use crate::graph::{Edge, OnError, Op, Port};
 use crate::syntax::ast::{self, RouteArm, StageCall};
 use standpipe_sdk::spec::{Arg, StageSpec};
 use standpipe_sdk::{Field, Schema, Type, Value};
-use std::collections::BTreeSet;
 
 impl<'r, 'a> Builder<'r, 'a> {
     /// `route { when c => s, else => _ }`: conditions become the last columns, arms become ports.
@@ -108,37 +107,9 @@ impl<'r, 'a> Builder<'r, 'a> {
             resolved.guess = true;
             resolved.broken = true;
         }
-        // The inputs are read one after the other: a common source would have to be read twice.
-        let mut seen: BTreeSet<_> = self.draft.facts[state.edge.from].roots.clone();
-        let mut shared = false;
-        for item in &resolved.items {
-            let Arg::Stream(index) = item.arg else { continue };
-            let (Some(Some(end)), Some(name)) = (ends.get(index), resolved.streams.get(index)) else {
-                continue;
-            };
-            let roots = &self.draft.facts[end.edge.from].roots;
-            if !seen.is_disjoint(roots) {
-                shared = true;
-                self.report(
-                    Diagnostic::error(
-                        "E0901",
-                        name.span,
-                        format!("`{}` of streams with a common source is not available yet", spec.name),
-                    )
-                    .labelled("its rows come from where those before come from")
-                    .help("reading the file a second time makes it a source of its own"),
-                );
-            }
-            seen.extend(roots);
-        }
         let streams: Vec<Schema> = ends.iter().flatten().map(|end| end.rows.schema()).collect();
-        let Some(bound) = self
-            .bind(spec.bind, state, &resolved, call, &streams)
-            .filter(|_| !shared)
-        else {
-            if !shared {
-                self.after_mistake(state, &resolved);
-            }
+        let Some(bound) = self.bind(spec.bind, state, &resolved, call, &streams) else {
+            self.after_mistake(state, &resolved);
             return;
         };
         let ends: Vec<_> = ends.into_iter().flatten().collect();

@@ -9,7 +9,7 @@
 //! chunks only. `emit` before `leave` would serialise everything behind a serial stage; `leave` before the state is done
 //! would let the next chunk in. The order in `serial` below is the whole trick.
 
-use crate::expr::Compute;
+use crate::expr::{Compute, Condition};
 use crate::formats::jsonl;
 use crate::formats::out::Out;
 use crate::graph::{NodeId, OnError, Policy};
@@ -18,8 +18,8 @@ use crate::runtime::rejects::{self, Reject};
 use crate::runtime::run::RegionRun;
 use crate::runtime::turnstile::{Ticket, Turnstile};
 use standpipe_sdk::{
-    Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Locator, Place,
-    Prepare, Result, RowError, RowWise, Schema, Serial, Span, Writer,
+    Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Judge, Locator,
+    Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Writer,
 };
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,6 +79,7 @@ pub(crate) enum Operator {
     RowWise(Box<dyn RowWise>),
     Serial(InOrder<Mutex<Box<dyn Serial>>>, Option<Box<dyn Prepare>>),
     Fill(Box<dyn Fill>),
+    Probe(Box<dyn Probe>, Option<Condition>),
     Sink(Box<dyn Writer>, InOrder<()>),
     Route(usize),
     Rejects {
@@ -329,6 +330,13 @@ impl Node {
             Operator::RowWise(stage) => {
                 let mut out = Emitter::new(arena, &faults, &mut edges);
                 let flow = stage.push(batch, &mut out);
+                *emitted = out.has_emitted();
+                flow
+            }
+            Operator::Probe(stage, judge) => {
+                let mut out = Emitter::new(arena, &faults, &mut edges);
+                let judge = judge.as_mut().map(|judge| judge as &mut dyn Judge);
+                let flow = stage.push(batch, judge, &mut out);
                 *emitted = out.has_emitted();
                 flow
             }

@@ -5,17 +5,17 @@
 //! - What ends a run is the least (chunk, place, node), whichever worker came first.
 //! - A panic or a cancelled run wakes every waiter.
 
-use crate::expr::{Compute, Fixed};
+use crate::expr::{Compute, Condition, Fixed};
+use crate::graph::regions::Region;
 use crate::graph::{Edge, Graph, NodeId, OnError, Op, Port};
 use crate::runtime::lane::{Chunk, Edges, InOrder, Info, Node, Operator, first_of};
 use crate::runtime::limit::Gate;
 use crate::runtime::progress::Progress;
-use crate::runtime::region::Region;
 use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
 use standpipe_sdk::spec::{Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Breaker, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source, Spill,
+    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,10 +29,14 @@ const FEWER_ROWS: usize = 1 << 14;
 const STACK: usize = if cfg!(debug_assertions) { 256 << 20 } else { 32 << 20 };
 /// The source number of the chunk that follows the last one: no source's end concerns it.
 const NO_SOURCE: usize = usize::MAX;
+/// How long a lane sleeps before it looks again at what others are at.
+const NAP: Duration = Duration::from_micros(200);
 
 /// What the lanes of a running region share.
 pub(crate) struct RegionRun {
     sources: Vec<Arc<dyn Source>>,
+    /// For each source whether it may give what is left only once nobody is at an earlier claim.
+    after_all: Vec<bool>,
     claims: Mutex<Claims>,
     /// For each lane the claim it is at; the greatest number while it is at none.
     at_work: Vec<AtomicU64>,
@@ -51,6 +55,8 @@ pub(crate) struct RegionRun {
 #[derive(Default)]
 struct Claims {
     source: usize,
+    /// Nobody was at a claim of an earlier source when this one's turn came.
+    waited: bool,
     next: u64,
 }
 
@@ -83,6 +89,16 @@ impl RegionRun {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let source = self.sources.get(claims.source)?;
+            // The lock is held meanwhile, so that nobody begins another claim; who is done with one is at none before it asks for it.
+            if self.after_all[claims.source] && !claims.waited {
+                while self.at_work.iter().any(|at| at.load(SeqCst) != u64::MAX) {
+                    if self.dead.load(SeqCst) {
+                        return None;
+                    }
+                    std::thread::sleep(NAP);
+                }
+                claims.waited = true;
+            }
             let over = self.any_end.load(SeqCst) && {
                 let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
                 if ends.error.is_some() {
@@ -101,7 +117,10 @@ impl RegionRun {
                         claim,
                     });
                 }
-                None => claims.source += 1,
+                None => {
+                    claims.source += 1;
+                    claims.waited = false;
+                }
             }
         }
     }
@@ -120,7 +139,6 @@ impl RegionRun {
     /// The run ends with `error`, unless an earlier chunk ends it, or the need for this source, first: so it is judged when its turn
     /// has come, once nobody is at an earlier claim.
     fn fail(&self, ticket: Ticket, source: usize, error: Error) {
-        const NAP: Duration = Duration::from_micros(200);
         if matches!(error, Error::Cancelled) {
             return;
         }
@@ -171,6 +189,9 @@ enum Shared {
     Serial(Arc<(Turnstile, Mutex<Box<dyn Serial>>)>),
     Sink(Arc<dyn Sink>, Arc<(Turnstile, ())>),
     Fill(Arc<dyn Breaker>),
+    Build(Arc<dyn Build>),
+    /// The build that is met, and how many pairs were made null.
+    Probe(Arc<dyn Build>, Arc<AtomicU64>),
     /// How many values were made null.
     Nulled(Arc<AtomicU64>),
     Own,
@@ -199,6 +220,8 @@ pub(crate) struct World<'g> {
     pub progress: Arc<Progress>,
     /// Breakers by node, once filled.
     pub breakers: Vec<Option<Arc<dyn Breaker>>>,
+    /// Builds by node, once filled and as long as somebody needs them.
+    pub builds: Vec<Option<Arc<dyn Build>>>,
     pub sinks: Vec<Arc<dyn Sink>>,
 }
 
@@ -218,6 +241,9 @@ impl World<'_> {
                 done: vec![None; sources.len()],
             }),
             sources,
+            after_all: (region.sources.iter())
+                .map(|&id| matches!(self.graph.nodes[id].op, Op::Drain))
+                .collect(),
             claims: Mutex::default(),
             at_work: (0..self.settings.workers.max(1))
                 .map(|_| AtomicU64::new(u64::MAX))
@@ -281,15 +307,7 @@ impl World<'_> {
         };
         check()?;
         let last = &mut lanes[0];
-        let end = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("standpipe".into()).stack_size(STACK);
-            let thread = thread
-                .spawn_scoped(scope, || finish(&run, last))
-                .map_err(|e| Error::io("start", "a worker", e))?;
-            thread
-                .join()
-                .unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic.as_ref()))))
-        });
+        let end = on_a_worker(|| finish(&run, last));
         check()?;
         end?;
         let chunks = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
@@ -301,7 +319,7 @@ impl World<'_> {
         totals.bytes = run.sources.iter().map(|s| s.claimed_bytes()).sum();
         for (i, &id) in region.nodes.iter().enumerate() {
             let sum = |get: fn(&Node) -> u64| lanes.iter().map(|lane| get(&lane.nodes[i])).sum();
-            let nulled = if let Shared::Nulled(count) = &shared[i] {
+            let nulled = if let Shared::Nulled(count) | Shared::Probe(_, count) = &shared[i] {
                 count.load(Relaxed)
             } else {
                 0
@@ -316,8 +334,13 @@ impl World<'_> {
         totals.peak_arena = lanes.iter().map(|lane| lane.peak).max().unwrap_or(0);
         drop(lanes);
         for (&id, shared) in region.nodes.iter().zip(shared) {
-            if let Shared::Fill(breaker) = shared {
-                self.breakers[id] = Some(breaker);
+            match shared {
+                Shared::Fill(breaker) => self.breakers[id] = Some(breaker),
+                Shared::Build(build) => {
+                    on_a_worker(|| build.seal())?;
+                    self.builds[id] = Some(build);
+                }
+                _ => {}
             }
         }
         Ok(totals)
@@ -334,11 +357,19 @@ impl World<'_> {
     fn source(&mut self, id: NodeId) -> Result<Arc<dyn Source>> {
         match &self.graph.nodes[id].op {
             Op::Source { make, request } => make(&self.setup_of(id), request),
+            Op::Drain => self.built(id)?.drain(),
             _ => match self.breakers[id].take() {
                 Some(breaker) => breaker.drain(),
                 None => Err(Error::Panic(format!("node {id} is drained before it is filled"))),
             },
         }
+    }
+
+    /// The build that node `id` drains or probes: its last input.
+    fn built(&self, id: NodeId) -> Result<Arc<dyn Build>> {
+        let edge = self.graph.nodes[id].inputs.last();
+        let build = edge.and_then(|edge| self.builds.get(edge.from)?.clone());
+        build.ok_or_else(|| Error::Panic(format!("node {id} meets a build before it is filled")))
     }
 
     fn shared(&mut self, id: NodeId, region: &Region) -> Result<Shared> {
@@ -350,6 +381,8 @@ impl World<'_> {
                 Shared::Sink(sink, Arc::new((Turnstile::default(), ())))
             }
             Op::Compute { .. } => Shared::Nulled(Arc::default()),
+            Op::Build(make) => Shared::Build(make(&self.setup_of(id))?),
+            Op::Probe { .. } => Shared::Probe(self.built(id)?, Arc::default()),
             Op::Breaker(make) if region.fills.contains(&id) => Shared::Fill(make(&self.setup_of(id))?),
             _ => Shared::Own,
         })
@@ -385,6 +418,17 @@ impl World<'_> {
                 }
                 (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
                 (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),
+                (_, Shared::Build(build)) => Operator::Fill(build.clone().filler()?),
+                (Op::Probe { pairs }, Shared::Probe(build, nulled)) => {
+                    let null_on_error = node.policy.on_error == OnError::Null;
+                    let fixed = Fixed {
+                        now_micros: self.settings.now_micros,
+                    };
+                    let judge = pairs
+                        .as_ref()
+                        .map(|pairs| Condition::new(pairs.condition.clone(), null_on_error, fixed, nulled.clone()));
+                    Operator::Probe(build.clone().prober()?, judge)
+                }
                 (Op::Route { arms }, _) => Operator::Route(*arms),
                 (Op::Rejects, _) => Operator::Rejects {
                     rows: vec![],
@@ -398,6 +442,7 @@ impl World<'_> {
                 for (to, edge) in self.edges_from(id) {
                     let Some(to) = at(to) else { continue };
                     match edge.port {
+                        Port::Built => {}
                         Port::Rejects => rejects = Some(to),
                         Port::Out(port) => {
                             while outs.len() <= port {
@@ -479,6 +524,19 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a worker panicked".into())
+}
+
+/// Does some work on a thread with a worker's stack; a panic there is an error here.
+fn on_a_worker(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("standpipe".into()).stack_size(STACK);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::io("start", "a worker", e))?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| Err(Error::Panic(panic_text(panic.as_ref()))))
+    })
 }
 
 /// A worker's life.

@@ -64,6 +64,7 @@ pub(super) fn call<'a>(input: &'a Schema, own: usize, items: &'a [Item]) -> Call
         input,
         own,
         streams: &[],
+        beside: None,
         mode: None,
         items,
         by: &[],
@@ -99,7 +100,7 @@ pub(super) struct Got {
 }
 
 impl Got {
-    fn add(&mut self, batch: &Batch<'_>, schema: &Schema) {
+    pub(super) fn add(&mut self, batch: &Batch<'_>, schema: &Schema) {
         assert_eq!(batch.columns().len(), schema.width());
         self.batches += 1;
         for row in 0..batch.rows() {

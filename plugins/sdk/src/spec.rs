@@ -12,7 +12,7 @@ use crate::budget::Budget;
 use crate::column::Columns;
 use crate::error::{Code, Result, Span};
 use crate::spill::Spill;
-use crate::stage::{Breaker, Emitter, Flow, RowWise, Serial, Sink, Source};
+use crate::stage::{Breaker, Build, Emitter, Flow, RowWise, Serial, Sink, Source};
 use crate::types::{Field, Schema, Type};
 use crate::value::Value;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ pub enum Kind {
     RowWise,
     Serial,
     Breaker,
+    /// It gathers the stream that is its first item, then the rows meet it one batch at a time (`join`).
+    Probe,
     Sink,
     /// Arms to other streams (`route`), copies (`tee`), streams joined end to end (`union`): edges of the graph, not operators.
     Wiring,
@@ -154,6 +156,11 @@ pub enum ArgKind {
     Word,
     /// A stream of the script.
     Stream,
+    /// A column of both streams of a [`Kind::Probe`], or a comparison of an expression over the first one's rows with one over
+    /// the second one's: `a == b`, `a >= b`.
+    Match,
+    /// A condition on pairs of rows of both streams, evaluated by the host ([`crate::Judge`]).
+    Pairs,
     /// A type.
     Type,
     /// A list of words or column names: `[a, b]`.
@@ -269,6 +276,8 @@ pub struct Call<'a> {
     pub own: usize,
     /// Further inputs: the streams named by `ArgKind::Stream` arguments, in order.
     pub streams: &'a [Schema],
+    /// For [`Kind::Probe`]: the columns of `streams[0]`, then those the host computes of its rows.
+    pub beside: Option<&'a Schema>,
     pub mode: Option<&'a str>,
     pub items: &'a [Item],
     pub by: &'a [Item],
@@ -301,6 +310,24 @@ pub enum Arg {
     /// Position in `Call::streams`.
     Stream(usize),
     Type(Type),
+    /// Positions in `Call::input` and `Call::beside`, both of one type. `shared`: it was written as one name.
+    Match {
+        left: usize,
+        right: usize,
+        shared: bool,
+        compare: Compare,
+    },
+    /// It was given; the host evaluates it.
+    Pairs,
+}
+
+/// How the sides of an [`Arg::Match`] are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compare {
+    /// `==`, or one name.
+    Equal,
+    /// `>=`
+    NotBefore,
 }
 
 impl Call<'_> {
@@ -401,6 +428,10 @@ pub struct Bound {
 pub enum Lineage {
     /// An input column, passed on as it is.
     From(usize),
+    /// A column of [`Call::beside`], passed on as it is or null.
+    Beside(usize),
+    /// The columns of `streams[0]` as one record.
+    BesideAll,
     /// Made by the stage.
     New,
 }
@@ -468,12 +499,24 @@ pub enum Make {
     /// Exactly one.
     Serial(Factory<Box<dyn Serial>>),
     Breaker(Factory<Arc<dyn Breaker>>),
+    Probe(Probing),
     Source(SourceFactory),
     Sink(Factory<Arc<dyn Sink>>),
     /// Only picks, renames or reorders columns: `lineage` says all.
     Rearrange,
     /// Wiring, done by the host.
     Wiring,
+}
+
+/// How a [`Kind::Probe`] runs.
+pub struct Probing {
+    pub build: Factory<Arc<dyn Build>>,
+    /// Columns of [`Call::beside`] whose values it looks at, beyond passing them on.
+    pub reads: Vec<usize>,
+    /// Rows of the build itself come behind those of the first stream.
+    pub rest: bool,
+    /// What each stream goes through first, in order: a check that it is sorted.
+    pub checks: Option<[Factory<Box<dyn Serial>>; 2]>,
 }
 
 impl Bound {

@@ -9,6 +9,7 @@
 
 use crate::arena::Arena;
 use crate::batch::Batch;
+use crate::column::Column;
 use crate::error::{Code, Error, Result, Span};
 use crate::fault::{Faults, Verdict};
 use crate::place::{Locator, Place};
@@ -141,7 +142,37 @@ pub trait Breaker: Send + Sync {
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>>;
 }
 
-/// One lane's way into a breaker.
+/// What one stream is gathered into before another meets it, or before it is read again. It is filled in one region and used in
+/// others, by as many of them as need it.
+pub trait Build: Send + Sync {
+    /// One per lane of the stream that is gathered.
+    fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>>;
+    /// Once, when every filler is done and before anything below is asked for.
+    fn seal(&self) -> Result<()>;
+    /// One per lane of the stream that meets it.
+    fn prober(self: Arc<Self>) -> Result<Box<dyn Probe>>;
+    /// Rows of its own: all of them (a replay), or what is left once every prober has seen its last row. It may be asked for
+    /// before that; the runtime draws its first ticket only when no lane is at an earlier claim.
+    fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>>;
+}
+
+/// One lane's way through a stage that meets a [`Build`]: row-wise, with the laws of [`RowWise`].
+pub trait Probe: Send {
+    /// Takes one batch and emits what it makes of it. `judge` is there iff the stage was given a condition on pairs.
+    fn push<'a>(&mut self, batch: Batch<'a>, judge: Option<&mut dyn Judge>, out: &mut Emitter<'_, 'a>) -> Result<Flow>;
+}
+
+/// A condition on pairs of rows, which the host evaluates.
+pub trait Judge {
+    /// Whether each pair matches, as bools with nulls. The columns are the first stream's own, then the second one's: as one
+    /// record if the call has `as`, else those that are not also the first one's by `on name`. Pairs that fail go into `faults`
+    /// and are null.
+    fn judge<'b>(&mut self, pairs: Batch<'b>, arena: &'b Arena, faults: &Faults<'b>) -> Result<Column<'b>>;
+    /// Whether a pair can fail.
+    fn may_fail(&self) -> bool;
+}
+
+/// One lane's way into a breaker or a build.
 pub trait Fill: Send {
     /// Takes a batch of chunk `chunk`; chunks come ascending within a lane, batches of one chunk in order.
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()>;

@@ -32,11 +32,17 @@ pub(super) fn spread(draft: &mut Draft) {
             Some(edge) => draft.nodes[edge.from].schema.clone(),
             None => Schema::default(),
         };
+        let output = of_output.clone();
         let mut of_input = needs_of_input(draft, id, of_output, width, &schema);
         if whole_rows[id] {
             of_input.iter_mut().for_each(|need| join(need, Wanted::Text));
         }
         let node = &draft.nodes[id];
+        if let Some(edge) = node.inputs.iter().find(|edge| edge.port == Port::Built) {
+            let mut of_build = std::mem::take(&mut needs[edge.from]);
+            needs_of_build(draft, id, &output, &mut of_build);
+            needs[edge.from] = of_build;
+        }
         if matches!(node.op, Op::Rejects) {
             // What the rows looked like is asked of the nodes that set them aside.
             if of_input.get(RECORD).is_some_and(|need| *need != Wanted::No) {
@@ -96,6 +102,27 @@ fn needs_of_input(draft: &mut Draft, id: usize, of_output: Vec<Wanted>, width: u
             of_input
         }
         Op::Pass | Op::Rejects => of_output,
+        Op::Drain => vec![],
+        Op::Build(_) => {
+            let mut of_input = of_output;
+            read(&facts.reads, &mut of_input);
+            of_input
+        }
+        Op::Probe { pairs } => {
+            let mut of_input = vec![Wanted::No; width];
+            passed_on(&facts.lineage, &of_output, &mut of_input);
+            read(&facts.reads, &mut of_input);
+            if let Some(pairs) = pairs {
+                pairs.condition.record_paths(&mut |column, path| {
+                    if let Some(Lineage::From(column)) = pairs.lineage.get(column)
+                        && let (Some(need), Some(field)) = (of_input.get_mut(*column), schema.get(*column))
+                    {
+                        join(need, path_of(&field.ty, path));
+                    }
+                });
+            }
+            of_input
+        }
         Op::Sink(_) => {
             let mut of_input = vec![Wanted::No; width];
             if facts.text {
@@ -110,6 +137,66 @@ fn needs_of_input(draft: &mut Draft, id: usize, of_output: Vec<Wanted>, width: u
             read(&facts.reads, &mut of_input);
             of_input
         }
+    }
+}
+
+/// What a node needs of the build that it probes or drains.
+fn needs_of_build(draft: &Draft, id: usize, of_output: &[Wanted], of_build: &mut [Wanted]) {
+    let node = &draft.nodes[id];
+    let Some(edge) = node.inputs.iter().find(|edge| edge.port == Port::Built) else {
+        return;
+    };
+    let schema = &draft.nodes[edge.from].schema;
+    let lineage = &draft.facts[id].lineage;
+    if lineage.is_empty() {
+        // A replay: the same rows again.
+        of_build
+            .iter_mut()
+            .zip(of_output)
+            .for_each(|(need, more)| join(need, more.clone()));
+        return;
+    }
+    for (lineage, need) in lineage.iter().zip(of_output) {
+        match (lineage, need) {
+            (Lineage::Beside(column), need) => {
+                if let Some(build) = of_build.get_mut(*column) {
+                    join(build, need.clone());
+                }
+            }
+            (Lineage::BesideAll, Wanted::No) => {}
+            (Lineage::BesideAll, Wanted::Fields(fields)) => {
+                of_build
+                    .iter_mut()
+                    .zip(fields)
+                    .for_each(|(need, more)| join(need, more.clone()));
+            }
+            // Within a record nothing is verbatim.
+            (Lineage::BesideAll, _) => {
+                of_build.iter_mut().for_each(|need| join(need, Wanted::Yes));
+            }
+            _ => {}
+        }
+    }
+    if let Op::Probe { pairs: Some(pairs) } = &node.op {
+        pairs
+            .condition
+            .record_paths(&mut |column, path| match pairs.lineage.get(column) {
+                Some(&Lineage::Beside(column)) => {
+                    if let (Some(need), Some(field)) = (of_build.get_mut(column), schema.get(column)) {
+                        join(need, path_of(&field.ty, path));
+                    }
+                }
+                Some(Lineage::BesideAll) => match path {
+                    [name, rest @ ..] => {
+                        let at = schema.position(name);
+                        if let Some((at, field)) = at.and_then(|at| Some((at, schema.get(at)?))) {
+                            join(&mut of_build[at], path_of(&field.ty, rest));
+                        }
+                    }
+                    [] => of_build.iter_mut().for_each(|need| join(need, Wanted::Yes)),
+                },
+                _ => {}
+            });
     }
 }
 

@@ -3,22 +3,24 @@
 //! How: a topological sort with further edges, from the heads of one input of a `union` to those of the next; the head of a
 //! path is the source, or the breaker, that its rows come out of. Ties keep the order of the script.
 
+use super::replay;
 use crate::compile::draft::Draft;
-use crate::graph::{NodeId, Op};
+use crate::graph::{NodeId, Op, Port};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 
 /// Why a graph cannot run yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::compile) enum Obstacle {
     /// Two `union`s want the same sources in different orders; one of them.
     UnionOrder(NodeId),
-    /// A breaker whose output meets, in one region, what fills it.
+    /// What is filled and used in one region, and no replay helps.
     MeetsItself(NodeId),
 }
 
 /// Numbers the nodes so that every source stands where it is read.
 pub(in crate::compile) fn sort(draft: &mut Draft) -> Result<(), Obstacle> {
+    replay::insert(draft).map_err(Obstacle::MeetsItself)?;
     let count = draft.nodes.len();
     let heads = heads(draft);
     let mut before: Vec<BTreeSet<NodeId>> = draft
@@ -59,7 +61,7 @@ pub(in crate::compile) fn sort(draft: &mut Draft) -> Result<(), Obstacle> {
         return Err(Obstacle::UnionOrder(unions.last().copied().unwrap_or(0)));
     }
     draft.reorder(&order);
-    waits_for_itself(draft)
+    Ok(())
 }
 
 /// For each node the sources and breakers that its rows come out of, without another breaker between.
@@ -67,10 +69,11 @@ fn heads(draft: &Draft) -> Vec<BTreeSet<NodeId>> {
     let mut heads: Vec<BTreeSet<NodeId>> = vec![];
     for (id, node) in draft.nodes.iter().enumerate() {
         let own = match node.op {
-            Op::Source { .. } | Op::Breaker(_) => BTreeSet::from([id]),
+            Op::Source { .. } | Op::Breaker(_) | Op::Drain => BTreeSet::from([id]),
             _ => node
                 .inputs
                 .iter()
+                .filter(|edge| edge.port != Port::Built)
                 .flat_map(|edge| heads[edge.from].iter().copied())
                 .collect(),
         };
@@ -79,65 +82,9 @@ fn heads(draft: &Draft) -> Vec<BTreeSet<NodeId>> {
     heads
 }
 
-/// A region must not wait for a breaker that it fills itself.
-fn waits_for_itself(draft: &Draft) -> Result<(), Obstacle> {
-    fn root(region: &[NodeId], mut id: NodeId) -> NodeId {
-        while region[id] != id {
-            id = region[id];
-        }
-        id
-    }
-    let mut region: Vec<NodeId> = (0..draft.nodes.len()).collect();
-    let is_breaker = |id: NodeId| matches!(draft.nodes[id].op, Op::Breaker(_));
-    for (id, node) in draft.nodes.iter().enumerate().filter(|(id, _)| !is_breaker(*id)) {
-        for edge in &node.inputs {
-            let (a, b) = (root(&region, edge.from), root(&region, id));
-            region[a.max(b)] = a.min(b);
-        }
-    }
-    // Regions in the order they could run: each once every breaker it drains is filled.
-    let breakers: Vec<(NodeId, NodeId, NodeId)> = (draft.nodes.iter().enumerate())
-        .filter(|(id, _)| is_breaker(*id))
-        .filter_map(|(id, node)| Some((id, root(&region, node.inputs.first()?.from), root(&region, id))))
-        .collect();
-    let mut unfilled: BTreeMap<NodeId, usize> = BTreeMap::new();
-    let mut fills: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-    for &(id, filled_by, drained_by) in &breakers {
-        if filled_by == drained_by {
-            return Err(Obstacle::MeetsItself(id));
-        }
-        *unfilled.entry(drained_by).or_default() += 1;
-        unfilled.entry(filled_by).or_default();
-        fills.entry(filled_by).or_default().push(drained_by);
-    }
-    let mut ready: Vec<NodeId> = unfilled
-        .iter()
-        .filter(|(_, left)| **left == 0)
-        .map(|(top, _)| *top)
-        .collect();
-    while let Some(top) = ready.pop() {
-        unfilled.remove(&top);
-        for drained_by in fills.remove(&top).into_iter().flatten() {
-            if let Some(left) = unfilled.get_mut(&drained_by) {
-                *left -= 1;
-                if *left == 0 {
-                    ready.push(drained_by);
-                }
-            }
-        }
-    }
-    match breakers
-        .iter()
-        .find(|(_, _, drained_by)| unfilled.contains_key(drained_by))
-    {
-        Some(&(id, ..)) => Err(Obstacle::MeetsItself(id)),
-        None => Ok(()),
-    }
-}
-
 impl Draft {
     /// Puts the nodes into this order, which must be topological.
-    fn reorder(&mut self, order: &[NodeId]) {
+    pub(super) fn reorder(&mut self, order: &[NodeId]) {
         let mut number = vec![0; order.len()];
         for (new, &old) in order.iter().enumerate() {
             number[old] = new;
@@ -203,13 +150,31 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_does_not_wait_for_itself() {
+    fn what_a_breaker_waits_for_is_replayed() {
         let mut draft = draft();
         let breaker = || Op::Breaker(Box::new(|_| Err(Error::Cancelled)));
         let sorted = add(&mut draft, "sort", &[0], breaker());
         add(&mut draft, "end", &[sorted], Op::Pass);
         assert_eq!(sort(&mut draft), Ok(()));
-        add(&mut draft, "both", &[sorted, 0], Op::Rejects);
-        assert_eq!(sort(&mut draft), Err(Obstacle::MeetsItself(sorted)));
+        assert_eq!(names(&draft), ["a", "b", "sort", "end"]);
+        let sorted = draft.nodes.iter().position(|node| node.name == "sort").unwrap();
+        add(&mut draft, "union", &[sorted, 0], Op::Pass);
+        assert_eq!(sort(&mut draft), Ok(()));
+        assert_eq!(names(&draft), ["a", "replay", "b", "sort", "replay", "end", "union"]);
+        let group = crate::graph::regions::groups(&draft.nodes);
+        assert_eq!(group[0], group[1]);
+        assert_ne!(group[0], group[6]);
+    }
+
+    #[test]
+    fn a_union_of_a_stream_with_itself_reads_it_once() {
+        let mut draft = draft();
+        add(&mut draft, "union", &[0, 0], Op::Pass);
+        assert_eq!(sort(&mut draft), Ok(()));
+        let union = draft.nodes.iter().position(|node| node.name == "union").unwrap();
+        let inputs: Vec<NodeId> = draft.nodes[union].inputs.iter().map(|edge| edge.from).collect();
+        let builds: Vec<NodeId> = inputs.iter().map(|&drain| draft.nodes[drain].inputs[0].from).collect();
+        assert!(inputs[0] < inputs[1] && builds[0] == builds[1]);
+        assert_eq!(draft.nodes[builds[0]].inputs, [out(0)]);
     }
 }

@@ -1,13 +1,13 @@
 //! Places are made only where something may ask for them: bad rows, stages that order by them.
 
 use crate::compile::draft::Draft;
-use crate::graph::Op;
+use crate::graph::{Op, Port};
 
 /// Tells every source whether rows need their places.
 pub(super) fn spread(draft: &mut Draft) {
     let mut wanted: Vec<bool> = draft.facts.iter().map(|facts| facts.places).collect();
     for id in (0..draft.nodes.len()).rev() {
-        for edge in &draft.nodes[id].inputs {
+        for edge in draft.nodes[id].inputs.iter().filter(|edge| edge.port != Port::Built) {
             wanted[edge.from] |= wanted[id];
         }
         if let Op::Source { request, .. } = &mut draft.nodes[id].op {

@@ -74,6 +74,7 @@ fn bind(read: &Read<'_>, folder: &std::path::Path) -> Result<Bound, Vec<String>>
         input: &input,
         own: 0,
         streams: &[],
+        beside: None,
         mode: Some("csv"),
         items: &items,
         by: &[],
