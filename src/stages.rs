@@ -21,6 +21,7 @@ pub mod flatten;
 pub mod from;
 pub mod groups;
 mod heap;
+pub mod join;
 pub mod keys;
 mod keyset;
 pub mod list;

@@ -5,6 +5,9 @@ use standpipe_sdk::error::{Code, Error};
 /// The condition of `assert` is false or null.
 pub const ASSERT_FAILED: Code = Code(405);
 
+/// A row is before one that came before it, where rows must be sorted.
+pub const NOT_SORTED: Code = Code(415);
+
 /// A column that must exist does not.
 pub const NO_SUCH_COLUMN: Code = Code(204);
 /// Something else than a list where a list is needed.
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_code_has_a_text() {
-        let rows = [ASSERT_FAILED, HELD_TOO_MUCH, BAD_CONSTANT];
+        let rows = [ASSERT_FAILED, NOT_SORTED, HELD_TOO_MUCH, BAD_CONSTANT];
         let types = [NO_SUCH_COLUMN, NOT_A_LIST, NO_KEY, OTHER_COLUMNS, OTHER_TYPES];
         let arguments = [
             WRONG_ARGUMENT,

@@ -12,6 +12,7 @@ use super::fill;
 use super::filter;
 use super::flatten;
 use super::from;
+use super::join;
 use super::number;
 use super::read;
 use super::rename;
@@ -47,6 +48,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &filter::SPEC,
         &flatten::SPEC,
         &from::SPEC,
+        &join::SPEC,
         &number::SPEC,
         &read::SPEC,
         &rename::SPEC,
