@@ -315,7 +315,7 @@ region 1
 region 2
    3  sort -price
         rows    id: int?, status: string?, price: float?, qty: int?, note: string?
-        order   created; memory: held (ends a region)
+        order   created; memory: spill (ends a region)
    4  select id, note
         rows    id: int?, note: string?
         order   kept; memory: batch
