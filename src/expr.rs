@@ -9,6 +9,8 @@
 //! - A failing row is null and reported once; nothing wraps, nothing is silently null.
 //! - Nothing is allocated on the heap per batch.
 
+pub mod aggregate;
+mod aggregates;
 mod bind;
 mod cell;
 mod choose;
@@ -34,6 +36,8 @@ mod types;
 mod values;
 mod walk;
 
+pub use aggregate::{AggregateCall, AggregateSpec, aggregate, aggregate_call, is_aggregate};
+pub use aggregates::families as aggregates;
 pub use bind::run_example;
 pub use codes::*;
 pub use compute::Compute;

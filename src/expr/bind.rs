@@ -4,7 +4,7 @@ use crate::expr::function::{Nulls, Returns};
 use crate::expr::{
     ARGUMENT, ArgValue, Argument, Arith, BRANCH, CAST, COMPARE, CONDITION, CONVERT, CallArg, Cmp, DECIMAL_TYPE,
     DECIMAL_WITH_FLOAT, Evaluator, Expr, FIELD, FORMAT, FPart, FUNCTION, Fixed, FunctionSpec, Given, Issue, Kind,
-    MatchPattern, OPERATOR, OVERFLOW, Pattern, Piece, REGEX, Set, function, functions,
+    MatchPattern, OPERATOR, OVERFLOW, ParamSpec, Pattern, Piece, REGEX, Set, function, functions,
 };
 use crate::expr::{decimal, types, values};
 use regex::{Regex, RegexBuilder};
@@ -1063,9 +1063,19 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// What stands for a parameter in one overload: an argument's number, or its default.
 #[derive(Clone, Copy)]
-enum Slot {
+pub(in crate::expr) enum Slot {
     Given(usize),
     Default(&'static str),
+}
+
+impl Slot {
+    /// The argument, if one is given.
+    pub(in crate::expr) fn of<'s, 'c>(&self, args: &'s [CallArg<'c>]) -> Option<&'s CallArg<'c>> {
+        match self {
+            Slot::Given(at) => args.get(*at),
+            Slot::Default(_) => None,
+        }
+    }
 }
 
 /// The cost of an overload, and the type each argument is converted to (`None`: a regex or a lambda).
@@ -1075,17 +1085,20 @@ type Weighed = (u32, Vec<Option<Type>>);
 type Candidate = (u32, &'static FunctionSpec, Vec<(usize, Slot)>, Vec<Option<Type>>);
 
 /// Which argument goes where; `Err` says why it does not fit.
-fn place(spec: &'static FunctionSpec, args: &[CallArg]) -> Result<Vec<(usize, Slot)>, String> {
-    let params = spec.params;
+pub(in crate::expr) fn place(
+    name: &str,
+    params: &'static [ParamSpec],
+    args: &[CallArg],
+) -> Result<Vec<(usize, Slot)>, String> {
     let variadic = params.last().is_some_and(|p| p.variadic);
     let mut slots: Vec<Option<usize>> = vec![None; params.len()];
     let mut rest = vec![];
     let mut at = 0;
     for (i, arg) in args.iter().enumerate() {
         let index = match &arg.name {
-            Some(name) => match params.iter().position(|p| p.name == name) {
+            Some(given) => match params.iter().position(|p| p.name == given) {
                 Some(index) => index,
-                None => return Err(format!("`{}` has no parameter `{name}`", spec.name)),
+                None => return Err(format!("`{name}` has no parameter `{given}`")),
             },
             None => {
                 at += 1;
@@ -1096,8 +1109,7 @@ fn place(spec: &'static FunctionSpec, args: &[CallArg]) -> Result<Vec<(usize, Sl
             rest.push(i);
         } else if index >= params.len() {
             return Err(format!(
-                "`{}` takes at most {} arguments, not {}",
-                spec.name,
+                "`{name}` takes at most {} arguments, not {}",
                 params.len(),
                 args.len()
             ));
@@ -1111,14 +1123,14 @@ fn place(spec: &'static FunctionSpec, args: &[CallArg]) -> Result<Vec<(usize, Sl
             _ if param.variadic => {}
             (Some(i), _) => out.push((index, Slot::Given(i))),
             (None, Some(default)) => out.push((index, Slot::Default(default))),
-            (None, None) => return Err(format!("`{}` needs `{}`", spec.name, param.name)),
+            (None, None) => return Err(format!("`{name}` needs `{}`", param.name)),
         }
     }
     out.extend(rest.into_iter().map(|i| (params.len() - 1, Slot::Given(i))));
     Ok(out)
 }
 
-fn default_value(text: &str, span: Span) -> Expr {
+pub(in crate::expr) fn default_value(text: &str, span: Span) -> Expr {
     let (value, ty) = match text {
         "null" => (Value::Null, Type::Null),
         "true" => (Value::Bool(true), Type::Bool),
@@ -1133,7 +1145,7 @@ fn default_value(text: &str, span: Span) -> Expr {
 }
 
 /// How well a type fits a pattern: 0 as it is, 1 converted; with the type to convert to.
-fn fits(pattern: &Pattern, ty: &Type, earlier: &[Option<Type>]) -> Option<(u32, Type)> {
+pub(in crate::expr) fn fits(pattern: &Pattern, ty: &Type, earlier: &[Option<Type>]) -> Option<(u32, Type)> {
     let exact = |ok: bool| ok.then(|| (0, ty.clone()));
     if *ty == Type::Null {
         let to = match pattern {
@@ -1244,10 +1256,12 @@ fn call(name: &str, args: Vec<CallArg>, span: Span) -> Checked {
     let mut best: Option<Candidate> = None;
     let mut why: Option<(Span, String)> = None;
     for spec in function(name) {
-        let weighed = place(spec, &args).map_err(|text| (span, text)).and_then(|slots| {
-            let (cost, to) = weigh(spec, &slots, &args, span)?;
-            Ok((cost, slots, to))
-        });
+        let weighed = place(spec.name, spec.params, &args)
+            .map_err(|text| (span, text))
+            .and_then(|slots| {
+                let (cost, to) = weigh(spec, &slots, &args, span)?;
+                Ok((cost, slots, to))
+            });
         match weighed {
             Ok((cost, slots, to)) if best.as_ref().is_none_or(|(least, ..)| cost < *least) => {
                 best = Some((cost, spec, slots, to));

@@ -101,6 +101,44 @@ impl Reservation {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Makes room in `values` for `more` values, doubling: the old block counts until the new one is there.
+    ///
+    /// # Errors
+    /// `Memory` if the budget or the system refuses; nothing changes then.
+    pub fn room<T>(&mut self, values: &mut Vec<T>, more: usize) -> Result<()> {
+        let wanted = values.len().saturating_add(more);
+        if wanted <= values.capacity() {
+            return Ok(());
+        }
+        self.room_to(values, wanted.max(values.capacity().saturating_mul(2)).max(4))
+    }
+
+    /// Makes the capacity `capacity` values.
+    ///
+    /// # Errors
+    /// `Memory` if the budget or the system refuses; nothing changes then.
+    pub fn room_to<T>(&mut self, values: &mut Vec<T>, capacity: usize) -> Result<()> {
+        let old = values.capacity() * size_of::<T>();
+        let new = capacity.saturating_mul(size_of::<T>());
+        self.grow(new)?;
+        if values.try_reserve_exact(capacity.saturating_sub(values.len())).is_err() {
+            self.shrink(new);
+            return Err(Error::Memory {
+                wanted: new,
+                used: old,
+                limit: usize::MAX,
+            });
+        }
+        self.shrink(old);
+        Ok(())
+    }
+
+    /// Frees the memory of `values`.
+    pub fn free<T>(&mut self, values: &mut Vec<T>) {
+        self.shrink(values.capacity() * size_of::<T>());
+        *values = vec![];
+    }
 }
 
 impl Drop for Reservation {

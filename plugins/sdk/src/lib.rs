@@ -9,6 +9,7 @@
 //! - Every allocation that grows with the data can be refused; nobody here aborts for lack of memory.
 //! - Nothing here knows a stage, a format or a function by name.
 
+pub mod aggregate;
 pub mod arena;
 pub mod batch;
 pub mod bits;

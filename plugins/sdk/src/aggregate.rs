@@ -1,0 +1,153 @@
+//! Aggregates: what combines the values of a group into one.
+//!
+//! A stage that takes aggregates knows none by name. It numbers its groups, lets each aggregate keep one state per group, and asks
+//! for the values at the end. States are columnar: those of one aggregate lie in arrays, and a batch is one loop.
+//!
+//! Laws
+//! - What comes out does not depend on the order of `update` and `merge`: what needs the order of rows (`first`, `collect`) takes
+//!   it from [`RowOrder`], not from the calls.
+//! - `room` comes before `update` and `room_to_merge` before `merge`. Only they can be refused, and they change nothing that can be
+//!   seen; so a stage makes room for all its aggregates, then updates all.
+//! - A state leaves as columns (`partial`) and comes back by `merge`, so it can be spilled or sent elsewhere.
+
+use crate::arena::Arena;
+use crate::bits::Bits;
+use crate::budget::Reservation;
+use crate::column::Column;
+use crate::error::{Code, Result};
+use crate::types::{Schema, Type};
+
+/// An aggregate whose argument types are known.
+pub trait Aggregate: Send + Sync {
+    /// As the script writes it, for messages.
+    fn name(&self) -> &str;
+
+    /// The type of what comes out.
+    fn ty(&self) -> &Type;
+
+    /// When null comes out.
+    fn nulls(&self) -> ResultNulls;
+
+    /// Whether a group can have a value that does not fit (`sum` of ints).
+    fn fallible(&self) -> bool;
+
+    /// The columns of a partial state.
+    fn partial(&self) -> Schema;
+
+    /// No states yet.
+    fn states(&self) -> Box<dyn States>;
+}
+
+/// When an aggregate gives null.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResultNulls {
+    Never,
+    /// For a group without any value.
+    NoValues,
+    /// Also for some groups with values.
+    Some,
+}
+
+/// Rows as an aggregate sees them.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// One column per argument.
+    pub columns: &'a [Column<'a>],
+    pub rows: usize,
+    /// The rows that count: no argument is null, `where:` is true. `None` = all.
+    pub take: Option<Bits<'a>>,
+    pub order: RowOrder<'a>,
+}
+
+/// Where rows stand in the input: by chunk, then by row within it.
+#[derive(Clone, Copy, Default)]
+pub struct RowOrder<'a> {
+    pub chunk: u64,
+    /// The chunk's rows before this batch.
+    pub before: u32,
+    /// The rows' numbers in their batch; `None` = 0, 1, 2, ….
+    pub rows: Option<&'a [u32]>,
+}
+
+impl RowOrder<'_> {
+    /// The order of row `row`.
+    #[inline]
+    pub fn of(&self, row: usize) -> (u64, u32) {
+        let within = self
+            .rows
+            .map_or(row as u32, |rows| rows.get(row).copied().unwrap_or_default());
+        (self.chunk, self.before.wrapping_add(within))
+    }
+}
+
+impl Input<'_> {
+    /// Calls `f` with every row that counts, ascending.
+    #[inline(always)]
+    pub fn each(&self, mut f: impl FnMut(usize)) {
+        match self.take {
+            None => (0..self.rows).for_each(f),
+            Some(take) => {
+                for w in 0..take.words() {
+                    let mut word = take.word(w);
+                    while word != 0 {
+                        f(w * 64 + word.trailing_zeros() as usize);
+                        word &= word - 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many rows count.
+    pub fn count(&self) -> usize {
+        self.take.map_or(self.rows, |take| take.count())
+    }
+}
+
+/// Takes a group's failure: its position in the list of groups, the code, the message.
+pub type OnFault<'f> = &'f mut dyn FnMut(usize, Code, &str) -> Result<()>;
+
+/// The states of one aggregate, one per group.
+pub trait States: Send + Sync {
+    /// Makes room for `groups` groups in all and for what `update` with these rows may add.
+    ///
+    /// # Errors
+    /// `Memory` if the budget refuses; nothing changes then.
+    fn room(&mut self, groups: usize, input: &Input<'_>, reservation: &mut Reservation) -> Result<()>;
+
+    /// Row `r` goes to group `groups[r]`.
+    fn update(&mut self, groups: &[u32], input: &Input<'_>);
+
+    /// Makes room for `groups` groups in all and for what `merge` with these partial states may add.
+    ///
+    /// # Errors
+    /// `Memory` if the budget refuses; nothing changes then.
+    fn room_to_merge(&mut self, groups: usize, partial: &[Column<'_>], reservation: &mut Reservation) -> Result<()>;
+
+    /// Partial state `r` goes to group `groups[r]`.
+    fn merge(&mut self, groups: &[u32], partial: &[Column<'_>]);
+
+    /// Nothing more comes: puts in order what `partial` and `finish` need in order. To be called before either.
+    ///
+    /// # Errors
+    /// `Memory` if the budget refuses; nothing changes then.
+    fn seal(&mut self, reservation: &mut Reservation) -> Result<()>;
+
+    /// The states of these groups as columns.
+    ///
+    /// # Errors
+    /// `Memory` if `arena` is full.
+    fn partial<'a>(&self, groups: &[u32], arena: &'a Arena) -> Result<&'a [Column<'a>]>;
+
+    /// The values of these groups. A group whose value does not fit is told to `fault`, and null.
+    ///
+    /// # Errors
+    /// `Memory` if `arena` is full; what `fault` gives.
+    fn finish<'a>(&self, groups: &[u32], arena: &'a Arena, fault: OnFault<'_>) -> Result<Column<'a>>;
+
+    /// Forgets all groups and keeps the memory.
+    fn clear(&mut self);
+
+    /// Forgets all groups and gives the memory back.
+    fn release(&mut self, reservation: &mut Reservation);
+}
