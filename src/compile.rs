@@ -8,6 +8,7 @@
 //! - A stage is known by its spec's data, never by its name.
 //! - No rewrite changes which rows fail.
 
+mod aggregates;
 mod attributes;
 mod call;
 mod draft;

@@ -5,6 +5,7 @@
 //! - Columns that arrive `Absent` are passed on untouched: `lineage` and `reads` of what `bind` answers are exact.
 //! - State that grows with the data is reserved before it is touched: a refusal leaves a stage as it was.
 
+pub mod aggregate;
 pub mod assert;
 pub mod cast;
 pub mod codes;

@@ -29,7 +29,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("E0413", "decimals report E0401"),
     ("E0417", "event time is not there yet"),
     ("E0418", "nothing reports it yet"),
-    ("E0516", "`aggregate` is not there yet"),
     ("E0520", "no stage that needs an order is there yet"),
     ("E0609", "paths report E0216"),
     ("E0610", "damaged files report E0602"),

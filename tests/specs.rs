@@ -77,3 +77,40 @@ fn every_example_of_a_function_gives_what_it_says() {
     }
     assert!(wrong.is_empty(), "{} examples\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn every_example_of_an_aggregate_gives_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wrong = vec![];
+    let (mut names, mut examples) = (std::collections::BTreeSet::new(), 0);
+    for spec in expr::aggregates().iter().flat_map(|family| family.iter()) {
+        assert!(
+            !spec.examples.is_empty() && spec.about.ends_with('.') && !spec.returns.is_empty(),
+            "`{}` says nothing of itself",
+            spec.name
+        );
+        names.insert(spec.name);
+        for example in spec.examples {
+            examples += 1;
+            let out = folder.path().join("out.jsonl");
+            let _ = fs::remove_file(&out);
+            let script = format!(
+                "from rows {}\n| aggregate call = {}\n| select gives = {}, call\n| write jsonl \"out.jsonl\"",
+                example.rows, example.call, example.gives
+            );
+            match run(&script, folder.path()) {
+                Ok(()) => {
+                    let text = fs::read_to_string(&out).unwrap();
+                    let row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+                    if row["gives"] != row["call"] {
+                        wrong.push(format!("{} over {} gives\n{text}", example.call, example.rows));
+                    }
+                }
+                Err(error) => wrong.push(format!("{}\n{error}", example.call)),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} examples\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(names.len(), 21);
+    assert!(examples >= 21);
+}

@@ -1,7 +1,7 @@
 //! The reference pages, printed from the declarations.
 
 use standpipe::diag::suggest;
-use standpipe::expr::{FunctionSpec, functions as families};
+use standpipe::expr::{AggregateSpec, FunctionSpec, aggregates, functions as families};
 use standpipe::formats;
 use standpipe::stages;
 use standpipe_sdk::spec::{BlockKind, FormatSide, FormatSpec, Items, Names, Order, Param, StageSpec};
@@ -22,15 +22,19 @@ pub(super) fn stages(name: Option<&str>) -> Result<String, String> {
 /// All functions, or the overloads of one.
 pub(super) fn functions(name: Option<&str>) -> Result<String, String> {
     let all = || families().iter().copied().flatten();
+    let combining = || aggregates().iter().copied().flatten();
     let Some(name) = name else {
         let mut names: Vec<(&str, &str)> = all().map(|f| (f.name, f.about)).collect();
+        names.extend(combining().map(|a| (a.name, a.about)));
         names.sort_unstable();
         names.dedup_by_key(|f| f.0);
         return Ok(listing(names.into_iter()));
     };
     let found: Vec<&FunctionSpec> = all().filter(|f| f.name == name).collect();
-    if found.is_empty() {
-        return Err(unknown("function", name, all().map(|f| f.name)));
+    let over_rows: Vec<&AggregateSpec> = combining().filter(|a| a.name == name).collect();
+    if found.is_empty() && over_rows.is_empty() {
+        let names = all().map(|f| f.name).chain(combining().map(|a| a.name));
+        return Err(unknown("function", name, names));
     }
     let mut out = String::new();
     for (i, spec) in found.iter().enumerate() {
@@ -38,6 +42,12 @@ pub(super) fn functions(name: Option<&str>) -> Result<String, String> {
             out.push('\n');
         }
         function(spec, &mut out);
+    }
+    for spec in over_rows {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        aggregate(spec, &mut out);
     }
     Ok(out)
 }
@@ -169,6 +179,19 @@ fn function(spec: &FunctionSpec, out: &mut String) {
             Some(code) => _ = writeln!(out, "  {}  fails with {code}", example.call),
             None => _ = writeln!(out, "  {} == {}", example.call, example.gives),
         }
+    }
+}
+
+/// An aggregate: a function of all rows of a group.
+fn aggregate(spec: &AggregateSpec, out: &mut String) {
+    let _ = writeln!(out, "{spec}");
+    let _ = writeln!(out, "  {}", spec.about.trim_end_matches('.'));
+    let _ = writeln!(
+        out,
+        "  of the rows of a group, in `aggregate`; takes `where: condition`"
+    );
+    for example in spec.examples {
+        let _ = writeln!(out, "  {} over {} == {}", example.call, example.rows, example.gives);
     }
 }
 

@@ -4,6 +4,7 @@
 //! - An expression argument that is a column is that column; any other is computed behind the stream's own columns.
 //! - An argument with a mistake becomes a guess where that is possible, so that the stage still says what its output is.
 
+use super::aggregates::Behind;
 use super::expressions::{Local, LocalValue, Made, Scope};
 use super::hints;
 use super::report::Checker;
@@ -28,6 +29,8 @@ pub(super) struct Resolved {
     pub(super) as_name: Option<String>,
     /// What the host computes, in order, behind the stream's own columns.
     pub(super) computed: Vec<Computed>,
+    /// What the host computes behind the stage, of the aggregates it gives.
+    pub(super) behind: Option<Behind>,
     /// Streams that arguments name.
     pub(super) streams: Vec<Ident>,
     /// What the host computes of the rows of the stream beside, behind its own columns.
@@ -170,10 +173,19 @@ impl<'r, 'a> Resolver<'r, 'a> {
         }
         let mut items: Vec<&StageItem> = moved.iter().collect();
         items.extend(&call.items);
-        if spec.items.arg != ArgKind::PerColumn {
-            self.out.items = self.list(spec.items, &items, call, "");
+        match spec.items.arg {
+            // The items see the keys.
+            ArgKind::Aggregate => {
+                self.clauses(spec, call);
+                self.out.items = self.aggregates(spec.items, &items, call);
+            }
+            // Computed once the columns are known.
+            ArgKind::PerColumn => self.clauses(spec, call),
+            _ => {
+                self.out.items = self.list(spec.items, &items, call, "");
+                self.clauses(spec, call);
+            }
         }
-        self.clauses(spec, call);
         self.options_of(spec.options, &[], call, spec.name);
         if spec.items.arg == ArgKind::PerColumn {
             self.per_column(spec, &items, call);
@@ -393,7 +405,13 @@ impl<'r, 'a> Resolver<'r, 'a> {
                     .labelled(format!("`{stage}` {clause}{takes}")),
             );
         }
-        if items.len() < wants.min {
+        self.enough(wants, items.len(), call, clause);
+    }
+
+    /// Says so if there are too few items.
+    pub(super) fn enough(&mut self, wants: Items, items: usize, call: &StageCall, clause: &str) {
+        let stage = call.full_name();
+        if items < wants.min {
             let message = match wants.about {
                 "" => format!("`{stage}` {clause}needs an argument"),
                 about if clause.is_empty() => format!("`{stage}` needs {about}"),
@@ -449,7 +467,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
     }
 
     /// The name of an item: `Some(None)` if it has none and needs none, `None` if one is missing.
-    fn item_name(
+    pub(super) fn item_name(
         &mut self,
         wants: Items,
         kind: ArgKind,
@@ -588,8 +606,8 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 Some(ty) => self.ty(&ty),
                 None => self.wrong(value.span, "a type is needed here", "not a type"),
             },
-            // Its parts were told apart by position.
-            ArgKind::Each(_) => None,
+            // Their parts were told apart by position, or by what they compute.
+            ArgKind::Each(_) | ArgKind::Aggregate => None,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! `None` means that a mistake was reported (or hangs on one that was): whoever gets it says nothing more.
 
+use super::aggregates::Aggregating;
 use super::hints;
 use super::names::ValueKind;
 use super::report::Checker;
@@ -26,6 +27,17 @@ pub(super) struct Scope<'s> {
     /// Parameters of functions and lambdas, the innermost last.
     pub(super) locals: &'s [Local],
     pub(super) place: Place,
+    pub(super) aggregates: Aggregates<'s>,
+}
+
+/// Whether aggregates can stand at one place.
+#[derive(Clone, Copy)]
+pub(super) enum Aggregates<'s> {
+    No,
+    /// Here: the columns of the scope are the keys.
+    Here(&'s Aggregating<'s>),
+    /// These are arguments of one.
+    Inside,
 }
 
 /// Where an expression stands.
@@ -72,6 +84,7 @@ impl<'s> Scope<'s> {
         made: &[],
         locals: &[],
         place: Place::Constant,
+        aggregates: Aggregates::No,
     };
 
     /// The columns of a stream.
@@ -81,6 +94,7 @@ impl<'s> Scope<'s> {
             made: &[],
             locals: &[],
             place: Place::Row,
+            aggregates: Aggregates::No,
         }
     }
 
@@ -333,6 +347,20 @@ impl<'a> Checker<'a> {
 
     fn name_missing(&self, name: &Ident, scope: &Scope<'_>) {
         let text = &name.text;
+        if let Aggregates::Here(aggregating) = scope.aggregates
+            && aggregating.input.find(text) != Lookup::Missing
+        {
+            self.report(
+                Diagnostic::error(
+                    "E0516",
+                    name.span,
+                    format!("the column `{text}` is neither a key nor combined"),
+                )
+                .labelled("a group has many values of it")
+                .help(format!("`first({text})` takes one, `by {text}` makes it a key")),
+            );
+            return;
+        }
         let column_there = scope.rows.is_some_and(|rows| rows.find(text) != Lookup::Missing);
         let diagnostic = match scope.place {
             Place::Row => {
@@ -654,11 +682,17 @@ impl<'a> Checker<'a> {
         if let Some(def) = own {
             return self.inline(def, receiver, args, at, scope);
         }
+        if let Aggregates::Here(aggregating) = scope.aggregates
+            && crate::expr::is_aggregate(&name.text)
+            && !args.iter().any(|arg| matches!(arg.value.kind, ExprKind::Lambda { .. }))
+        {
+            return self.aggregate(aggregating, receiver, name, args, at);
+        }
         if !crate::expr::is_function(&name.text) {
             if let Some(kind) = TypeKind::from_word(&name.text) {
                 return self.cast(&kind, name, receiver, args, at, scope);
             }
-            self.function_missing(name);
+            self.function_missing(name, scope);
             for value in receiver.into_iter().chain(args.iter().map(|arg| &arg.value)) {
                 self.argument_silently(value, scope);
             }
@@ -786,12 +820,24 @@ impl<'a> Checker<'a> {
         self.accept(Expr::cast(value?, ty, at))
     }
 
-    fn function_missing(&self, name: &Ident) {
+    fn function_missing(&self, name: &Ident, scope: &Scope<'_>) {
         let text = name.text.as_str();
-        let diagnostic = if hints::AGGREGATES.contains(&text) {
+        let here = matches!(scope.aggregates, Aggregates::Here(_));
+        let diagnostic = if crate::expr::is_aggregate(text) {
+            let inside = matches!(scope.aggregates, Aggregates::Inside);
+            let (label, help) = match inside {
+                true => (
+                    "an aggregate is given to an aggregate",
+                    "a second `aggregate` combines what the first one gives".to_owned(),
+                ),
+                false => (
+                    "it combines many rows",
+                    format!("`aggregate {text} = {text}(…)` gives it, `by` for each group"),
+                ),
+            };
             Diagnostic::error("E0514", name.span, format!("the aggregate `{text}` cannot stand here"))
-                .labelled("it combines many rows")
-                .help("aggregates stand in `aggregate`, which is not available yet")
+                .labelled(label)
+                .help(help)
         } else if hints::WINDOWS.contains(&text) {
             Diagnostic::error("E0903", name.span, format!("`{text}` is not available yet"))
                 .labelled("a function of `window`, which is not available yet")
@@ -801,7 +847,10 @@ impl<'a> Checker<'a> {
                 .iter()
                 .flat_map(|family| family.iter())
                 .map(|spec| spec.name);
-            let near = suggest(text, names.functions.keys().copied().chain(built_in));
+            let aggregates = crate::expr::aggregates().iter().flat_map(|family| family.iter());
+            let aggregates = aggregates.map(|spec| spec.name).filter(|_| here);
+            let known = names.functions.keys().copied().chain(built_in).chain(aggregates);
+            let near = suggest(text, known);
             let mut diagnostic = Diagnostic::error("E0205", name.span, format!("function `{text}` not found"));
             diagnostic = match (hints::function_here(text), near) {
                 (Some(hint), _) => diagnostic.labelled("not a function of this language").help(hint),

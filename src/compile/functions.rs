@@ -4,7 +4,7 @@
 //! - A function sees its parameters and the script's values; never columns, never the names around the call.
 //! - A null argument for a parameter without `?` makes the call null, whatever the body does with it.
 
-use super::expressions::{Local, LocalValue, Place, Scope};
+use super::expressions::{Aggregates, Local, LocalValue, Place, Scope};
 use super::report::{Checker, walk};
 use crate::diag::{Diagnostic, Span, suggest};
 use crate::expr::Expr;
@@ -62,6 +62,7 @@ impl<'a> Checker<'a> {
             made: &[],
             locals: &locals,
             place: Place::Function,
+            aggregates: Aggregates::No,
         };
         let body = self.expression(&def.body, &scope);
         if let Some(returns) = &def.returns {
@@ -151,6 +152,7 @@ impl<'a> Checker<'a> {
             made: &[],
             locals: &locals,
             place: Place::Function,
+            aggregates: Aggregates::No,
         };
         let mut body = self.expr(&def.body, &inner)?;
         if let Some(returns) = &def.returns {

@@ -67,31 +67,6 @@ pub(super) const STAGES: &[&str] = &[
     "describe",
 ];
 
-/// Functions that combine rows.
-pub(super) const AGGREGATES: &[&str] = &[
-    "count",
-    "count_distinct",
-    "sum",
-    "product",
-    "avg",
-    "min",
-    "max",
-    "first",
-    "last",
-    "median",
-    "quantile",
-    "quantile_disc",
-    "stddev",
-    "variance",
-    "corr",
-    "any",
-    "all",
-    "collect",
-    "string_join",
-    "mode",
-    "approx_distinct",
-];
-
 /// Functions of `window`.
 pub(super) const WINDOWS: &[&str] = &["lag", "lead", "row_number", "rank", "dense_rank"];
 

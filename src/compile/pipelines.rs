@@ -1,5 +1,6 @@
 //! Pipelines → nodes: heads, operators, ends.
 
+use super::aggregates::Behind;
 use super::attributes::Attributes;
 use super::call::{Resolved, Resolver};
 use super::draft::{Draft, Facts, Limit, NewNode, out, pieces};
@@ -315,7 +316,9 @@ impl<'r, 'a> Builder<'r, 'a> {
     /// A stage that runs as one operator, behind what the host computes for it.
     fn operator(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
         let (policy, to) = self.policy(call, state.default_policy);
-        let resolved = Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
+        let mut resolved =
+            Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
+        let behind = resolved.behind.take();
         let (first, limited) = (Cell::new(None), Cell::new(None));
         let bind = |call: &Call<'_>| {
             let bound = (spec.bind)(call)?;
@@ -327,7 +330,8 @@ impl<'r, 'a> Builder<'r, 'a> {
             self.after_mistake(state, &resolved);
             return;
         };
-        let rows = rows_behind(&state.rows, None, &resolved, &bound);
+        let mut rows = rows_behind(&state.rows, None, &resolved, &bound);
+        let guess = resolved.guess;
         state.edge = self.compute(
             state.edge,
             &state.rows,
@@ -375,12 +379,69 @@ impl<'r, 'a> Builder<'r, 'a> {
                 node.policy.on_error = OnError::Fail;
             }
         }
+        let fails = bound.needs_places || behind.as_ref().is_some_and(|behind| behind.fallible);
+        if fails && !bound.needs_places {
+            node.policy = policy;
+        }
+        let name = node.name.clone();
         let id = self.draft.push(node);
-        if bound.needs_places {
+        if fails {
             self.feeds(id, to);
         }
         state.edge = out(id);
+        if let Some(behind) = behind {
+            rows = self.behind(state, &rows, behind, guess, &name, call, (policy, to));
+        }
         state.rows = rows;
+    }
+
+    /// What is computed of keys and aggregates behind the stage that gives them.
+    fn behind(
+        &mut self,
+        state: &mut State,
+        rows: &Rows,
+        behind: Behind,
+        guess: bool,
+        name: &str,
+        call: &StageCall,
+        (policy, to): (Policy, Option<&str>),
+    ) -> Rows {
+        let given = rows.fields.len();
+        let fields: Vec<Field> = rows
+            .fields
+            .iter()
+            .chain(behind.computed.iter().map(|computed| &computed.field))
+            .cloned()
+            .collect();
+        let is_guess = |at: usize| match at.checked_sub(given) {
+            None => rows.is_guess(at),
+            Some(at) => guess || behind.computed.get(at).is_none_or(|computed| computed.guess),
+        };
+        let field = |(name, at): &(std::sync::Arc<str>, usize)| {
+            let field = fields.get(*at);
+            Field::new(
+                name.clone(),
+                field.map_or(Type::Null, |f| f.ty.clone()),
+                field.is_none_or(|f| f.nullable),
+            )
+        };
+        let made = Rows {
+            fields: behind.picks.iter().map(field).collect(),
+            guessed: behind.picks.iter().map(|(_, at)| is_guess(*at)).collect(),
+            missing: rows.missing.clone(),
+            unknown: rows.unknown,
+        };
+        state.edge = self.compute(state.edge, rows, behind.computed, name, call, policy, to);
+        let picks: Vec<usize> = behind.picks.iter().map(|(_, at)| *at).collect();
+        let node = NewNode::new(
+            name,
+            call.span,
+            vec![state.edge],
+            made.schema(),
+            Op::Rearrange { picks },
+        );
+        state.edge = out(self.draft.push(node));
+        made
     }
 
     fn no_value_to_null(&self, call: &StageCall) {

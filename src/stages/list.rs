@@ -1,5 +1,6 @@
 //! Every built-in stage. A new one adds two lines: its `use` and its row.
 
+use super::aggregate;
 use super::assert;
 use super::cast;
 use super::dedup;
@@ -36,6 +37,7 @@ use standpipe_sdk::spec::StageSpec;
 /// The built-in stages, by name.
 pub fn list() -> &'static [&'static StageSpec] {
     static LIST: &[&StageSpec] = &[
+        &aggregate::SPEC,
         &assert::SPEC,
         &cast::SPEC,
         &dedup::SPEC,

@@ -248,8 +248,30 @@ fn drive(
     let ear = said.clone();
     let say = Arc::new(move |text: &str| ear.lock().unwrap().push_str(text));
     let setup = setup_saying(limit, share, say);
+    drive_with(&setup, &said, bound, schema, rows, chunk, stop)
+}
+
+/// Spilling after so many rows, whatever fits.
+pub(super) fn run_spilling(bound: &Bound, schema: &Schema, rows: &Rows, chunk: usize, every: usize) -> Got {
+    let disk = standpipe_sdk::Disk::new(std::env::temp_dir(), None).spill_rows(Some(every));
+    let setup = Setup {
+        spill: standpipe_sdk::Spill::new(Arc::new(disk)),
+        ..setup_saying(64 << 20, 8 << 20, Arc::new(|_: &str| {}))
+    };
+    drive_with(&setup, &Arc::default(), bound, schema, rows, chunk, false).unwrap()
+}
+
+fn drive_with(
+    setup: &Setup,
+    said: &Arc<Mutex<String>>,
+    bound: &Bound,
+    schema: &Schema,
+    rows: &Rows,
+    chunk: usize,
+    stop: bool,
+) -> Result<Got> {
     let mut got = Got::default();
-    let mut stage = Stage::make(bound, &setup)?;
+    let mut stage = Stage::make(bound, setup)?;
     let mut at = 0;
     while at < rows.len() && !got.done {
         let part = &rows[at..rows.len().min(at.saturating_add(chunk))];

@@ -8,6 +8,7 @@
 //!   the stream's own columns.
 
 use crate::Batch;
+use crate::aggregate::Aggregate;
 use crate::budget::Budget;
 use crate::column::Columns;
 use crate::error::{Code, Result, Span};
@@ -165,6 +166,10 @@ pub enum ArgKind {
     Type,
     /// A list of words or column names: `[a, b]`.
     Words,
+    /// An expression over aggregates. The stage gets each aggregate once, as [`Arg::Aggregate`]; what is made of their values, of
+    /// keys (`by`) and of earlier items, the host computes behind the stage. So the stage must give the keys in `by` order,
+    /// then one column per aggregate.
+    Aggregate,
     /// Written `arg0, arg1, …` where each has its own kind.
     Each(&'static [ArgKind]),
 }
@@ -310,6 +315,7 @@ pub enum Arg {
     /// Position in `Call::streams`.
     Stream(usize),
     Type(Type),
+    Aggregate(AggregateArg),
     /// Positions in `Call::input` and `Call::beside`, both of one type. `shared`: it was written as one name.
     Match {
         left: usize,
@@ -328,6 +334,28 @@ pub enum Compare {
     Equal,
     /// `>=`
     NotBefore,
+}
+
+/// An aggregate that a stage is asked for.
+#[derive(Clone)]
+pub struct AggregateArg {
+    pub aggregate: Arc<dyn Aggregate>,
+    /// Its arguments: positions in `Call::input`.
+    pub columns: Vec<usize>,
+    /// `where:`, a bool column: position in `Call::input`.
+    pub filter: Option<usize>,
+    /// Whether a group's value may be null.
+    pub nullable: bool,
+}
+
+impl std::fmt::Debug for AggregateArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AggregateArg")
+            .field("name", &self.aggregate.name())
+            .field("columns", &self.columns)
+            .field("filter", &self.filter)
+            .finish()
+    }
 }
 
 impl Call<'_> {

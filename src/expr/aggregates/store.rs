@@ -129,6 +129,7 @@ pub(super) fn item<'s>(column: &Column<'s>, row: usize, canonical: bool, scratch
             write(&column.cell(row), canonical, scratch);
             Item::Bytes(scratch)
         }
+        Data::Cells(cells) => Item::Bytes(cells.bytes(row)),
         Data::Null | Data::Absent => Item::Word(0),
     }
 }
@@ -150,6 +151,7 @@ pub(super) fn bytes_of(column: &Column<'_>, canonical: bool, rows: impl FnOnce(&
         Data::String(text) | Data::Bytes(text) | Data::Json(text) | Data::Verbatim(text) => {
             rows(&mut |row| total += text.views()[row].len());
         }
+        Data::Cells(cells) => rows(&mut |row| total += cells.bytes(row).len()),
         Data::List(_) | Data::Record(_) => {
             let mut scratch = vec![];
             rows(&mut |row| total += item(column, row, canonical, &mut scratch).bytes());

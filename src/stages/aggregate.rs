@@ -1,0 +1,288 @@
+//! `aggregate x = sum(a), r = x / count() by k`: one row per group, sorted by the keys.
+//!
+//! Groups live in one table of many shards, each behind a lock, shared by the lanes. A lane has a small table of its own in front:
+//! where groups are few, all rows meet there and the shards see a few thousand partial states; where they are many, it would only
+//! be in the way, and a batch's rows are put in order by shard, so that each shard is locked once per batch.
+//!
+//! Laws
+//! - The stage knows no aggregate by name: states, partial states and values are columns of whatever the call gave.
+//! - What comes out does not depend on which lane saw which rows, nor on when a lane's table was emptied.
+//! - Room is made before anything is touched: a refusal leaves the table as it was.
+//! - A row's place behind the stage is its number in the output.
+
+mod drain;
+mod fill;
+mod index;
+mod key;
+mod spill;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use super::codes;
+use super::keys::{self, Keys};
+use super::spill::Store;
+use fill::Filler;
+use spill::Spiller;
+use standpipe_sdk::error::Result;
+use standpipe_sdk::spec::{
+    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Memory, Names, Order,
+    Setup, StageSpec, Want,
+};
+use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, Source, Span, Type};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use table::Table;
+
+/// `aggregate`.
+pub const SPEC: StageSpec = StageSpec {
+    name: "aggregate",
+    about: "One row per group, sorted by the keys, of what aggregates make of its rows",
+    kind: Kind::Breaker,
+    items: Items {
+        names: Names::Always,
+        ..Items::some(
+            ArgKind::Aggregate,
+            1,
+            usize::MAX,
+            "`name = expression` over aggregates, keys and earlier items",
+        )
+    },
+    by: Items {
+        names: Names::Optional,
+        ..Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes a group")
+    },
+    order: Order::Creates,
+    memory: Memory::Spill,
+    examples: &[
+        Example {
+            script: r#"from rows [{k: "b", n: 1}, {k: "a", n: 2}, {k: "b", n: 3}] | aggregate total = sum(n), rows = count() by k"#,
+            output: "k,total,rows\na,2,1\nb,4,2\n",
+        },
+        Example {
+            script: "from range(1, 4) | aggregate spread = max(value) - min(value), even = count(where: value % 2 == 0), share = even / count()",
+            output: "spread,even,share\n3,2,0.5\n",
+        },
+    ],
+    bind: &bind,
+    ..StageSpec::BASE
+};
+
+fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+    let by = keys::grouping(call, call.by)?;
+    let mut calls = vec![];
+    let mut reads = by.clone();
+    for item in call.items {
+        let Arg::Aggregate(arg) = &item.arg else {
+            return Err(vec![Complaint::new(
+                codes::WRONG_ARGUMENT,
+                item.span,
+                "an aggregate is needed here",
+                "this is none",
+            )]);
+        };
+        reads.extend(arg.columns.iter().copied().chain(arg.filter));
+        calls.push(Called {
+            arg: arg.clone(),
+            span: item.span,
+        });
+    }
+    reads.sort_unstable();
+    reads.dedup();
+    let name = |item: &standpipe_sdk::spec::Item, or: &Field| item.name.clone().unwrap_or_else(|| or.name.clone());
+    let key_fields: Vec<Field> = by
+        .iter()
+        .zip(call.by)
+        .filter_map(|(&at, item)| {
+            let field = call.input.get(at)?;
+            Some(Field::new(name(item, field), field.ty.clone(), field.nullable))
+        })
+        .collect();
+    let values = call.items.iter().zip(&calls).map(|(item, called)| {
+        let name: Arc<str> = item.name.clone().unwrap_or_else(|| called.arg.aggregate.name().into());
+        Field::new(name, called.arg.aggregate.ty().clone(), called.arg.nullable)
+    });
+    let schema = key_fields.iter().cloned().chain(values).collect();
+    let lineage = vec![Lineage::New; by.len() + calls.len()];
+    let sorted_by = (0..by.len()).map(|key| (key, false)).collect();
+    let plan = Arc::new(Plan {
+        keys: Keys::grouping(by),
+        partials: calls.iter().map(|call| call.arg.aggregate.partial().width()).collect(),
+        long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > key::PREFIX_BYTES),
+        key_fields,
+        calls,
+    });
+    let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
+        let made = Aggregate::new(&plan, setup);
+        Ok(Arc::new(made.map_err(|e| codes::held("aggregate", e))?))
+    };
+    Ok(Bound {
+        schema,
+        lineage,
+        reads,
+        sorted_by,
+        make: Make::Breaker(Box::new(make)),
+        needs_places: false,
+    })
+}
+
+/// Shards of the table; a power of two.
+const SHARDS: usize = 64;
+/// Bytes of a lane's table, at most.
+const MOST_LANE_BYTES: usize = 4 << 20;
+
+/// What a run of the stage needs of its arguments.
+struct Plan {
+    keys: Keys,
+    key_fields: Vec<Field>,
+    /// A key may be longer than its prefix.
+    long: bool,
+    calls: Vec<Called>,
+    /// How many columns each call's partial state has.
+    partials: Vec<usize>,
+}
+
+/// One aggregate, and where the script calls it.
+struct Called {
+    arg: AggregateArg,
+    span: Span,
+}
+
+impl Plan {
+    fn key_types(&self) -> impl Iterator<Item = &Type> {
+        self.key_fields.iter().map(|field| &field.ty)
+    }
+
+    /// Reports that what a call makes of a group does not fit; `row` is the group's in its batch.
+    fn fault(&self, call: &Called, row: usize, code: Code, text: &str, key: &[u8], faults: &Faults<'_>) -> Result<()> {
+        let span = Some(call.span);
+        // Whatever the verdict: groups before this one may still be wanted.
+        match self.key_fields.as_slice() {
+            [] => faults.report(row, code, span, format_args!("{text}")),
+            fields => {
+                let group = key::shown(key, fields);
+                faults.report(row, code, span, format_args!("{text}, in the group {group}"))
+            }
+        }
+        .map(|_| ())
+    }
+}
+
+struct Aggregate {
+    plan: Arc<Plan>,
+    shards: Vec<Mutex<Table>>,
+    budget: Arc<Budget>,
+    /// Bytes of a lane's arena.
+    share: usize,
+    /// Bytes that a lane's table may take before it is emptied.
+    lane_bytes: usize,
+    chunk_bytes: usize,
+    workers: usize,
+    cancelled: Arc<AtomicBool>,
+    store: Arc<Store>,
+    /// Until the table is drained.
+    spiller: Mutex<Option<Spiller>>,
+    /// How often the table was written to disk.
+    spills: AtomicU64,
+    /// Rows so far, for the hook of tests that spills after so many.
+    rows: AtomicUsize,
+}
+
+impl Aggregate {
+    fn new(plan: &Arc<Plan>, setup: &Setup) -> Result<Aggregate> {
+        let store = Store::new("aggregate", setup);
+        let table = |_| Mutex::new(Table::new(plan, &setup.budget));
+        Ok(Aggregate {
+            spiller: Mutex::new(Some(Spiller::new(&store, &setup.budget, SHARDS)?)),
+            plan: plan.clone(),
+            shards: (0..SHARDS).map(table).collect(),
+            budget: setup.budget.clone(),
+            share: setup.share,
+            lane_bytes: (setup.budget.limit() / (16 * setup.workers.max(1))).min(MOST_LANE_BYTES),
+            chunk_bytes: setup.chunk_bytes,
+            workers: setup.workers.max(1),
+            cancelled: setup.cancelled.clone(),
+            store,
+            spills: AtomicU64::new(0),
+            rows: AtomicUsize::new(0),
+        })
+    }
+
+    /// How often the table was written to disk: to be asked before something that may be refused.
+    fn spills(&self) -> u64 {
+        self.spills.load(SeqCst)
+    }
+
+    /// Makes room in the budget after `error` said that there is none, by writing the table to disk, unless somebody did so
+    /// meanwhile: whoever was refused tries again. The caller holds no lock of a shard.
+    fn relieve(&self, error: Error, seen: u64) -> Result<()> {
+        let Error::Memory { .. } = error else {
+            return Err(error);
+        };
+        let mut spiller = self.spiller.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.spills() != seen {
+            return Ok(());
+        }
+        match self.spill(&mut spiller)? {
+            0 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes all groups of the table to disk; how many there were.
+    fn spill(&self, spiller: &mut Option<Spiller>) -> Result<usize> {
+        let Some(spiller) = spiller else { return Ok(0) };
+        let mut tables: Vec<_> = self.shards.iter().map(locked).collect();
+        let groups = spiller.write(&self.plan, &self.store, &mut tables)?;
+        self.spills.fetch_add(1, SeqCst);
+        Ok(groups)
+    }
+
+    /// Counts rows; whether it is time to spill, as a test wants it.
+    fn spills_after(&self, rows: usize) -> bool {
+        let Some(every) = self.store.spill().spill_rows() else {
+            return false;
+        };
+        let before = self.rows.fetch_add(rows, SeqCst);
+        before / every.max(1) != (before + rows) / every.max(1)
+    }
+
+    fn spill_now(&self) -> Result<()> {
+        let mut spiller = self.spiller.lock().unwrap_or_else(PoisonError::into_inner);
+        self.spill(&mut spiller).map(|_| ())
+    }
+}
+
+fn locked(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Breaker for Aggregate {
+    fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
+        Ok(Box::new(Filler::new(self)))
+    }
+
+    fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
+        self.sorted().map_err(|e| codes::held("aggregate", e))
+    }
+}
+
+impl Aggregate {
+    fn sorted(&self) -> Result<Arc<dyn Source>> {
+        if self.store.is_empty() {
+            let groups = self.shards.iter().map(|shard| locked(shard).len()).sum();
+            // Where there is no room to put the groups in order, the disk is the way.
+            if let Ok(room) = drain::Room::new(groups, self.workers, &self.budget) {
+                let take = |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, &self.budget));
+                let tables = self.shards.iter().map(take).collect();
+                drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
+                let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes)?;
+                return Ok(Arc::new(sorted));
+            }
+        }
+        self.spill_now()?;
+        // What was set aside for writing is the merge's from now on.
+        drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(Arc::new(spill::Merged::new(self)?))
+    }
+}
