@@ -28,7 +28,7 @@ pub const SPEC: StageSpec = StageSpec {
     about: "The first of all equal rows; with `by`, of all that are equal in it",
     kind: Kind::Serial,
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
-    memory: Memory::Groups,
+    memory: Memory::Spill,
     examples: &[
         Example {
             script: r#"from rows [{k: "a", n: 1}, {k: "b", n: 2}, {k: "a", n: 1}] | distinct"#,
@@ -242,10 +242,14 @@ mod tests {
     fn what_cannot_be_told_apart_and_what_does_not_fit() {
         let json = schema(&[("id", INT), ("j", Type::Json)]);
         assert_eq!(codes_of(bind(&call(&json, 2, &[]))), [codes::NO_KEY]);
-        let rows: Rows = (0..10_000)
-            .map(|i| vec![int(i), text(&format!("a key of its own {i}")), NULL, NULL])
-            .collect();
-        let error = try_run(&bound(&[1]), &columns(), &rows, 100, 200_000).unwrap_err();
+        let error = try_run(
+            &bound(&[1]),
+            &columns(),
+            &vec![vec![int(1), text("x"), NULL, NULL]],
+            1,
+            50_000,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("`distinct` needs"), "{error}");
     }
 
@@ -303,6 +307,29 @@ mod tests {
             let want = run(&bound(by), &columns(), &rows, CHUNKS[chunk]);
             prop_assert_eq!(format!("{:?}", got.rows), format!("{:?}", want.rows));
             prop_assert_eq!(got.places, want.places);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_to_disk() {
+        let rows: Rows = (0..60_000i64)
+            .map(|i| {
+                let key = if i % 3 == 0 { i % 90 } else { i * 7919 % 30_000 };
+                vec![
+                    int(i),
+                    text(&format!("the key of this row, which is some bytes long: {key}")),
+                    NULL,
+                    int(key),
+                ]
+            })
+            .collect();
+        let want = run(&bound(&[1]), &columns(), &rows, 1000).rows;
+        // The keys take 2.5 MB, the rows four times as much.
+        for limit in [2_000_000, 3_000_000, 5_000_000] {
+            assert_eq!(
+                try_run(&bound(&[1]), &columns(), &rows, 1000, limit).unwrap().rows,
+                want
+            );
         }
     }
 

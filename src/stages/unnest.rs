@@ -107,7 +107,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 /// The most rows of a block.
 pub(super) const BLOCK_ROWS: usize = 4096;
 /// The least scratch memory worth starting with.
-const LEAST_ROOM: usize = 256 << 10;
+pub(super) const LEAST_ROOM: usize = 256 << 10;
 
 /// Reserves as much of `share` as there is.
 pub(super) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {

@@ -10,7 +10,7 @@
 
 use super::super::keys::{Key, Keys};
 use super::super::sort;
-use super::super::unnest::scratch_room;
+use super::super::unnest::{LEAST_ROOM, scratch_room};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Setup;
@@ -129,10 +129,12 @@ impl Overflow {
         }
         self.filler.done()?;
         let mut reservation = self.setup.budget.reserve();
-        let mut arena = Arena::new(scratch_room(self.setup.share, &mut reservation)?);
-        let by_key = self.breaker.clone().drain()?;
+        let room = (self.setup.budget.limit() / PART_OF_MEMORY).max(LEAST_ROOM);
+        let mut arena = Arena::new(scratch_room(room.min(self.setup.share), &mut reservation)?);
+        // The second sort sets its memory aside before the first one takes what there is for its merge.
         let in_order = sort::breaker("distinct", vec![ascending(NUMBER)], true, OWN + self.own)(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
+        let by_key = self.breaker.clone().drain()?;
         // The last row's key: rows with the same one may follow in the next part.
         let mut last: Option<Vec<u8>> = None;
         let mut batches = 0;
