@@ -298,7 +298,14 @@ impl Pipeline {
     /// # Errors
     /// Every problem of the script.
     pub fn check(&self) -> Result<Problems, Problems> {
-        let (_, diagnostics) = self.compiled(true, None)?;
+        let (compiled, mut diagnostics) = self.compiled(true, None)?;
+        if let Some(refusal) = self.too_little_memory(&compiled) {
+            diagnostics.push(refusal);
+            return Err(Problems {
+                source: self.source(),
+                diagnostics,
+            });
+        }
         Ok(Problems {
             source: self.source(),
             diagnostics,
@@ -380,6 +387,12 @@ impl Pipeline {
         let inputs = feed::inputs(&shared.inputs, std::mem::take(&mut self.feeds));
         let outputs = receive::outputs(std::mem::take(&mut self.receivers));
         let (compiled, warnings) = self.compiled_with(false, print, &inputs, &outputs)?;
+        if let Some(refusal) = self.too_little_memory(&compiled) {
+            return Err(Failure::Script(Problems {
+                source: self.source(),
+                diagnostics: vec![refusal],
+            }));
+        }
         let mut settings = self.settings(&compiled);
         settings.cancel = self.cancel.clone();
         if settings.now_micros == 0 {

@@ -50,13 +50,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         )
     })?;
     let share = settings.share();
-    let lanes = settings.workers.max(1) * 2 * share;
-    let budget = Budget::new(
-        settings
-            .memory_bytes
-            .saturating_sub(lanes)
-            .max(settings.memory_bytes / 4),
-    );
+    let budget = Budget::new(settings.stages_bytes());
     let disk = Arc::new(Disk::new(&settings.spill_dir, settings.disk_bytes).spill_rows(settings.hooks.spill_rows));
     let mut world = World {
         graph,

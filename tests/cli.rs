@@ -496,10 +496,23 @@ fn explain_shows_the_plan_the_memory_and_the_codes() {
     assert!(seen.status == 0 && seen.out.starts_with("flowchart"), "{}", seen.out);
     let seen = call(folder.path(), &["explain", "a.pipe", "--memory"]);
     assert!(
-        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort"),
+        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort") && seen.out.contains("together"),
         "{}",
         seen.out
     );
+    let small = "@budget(memory: 9MiB)\nfrom range(1, 9) | sort -value | write csv \"out.csv\"";
+    let folder = self::folder(&[("small.pipe", small), ("a.pipe", "")]);
+    for args in [["check", "small.pipe"], ["run", "small.pipe"]] {
+        let seen = call(folder.path(), &args);
+        assert!(
+            seen.status == 2 && seen.err.contains("error[E0702]") && seen.err.contains("the limit is 9.0 MiB"),
+            "{args:?}: {}",
+            seen.err
+        );
+    }
+    let seen = call(folder.path(), &["explain", "small.pipe", "--memory"]);
+    assert!(seen.status == 2 && seen.out.contains("does not fit"), "{}", seen.out);
+    let folder = self::folder(&[("a.pipe", "")]);
     assert!(names(folder.path()) == ["a.pipe"], "explain writes nothing");
 }
 

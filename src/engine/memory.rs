@@ -1,8 +1,11 @@
 //! What a run may take of memory, added up before it starts.
 
 use super::{Pipeline, Problems};
-use crate::graph::{Graph, NodeId};
+use crate::compile::Compiled;
+use crate::diag::Diagnostic;
+use crate::graph::{Graph, Node, NodeId};
 use crate::runtime::settings::Settings;
+use crate::stages::spill::lane_floor;
 use standpipe_sdk::spec::Memory;
 use std::fmt::Write as _;
 
@@ -23,23 +26,71 @@ impl Pipeline {
     pub fn explain_memory(&self) -> Result<MemoryPlan, Problems> {
         let (compiled, _) = self.compiled(true, None)?;
         let settings = self.settings(&compiled);
-        let text = compiled
-            .graph
-            .as_ref()
-            .map(|graph| plan(graph, &settings))
-            .unwrap_or_default();
+        let Some(graph) = &compiled.graph else {
+            return Ok(MemoryPlan {
+                text: String::new(),
+                fits: true,
+            });
+        };
         Ok(MemoryPlan {
-            text,
-            fits: settings.floor() <= settings.memory_bytes,
+            text: plan(graph, &settings),
+            fits: fits(graph, &settings),
         })
     }
+
+    /// Why a script cannot run in the memory that there is, if so.
+    pub(super) fn too_little_memory(&self, compiled: &Compiled) -> Option<Diagnostic> {
+        let graph = compiled.graph.as_ref()?;
+        let settings = self.settings(compiled);
+        if fits(graph, &settings) {
+            return None;
+        }
+        let growing = graph.nodes.iter().find(|node| least(node.memory, &settings) > 0);
+        let span = growing
+            .or(graph.nodes.first())
+            .map(|node| node.span)
+            .unwrap_or_default();
+        let message = format!(
+            "{} and the stages need at least {} of memory, the limit is {}",
+            count(settings.workers.max(1), "worker"),
+            mebibytes(least_of_all(graph, &settings)),
+            mebibytes(settings.memory_bytes)
+        );
+        Some(
+            Diagnostic::error("E0702", span, message)
+                .labelled("does not fit")
+                .help("a larger `--memory` or `@budget(memory: …)`, fewer `--workers`, a smaller `--max-record`"),
+        )
+    }
+}
+
+/// What a stage cannot do without, in bytes.
+fn least(memory: Memory, settings: &Settings) -> usize {
+    match memory {
+        Memory::Spill => settings.workers.max(1) * lane_floor(settings.stages_bytes()),
+        Memory::Batch | Memory::Constant | Memory::Groups | Memory::Frame | Memory::Held => 0,
+    }
+}
+
+fn least_of_stages(graph: &Graph, settings: &Settings) -> usize {
+    graph.nodes.iter().map(|node| least(node.memory, settings)).sum()
+}
+
+fn least_of_all(graph: &Graph, settings: &Settings) -> usize {
+    let stages = least_of_stages(graph, settings);
+    let beside_lanes = settings.memory_bytes.saturating_sub(settings.stages_bytes());
+    settings.floor().max(if stages > 0 { beside_lanes } else { 0 } + stages)
+}
+
+fn fits(graph: &Graph, settings: &Settings) -> bool {
+    settings.floor() <= settings.memory_bytes && least_of_stages(graph, settings) <= settings.stages_bytes()
 }
 
 fn plan(graph: &Graph, settings: &Settings) -> String {
     let mut out = String::new();
     let workers = settings.workers.max(1);
     let share = settings.share();
-    let lanes = (workers * 2 * share).min(settings.memory_bytes);
+    let lanes = settings.memory_bytes - settings.stages_bytes();
     let mut line = |name: &str, bytes: usize, about: &str| {
         let _ = writeln!(out, "{name:<8}{:>12}  {about}", mebibytes(bytes));
     };
@@ -68,19 +119,44 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
         "shared by the stages below; what one of them reserves, no other gets",
     );
     out.push('\n');
-    let growing: Vec<(NodeId, &str, &str)> = graph
+    let growing: Vec<(NodeId, &Node, &str)> = graph
         .nodes
         .iter()
         .enumerate()
-        .filter_map(|(id, node)| Some((id, node.name.as_str(), grows(node.memory)?)))
+        .filter_map(|(id, node)| Some((id, node, grows(node.memory)?)))
         .collect();
     if growing.is_empty() {
         out.push_str("No stage keeps rows: the run takes the same memory whatever the size of its input.\n");
+    } else {
+        let _ = writeln!(
+            out,
+            "{:>4}  {:<12}{:<10}{:>12}{:>12}",
+            "", "stage", "class", "least", "most"
+        );
     }
-    for (id, name, how) in growing {
-        let _ = writeln!(out, "{id:>4}  {name:<12}{how}");
+    let most = settings.stages_bytes();
+    for (id, node, how) in &growing {
+        let least = mebibytes(least(node.memory, settings));
+        let class = node.memory.to_string();
+        let _ = writeln!(
+            out,
+            "{id:>4}  {:<12}{class:<10}{least:>12}{:>12}  {how}",
+            node.name,
+            mebibytes(most)
+        );
     }
-    if settings.floor() > settings.memory_bytes {
+    if !growing.is_empty() {
+        let sum = mebibytes(least_of_stages(graph, settings));
+        let _ = writeln!(
+            out,
+            "{:>4}  {:<12}{:<10}{sum:>12}{:>12}",
+            "",
+            "together",
+            "",
+            mebibytes(most)
+        );
+    }
+    if !fits(graph, settings) {
         out.push_str("\nThis does not fit: a larger limit, fewer `--workers` or a smaller `--max-record` is needed.\n");
     }
     out

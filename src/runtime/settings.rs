@@ -74,6 +74,12 @@ impl Settings {
         (self.memory_bytes / (8 * self.workers.max(1))).clamp(*SHARE.start(), *SHARE.end())
     }
 
+    /// What all stages together may reserve, in bytes: what the lanes leave, but at least a quarter.
+    pub fn stages_bytes(&self) -> usize {
+        let lanes = self.workers.max(1) * 2 * self.share();
+        self.memory_bytes.saturating_sub(lanes).max(self.memory_bytes / 4)
+    }
+
     /// What the lanes take before the first row, in bytes: two arenas and a block of input each.
     pub fn floor(&self) -> usize {
         self.workers.max(1) * (2 * *SHARE.start() + 2 * self.chunk_bytes) + self.max_record

@@ -753,6 +753,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_sets_aside_what_the_plan_says() {
+        let setup = setup(64 << 20);
+        let (schema, _) = rows();
+        let bound = bind(&call(&schema, 4, &keyed(&[(2, false)]))).unwrap();
+        let Make::Breaker(make) = &bound.make else {
+            panic!("a breaker")
+        };
+        let lane = make(&setup).unwrap().filler().unwrap();
+        assert_eq!(setup.budget.used(), super::super::spill::lane_floor(64 << 20));
+        drop(lane);
+        assert_eq!(setup.budget.used(), 0);
+    }
+
+    #[test]
     fn lists_are_no_keys() {
         let (schema, _) = rows();
         assert_eq!(codes_of(bind(&call(&schema, 4, &[column(3)]))), [codes::NO_KEY]);

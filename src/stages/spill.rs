@@ -35,4 +35,4 @@ pub mod segment;
 
 pub use file::{Address, SpillFile};
 pub use merge::{Merge, Merged, Picks};
-pub use segment::{Frame, Segment, SegmentWriter, Store};
+pub use segment::{FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, lane_floor};

@@ -26,6 +26,25 @@ const FRAMES_LIMIT: usize = 1 << 30;
 /// What LZ4 takes to pack a block.
 const PACKER_BYTES: usize = 16 << 10;
 
+/// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
+pub const FRAMES_OF_LANE: usize = 10;
+
+fn frame_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
+}
+
+fn index_frames(budget_bytes: usize) -> usize {
+    FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes(budget_bytes))
+}
+
+/// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer, and
+/// [`FRAMES_OF_LANE`].
+pub fn lane_floor(budget_bytes: usize) -> usize {
+    let contents = 2 * frame_bytes(budget_bytes);
+    let index = index_frames(budget_bytes) * size_of::<FrameAt>();
+    contents + packed_bytes(contents) + PACKER_BYTES + index + FRAMES_OF_LANE * frame_bytes(budget_bytes)
+}
+
 /// The spilled rows of one stage: its file, and the segments that are kept.
 pub struct Store {
     file: Arc<SpillFile>,
@@ -42,7 +61,7 @@ impl Store {
 
     /// With what of a [`Setup`] matters.
     pub fn in_budget(stage: &'static str, budget: &Arc<Budget>, spill: &Arc<Spill>) -> Arc<Store> {
-        let frame_bytes = (budget.limit() / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES);
+        let frame_bytes = frame_bytes(budget.limit());
         Arc::new(Store {
             file: Arc::new(SpillFile::new(stage, spill.clone())),
             budget: budget.clone(),
@@ -73,9 +92,8 @@ impl Store {
         let mut room = self.budget.reserve();
         let mut index = self.budget.reserve();
         // As many as the budget holds rows for, so that the list never grows when there is no memory left.
-        let most = FRAMES_SET_ASIDE.max(2 * self.budget.limit().min(FRAMES_LIMIT) / self.frame_bytes);
         let mut frames = vec![];
-        grow_to(&mut frames, most, &mut index)?;
+        grow_to(&mut frames, index_frames(self.budget.limit()), &mut index)?;
         room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
         room.grow(PACKER_BYTES)?;
         Ok(SegmentWriter {
