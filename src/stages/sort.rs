@@ -24,6 +24,7 @@ use standpipe_sdk::spec::{
 };
 use standpipe_sdk::{Arena, Batch, Breaker, Budget, Column, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -119,6 +120,8 @@ pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usi
 
 /// Bytes of a key that an entry holds itself.
 const PREFIX_BYTES: usize = 16;
+/// What a segment has at most, unless there is memory for more than a few of them.
+const SEGMENT_BYTES: usize = 16 << 20;
 /// How often other lanes may take the memory that was freed for a row before that is an error.
 const ATTEMPTS: usize = 100;
 
@@ -251,7 +254,8 @@ impl Fill for Filler {
     fn done(&mut self) -> Result<()> {
         let mut lane = lock(&self.lane);
         if self.sort.store.is_empty() {
-            lane.rows.sort();
+            let all = lane.rows.entries.len();
+            lane.rows.sort(0..all);
             Ok(())
         } else {
             lane.spill(&self.sort).map_err(|e| held(self.sort.stage, e))
@@ -350,15 +354,26 @@ impl Lane {
         self.rows.take(&kept, &keys, sort.short, self.chunk, self.chunk_rows)
     }
 
-    /// All rows in memory go to disk, as a segment.
+    /// All rows in memory go to disk, as segments of a length that is sorted and gathered without leaving the caches too often.
     fn spill(&mut self, sort: &Sort) -> Result<()> {
         if self.rows.entries.is_empty() {
             return Ok(());
         }
-        self.rows.sort();
-        self.rows.write(&mut self.writer, &mut self.scratch, sort)?;
-        self.rows.clear();
-        sort.store.keep(self.writer.finish()?);
+        let all = self.rows.entries.len();
+        let row_bytes = (self.rows.bytes() / all).max(1);
+        let rows = (SEGMENT_BYTES.max(sort.setup.budget.limit() / 8) / row_bytes).max(1);
+        let rows = all.div_ceil(all.div_ceil(rows));
+        let mut from = 0;
+        while from < all {
+            let to = all.min(from + rows);
+            self.rows.sort(from..to);
+            self.rows.write(from..to, &mut self.writer, &mut self.scratch, sort)?;
+            from = to;
+            if from == all {
+                self.rows.clear();
+            }
+            sort.store.keep(self.writer.finish()?);
+        }
         Ok(())
     }
 }
@@ -414,20 +429,20 @@ impl Collected {
         Ok(())
     }
 
-    fn sort(&mut self) {
+    fn sort(&mut self, rows: Range<usize>) {
         let Collected { entries, pieces, .. } = self;
-        entries.sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
+        entries[rows].sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
     }
 
     /// Appends the rows, which are sorted, to a segment.
-    fn write(&self, writer: &mut SegmentWriter, scratch: &mut Arena, sort: &Sort) -> Result<()> {
+    fn write(&self, rows: Range<usize>, writer: &mut SegmentWriter, scratch: &mut Arena, sort: &Sort) -> Result<()> {
         let kinds = picked::kinds(self.pieces.iter().map(|p| &p.rows));
         let bytes: usize = self.pieces.iter().map(|p| p.rows.bytes()).sum();
         let row_bytes = (bytes / self.entries.len().max(1)).max(1);
         let usual = (2 * sort.store.frame_bytes() / row_bytes).clamp(1, 1 << 14);
-        let (mut from, mut len) = (0, usual);
-        while from < self.entries.len() {
-            let some = &self.entries[from..self.entries.len().min(from + len)];
+        let (mut from, mut len) = (rows.start, usual);
+        while from < rows.end {
+            let some = &self.entries[from..rows.end.min(from + len)];
             let some = picked::alike(some, |e| kinds.get(e.piece as usize));
             match self.append(some, writer, scratch, sort.own) {
                 Ok(()) => {
