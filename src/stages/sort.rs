@@ -369,11 +369,17 @@ impl Lane {
             self.rows.sort(from..to);
             self.rows.write(from..to, &mut self.writer, &mut self.scratch, sort)?;
             from = to;
-            if from == all {
-                self.rows.clear();
-            }
-            sort.store.keep(self.writer.finish()?);
+            // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
+            let segment = match self.writer.finish_from(&mut self.rows.extra) {
+                Err(Error::Memory { .. }) if from == all => {
+                    self.rows.clear();
+                    self.writer.finish()?
+                }
+                other => other?,
+            };
+            sort.store.keep(segment);
         }
+        self.rows.clear();
         Ok(())
     }
 }

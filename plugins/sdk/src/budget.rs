@@ -91,6 +91,21 @@ impl Reservation {
         }
     }
 
+    /// A reservation of its own for `bytes` of what is reserved here: nobody else can take them in between.
+    ///
+    /// # Errors
+    /// `Memory` if more is set aside than would be left, and the budget has no more; nothing changes then.
+    pub fn split(&mut self, bytes: usize) -> Result<Reservation> {
+        let mut part = self.budget.reserve();
+        let moved = bytes.min(self.bytes);
+        let before = self.bytes.max(self.floor);
+        let after = (self.bytes - moved).max(self.floor) + bytes;
+        self.take(bytes, after.saturating_sub(before))?;
+        self.bytes -= moved;
+        part.bytes = bytes;
+        Ok(part)
+    }
+
     /// Gives `bytes` back (at most what is reserved), except for what is set aside.
     pub fn shrink(&mut self, bytes: usize) {
         let before = self.bytes.max(self.floor);
@@ -150,6 +165,25 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_never_free_in_between() {
+        let budget = Budget::new(100);
+        let mut all = budget.reserve();
+        all.grow(100).unwrap();
+        let part = all.split(30).unwrap();
+        assert_eq!((all.bytes(), part.bytes(), budget.used()), (70, 30, 100));
+        drop(all);
+        assert_eq!(budget.used(), 30);
+        drop(part);
+        let mut floor = budget.reserve();
+        floor.set_aside(60).unwrap();
+        floor.grow(60).unwrap();
+        let part = floor.split(40).unwrap();
+        assert_eq!((floor.bytes(), part.bytes(), budget.used()), (20, 40, 100));
+        assert!(floor.split(1).is_err());
+        assert_eq!((floor.bytes(), budget.used()), (20, 100));
+    }
 
     #[test]
     fn a_refused_growth_changes_nothing() {

@@ -273,15 +273,34 @@ impl SegmentWriter {
         let mut kept = self.store.budget.reserve();
         let mut frames = vec![];
         grow_to(&mut frames, self.frames.len(), &mut kept)?;
+        Ok(self.segment(frames, kept))
+    }
+
+    /// The same while the rows are still in memory: the list of frames counts from now on instead of as much of `rows`' reservation, which
+    /// is given back soon. Other lanes cannot take it in between.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::finish`].
+    pub fn finish_from(&mut self, rows: &mut Reservation) -> Result<Segment> {
+        let bytes = self.frames.len() * size_of::<FrameAt>();
+        let mut frames = vec![];
+        if frames.try_reserve_exact(self.frames.len()).is_err() {
+            return self.finish();
+        }
+        let kept = rows.split(bytes)?;
+        Ok(self.segment(frames, kept))
+    }
+
+    fn segment(&mut self, mut frames: Vec<FrameAt>, kept: Reservation) -> Segment {
         frames.append(&mut self.frames);
         self.store.spill().count_segment();
-        Ok(Segment {
+        Segment {
             file: self.store.file.clone(),
             frames,
             _index: kept,
             rows: std::mem::take(&mut self.rows),
             largest: std::mem::take(&mut self.largest),
-        })
+        }
     }
 }
 
