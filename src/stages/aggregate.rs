@@ -14,6 +14,7 @@ mod drain;
 mod fill;
 mod index;
 mod key;
+mod known;
 mod spill;
 mod table;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One lane's way into the table.
 
+use super::known::{KeyBits, Known};
 use super::table::{Hash, KeyRows, Table, shard_of};
 use super::{Aggregate, SHARDS, key};
 use crate::stages::codes::held;
@@ -21,6 +22,8 @@ const FLUSH_GROUPS: usize = 1024;
 pub(super) struct Filler {
     stage: Arc<Aggregate>,
     table: Table,
+    /// The groups of the table that most rows are in; `None` if there are no such.
+    known: Option<Known>,
     /// Rows since the lane's table was emptied.
     rows: usize,
     /// Rows go straight to the shards.
@@ -63,6 +66,7 @@ impl Fill for Filler {
         if !std::mem::replace(&mut self.done, true) {
             self.flush().map_err(|e| held("aggregate", e))?;
             self.table = Table::new(&self.stage.plan, &self.stage.budget);
+            self.known = None;
             self.arena.release();
         }
         Ok(())
@@ -73,9 +77,11 @@ impl Filler {
     pub(super) fn new(stage: Arc<Aggregate>) -> Filler {
         let table = Table::new(&stage.plan, &stage.budget);
         let arena = Arena::new(stage.share);
+        let known = Known::new(stage.plan.key_fields.len(), &stage.budget);
         Filler {
             stage,
             table,
+            known,
             rows: 0,
             direct: false,
             arena,
@@ -110,8 +116,20 @@ impl Filler {
             before: self.before.wrapping_add(from as u32),
             rows: None,
         };
-        let keys = self.keys(&batch, arena)?;
         let takes = self.takes(&batch, arena)?;
+        if self.direct {
+            self.known = None;
+        }
+        let bits = match &self.known {
+            Some(_) => KeyBits::new(&self.stage.plan.keys, &batch, arena)?,
+            None => None,
+        };
+        if let Some(bits) = bits
+            && self.take_known(&batch, bits, takes, order, arena)?
+        {
+            return Ok(());
+        }
+        let keys = self.keys(&batch, arena)?;
         if self.direct {
             return self.take_by_shard(&batch, keys, takes, order, arena);
         }
@@ -120,9 +138,70 @@ impl Filler {
             inputs: self.inputs(&batch, takes, order, arena)?,
             groups: arena.fill(batch.rows(), 0)?,
         };
-        let mut at = 0;
+        let mut at = self.take_some(&mut ready, 0).map_err(Stopped::For)?;
+        if let (Some(known), Some(bits)) = (&mut self.known, bits)
+            && at == batch.rows()
+            && self.table.len() > 0
+        {
+            known.remember(bits, ready.groups.iter().copied().enumerate());
+        }
         while at < batch.rows() {
             at = self.take_some(&mut ready, at).map_err(Stopped::For)?;
+        }
+        Ok(())
+    }
+
+    /// Takes rows nearly all of which are in groups that are known. `false` if that is no way to take these; nothing has changed then.
+    fn take_known<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        bits: KeyBits<'_>,
+        takes: &[Option<Bits<'a>>],
+        order: RowOrder<'a>,
+        arena: &'a Arena,
+    ) -> Result<bool, Stopped> {
+        let Some(known) = &mut self.known else { return Ok(false) };
+        let groups = arena.fill(batch.rows(), 0u32)?;
+        let unknown = known.groups(bits, groups, arena)?;
+        if !Known::pays(batch.rows(), unknown.len()) {
+            if known.strike() {
+                self.known = None;
+            }
+            return Ok(false);
+        }
+        if self.table.len() + unknown.len() > LANE_GROUPS {
+            return Ok(false);
+        }
+        let inputs = self.inputs(batch, takes, order, arena)?;
+        let mut columns = Columns::new(arena, batch.columns().len())?;
+        for at in 0..batch.columns().len() {
+            columns.push(match self.stage.plan.keys.columns().any(|key| key == at) {
+                true => batch.column(at).gather(unknown, arena)?,
+                false => Column::nulls(unknown.len()),
+            });
+        }
+        let keys = self.keys(&Batch::new(columns.finish(), None, unknown.len()), arena)?;
+        let added = arena.fill(unknown.len(), 0u32)?;
+        if self.table.room(&keys, inputs, LANE_GROUPS).is_err() {
+            return Ok(false);
+        }
+        self.table.groups(&keys, LANE_GROUPS, added);
+        let added = unknown.iter().zip(&*added).map(|(&row, &group)| (row as usize, group));
+        added.clone().for_each(|(row, group)| groups[row] = group);
+        if let Some(known) = &mut self.known {
+            known.remember(bits, added);
+        }
+        self.table.update(groups, inputs);
+        self.rows += batch.rows();
+        self.empty_if_large().map_err(Stopped::For)?;
+        Ok(true)
+    }
+
+    /// Hands the table over if it has more memory than a lane should have.
+    fn empty_if_large(&mut self) -> Result<()> {
+        if self.table.bytes() > self.stage.lane_bytes {
+            self.flush()?;
+            self.table.release();
         }
         Ok(())
     }
@@ -212,10 +291,7 @@ impl Filler {
             self.direct |= self.rows < LANE_GROUPS * ROWS_PER_GROUP;
             self.flush()?;
         }
-        if self.table.bytes() > self.stage.lane_bytes {
-            self.flush()?;
-            self.table.release();
-        }
+        self.empty_if_large()?;
         Ok(at + taken)
     }
 
@@ -335,6 +411,9 @@ impl Filler {
             arena.reset();
         }
         self.table.clear();
+        if let Some(known) = &mut self.known {
+            known.forget();
+        }
         Ok(())
     }
 
