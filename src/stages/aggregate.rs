@@ -33,7 +33,7 @@ use standpipe_sdk::spec::{
 use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, Source, Span, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use table::Table;
+use table::{Sharding, Table};
 
 /// `aggregate`.
 pub const SPEC: StageSpec = StageSpec {
@@ -127,8 +127,10 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     })
 }
 
-/// Shards of the table; a power of two.
-const SHARDS: usize = 64;
+/// Shards of the table per worker: lanes seldom want the same one. Each that a batch's rows are taken to costs, however few they are.
+const SHARDS_PER_WORKER: usize = 8;
+/// Shards of the table at most.
+const MOST_SHARDS: usize = 64;
 /// Bytes of a lane's table, at most.
 const MOST_LANE_BYTES: usize = 4 << 20;
 
@@ -171,6 +173,7 @@ impl Plan {
 
 struct Aggregate {
     plan: Arc<Plan>,
+    sharding: Sharding,
     shards: Vec<Mutex<Table>>,
     budget: Arc<Budget>,
     /// Bytes of a lane's arena.
@@ -192,16 +195,19 @@ struct Aggregate {
 impl Aggregate {
     fn new(plan: &Arc<Plan>, setup: &Setup) -> Result<Aggregate> {
         let store = Store::new("aggregate", setup);
+        let workers = setup.workers.max(1);
+        let sharding = Sharding::new((SHARDS_PER_WORKER * workers).min(MOST_SHARDS));
         let table = |_| Mutex::new(Table::new(plan, &setup.budget));
         Ok(Aggregate {
-            spiller: Mutex::new(Some(Spiller::new(&store, &setup.budget, SHARDS)?)),
+            spiller: Mutex::new(Some(Spiller::new(&store, &setup.budget, sharding.shards())?)),
             plan: plan.clone(),
-            shards: (0..SHARDS).map(table).collect(),
+            shards: (0..sharding.shards()).map(table).collect(),
+            sharding,
             budget: setup.budget.clone(),
             share: setup.share,
-            lane_bytes: (setup.budget.limit() / (16 * setup.workers.max(1))).min(MOST_LANE_BYTES),
+            lane_bytes: (setup.budget.limit() / (16 * workers)).min(MOST_LANE_BYTES),
             chunk_bytes: setup.chunk_bytes,
-            workers: setup.workers.max(1),
+            workers,
             cancelled: setup.cancelled.clone(),
             store,
             spills: AtomicU64::new(0),

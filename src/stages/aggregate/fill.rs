@@ -1,8 +1,8 @@
 //! One lane's way into the table.
 
 use super::known::{KeyBits, Known};
-use super::table::{Hash, KeyRows, Table, shard_of};
-use super::{Aggregate, SHARDS, key};
+use super::table::{Hash, KeyRows, Sharding, Table};
+use super::{Aggregate, key};
 use crate::stages::codes::held;
 use standpipe_sdk::aggregate::{Input, RowOrder};
 use standpipe_sdk::error::{Error, Result};
@@ -305,7 +305,8 @@ impl Filler {
         arena: &Arena,
     ) -> Result<(), Stopped> {
         let rows = batch.rows();
-        let (starts, sorted) = by_shard(keys.hashes, arena)?;
+        let sharding = self.stage.sharding;
+        let (starts, sorted) = by_shard(keys.hashes, sharding, arena)?;
         let tails = |i: usize| keys.tails[sorted[i] as usize];
         let keys = KeyRows {
             prefixes: arena.collect(rows, |i| keys.prefixes[sorted[i] as usize])?,
@@ -325,7 +326,7 @@ impl Filler {
             order,
         };
         // One list of inputs per shard.
-        let inputs = arena.fill(calls.len() * SHARDS, empty)?;
+        let inputs = arena.fill(calls.len() * sharding.shards(), empty)?;
         for (number, (call, take)) in calls.iter().zip(takes).enumerate() {
             let mut columns = Columns::new(arena, call.arg.columns.len())?;
             for &column in &call.arg.columns {
@@ -336,7 +337,7 @@ impl Filler {
                 Some(take) => Some(Bits::collect(arena, rows, |i| take.get(sorted[i] as usize))?),
                 None => None,
             };
-            for shard in 0..SHARDS {
+            for shard in 0..sharding.shards() {
                 let (from, to) = (starts[shard] as usize, starts[shard + 1] as usize);
                 inputs[shard * calls.len() + number] = Input {
                     columns: arena.collect(columns.len(), |i| columns[i].slice(from, to - from))?,
@@ -349,7 +350,7 @@ impl Filler {
                 };
             }
         }
-        for shard in 0..SHARDS {
+        for shard in 0..sharding.shards() {
             let (from, to) = (starts[shard] as usize, starts[shard + 1] as usize);
             if from < to {
                 let inputs = &inputs[shard * calls.len()..(shard + 1) * calls.len()];
@@ -392,11 +393,12 @@ impl Filler {
         let mut arena = Arena::new(self.stage.share);
         let (mut at, mut most) = (0, FLUSH_GROUPS);
         while at < groups.len() {
-            let shard = shard_of(hashes[groups[at] as usize]);
+            let of = |group: u32| self.stage.sharding.of(hashes[group as usize]);
+            let shard = of(groups[at]);
             let same = groups[at..]
                 .iter()
                 .take(most)
-                .take_while(|&&group| shard_of(hashes[group as usize]) == shard)
+                .take_while(|&&group| of(group) == shard)
                 .count();
             match self.hand_over(shard, &groups[at..at + same], &hashes, &arena) {
                 Ok(()) => at += same,
@@ -486,18 +488,18 @@ fn take_of<'a>(arg: &AggregateArg, batch: &Batch<'a>, arena: &'a Arena) -> Resul
 }
 
 /// Rows by shard: where each shard's start, and the rows.
-fn by_shard<'a>(hashes: &[Hash], arena: &'a Arena) -> Result<(&'a [u32], &'a [u32])> {
-    let starts = arena.fill(SHARDS + 1, 0u32)?;
+fn by_shard<'a>(hashes: &[Hash], sharding: Sharding, arena: &'a Arena) -> Result<(&'a [u32], &'a [u32])> {
+    let starts = arena.fill(sharding.shards() + 1, 0u32)?;
     for &hash in hashes {
-        starts[shard_of(hash) + 1] += 1;
+        starts[sharding.of(hash) + 1] += 1;
     }
-    for shard in 0..SHARDS {
+    for shard in 0..sharding.shards() {
         starts[shard + 1] += starts[shard];
     }
     let next = arena.copy(starts)?;
     let rows = arena.fill(hashes.len(), 0u32)?;
     for (row, &hash) in hashes.iter().enumerate() {
-        let slot = &mut next[shard_of(hash)];
+        let slot = &mut next[sharding.of(hash)];
         rows[*slot as usize] = row as u32;
         *slot += 1;
     }

@@ -61,7 +61,12 @@ impl Known {
             strikes: 0,
             reservation: budget.reserve(),
         };
-        let Known { bits, groups, reservation, .. } = &mut known;
+        let Known {
+            bits,
+            groups,
+            reservation,
+            ..
+        } = &mut known;
         reservation.room_to(bits, SLOTS * columns).ok()?;
         reservation.room_to(groups, SLOTS).ok()?;
         bits.resize(SLOTS * columns, FREE);
@@ -159,7 +164,8 @@ impl Known {
 fn place<const N: usize>(key: &[u128; N]) -> usize {
     let mut hash = 0u64;
     for &bits in key {
-        let folded = (bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((bits >> 64) as u64).wrapping_mul(0xa076_1d64_78bd_642f);
+        let folded = (bits as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ ((bits >> 64) as u64).wrapping_mul(0xa076_1d64_78bd_642f);
         hash = hash.rotate_left(29).wrapping_add(folded);
     }
     (hash.wrapping_mul(0xe703_7ed1_a0b4_28db) >> (64 - SLOTS.trailing_zeros())) as usize
@@ -212,5 +218,125 @@ fn bits_of<'a>(column: &Column<'_>, arena: &'a Arena) -> Result<Option<&'a [u128
             })
         }
         Data::Null | Data::Absent | Data::Decimal(_) | Data::List(_) | Data::Record(_) | Data::Cells(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::testing::{BOOL, INT, STRING, schema, text};
+    use crate::stages::values;
+    use standpipe_sdk::{Schema, Type, Value};
+
+    /// Rows of four columns; texts of 13 bytes and more do not stand in their views.
+    fn rows(from: i64, to: i64) -> Vec<Vec<Value>> {
+        let row = |n: i64| {
+            let name = match n % 4 {
+                0 => text(&format!("k{}", n % 8)),
+                1 => text("a text of more than twelve bytes"),
+                2 => text(""),
+                _ => Value::Null,
+            };
+            let half = if n % 5 == 0 {
+                Value::Null
+            } else {
+                Value::Float(n as f64 / 2.0)
+            };
+            vec![Value::Int(n % 7), name, half, Value::Bool(n % 3 == 0)]
+        };
+        (from..to).map(row).collect()
+    }
+
+    fn columns() -> Schema {
+        schema(&[("a", INT), ("b", STRING), ("c", Type::Float), ("d", BOOL)])
+    }
+
+    /// The groups that are found, by row; `None` for rows whose key is unknown.
+    fn found(known: &Known, bits: KeyBits<'_>, arena: &Arena) -> Vec<Option<u32>> {
+        let mut groups = vec![0; bits.rows];
+        let unknown = known.groups(bits, &mut groups, arena).unwrap();
+        let known = |(row, group)| (!unknown.contains(&(row as u32))).then_some(group);
+        groups.into_iter().enumerate().map(known).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_is_found_and_nothing_else_is() {
+        let budget = Budget::new(1 << 20);
+        let arena = Arena::new(1 << 22);
+        let batch = values::batch(&columns(), &rows(0, 300), &arena).unwrap();
+        let more = values::batch(&columns(), &rows(250, 400), &arena).unwrap();
+        for width in 1..=COLUMNS {
+            for first in 0..=COLUMNS - width {
+                let keys = Keys::grouping(first..first + width);
+                // A group is a key, here: the number of the first row that has it.
+                let encoded = |batch: &Batch<'_>| -> Vec<Vec<u8>> {
+                    let block = keys.block(batch, &arena).unwrap();
+                    (0..block.len()).map(|row| block.get(row).to_vec()).collect()
+                };
+                let all = encoded(&batch);
+                let group = |key: &Vec<u8>| all.iter().position(|k| k == key).map(|at| at as u32);
+                let mut known = Known::new(width, &budget).unwrap();
+                let bits = KeyBits::new(&keys, &batch, &arena).unwrap().unwrap();
+                assert!(
+                    found(&known, bits, &arena).iter().all(Option::is_none),
+                    "it knows nothing yet"
+                );
+                known.remember(bits, all.iter().map(|key| group(key).unwrap()).enumerate());
+
+                let elsewhere = |row: usize| batch_has_long_text(&keys, row);
+                let want: Vec<_> = (0..300)
+                    .map(|row| group(&all[row]).filter(|_| !elsewhere(row)))
+                    .collect();
+                assert_eq!(found(&known, bits, &arena), want, "{width} columns from {first}");
+                let bits = KeyBits::new(&keys, &more, &arena).unwrap().unwrap();
+                let later = encoded(&more);
+                let later = later.iter().enumerate();
+                let want: Vec<_> = later
+                    .map(|(row, key)| group(key).filter(|_| !elsewhere(250 + row)))
+                    .collect();
+                assert_eq!(
+                    found(&known, bits, &arena),
+                    want,
+                    "{width} columns from {first}, later rows"
+                );
+                known.forget();
+                assert!(found(&known, bits, &arena).iter().all(Option::is_none), "it forgot");
+            }
+        }
+    }
+
+    fn batch_has_long_text(keys: &Keys, row: usize) -> bool {
+        row % 4 == 1 && keys.columns().any(|column| column == 1)
+    }
+
+    #[test]
+    fn only_so_many_are_remembered_and_others_are_still_told_apart() {
+        let (budget, arena) = (Budget::new(1 << 20), Arena::new(1 << 20));
+        let many: Vec<i64> = (0..5 * SLOTS as i64).collect();
+        let columns = [Column::int(&many, None)];
+        let batch = Batch::new(&columns, None, many.len());
+        let bits = KeyBits::new(&Keys::grouping([0]), &batch, &arena).unwrap().unwrap();
+        let mut known = Known::new(1, &budget).unwrap();
+        known.remember(bits, (0..many.len()).map(|row| (row, row as u32)));
+        let found = found(&known, bits, &arena);
+        assert_eq!(found.iter().flatten().count(), KEYS);
+        assert!(
+            found
+                .iter()
+                .enumerate()
+                .all(|(row, group)| group.is_none_or(|g| g as usize == row))
+        );
+    }
+
+    #[test]
+    fn it_is_given_up_where_it_is_no_use_or_has_no_room() {
+        assert!(Known::new(1, &Budget::new(100)).is_none());
+        assert!(Known::new(0, &Budget::new(1 << 20)).is_none());
+        assert!(Known::new(COLUMNS + 1, &Budget::new(1 << 20)).is_none());
+        let mut known = Known::new(1, &Budget::new(1 << 20)).unwrap();
+        assert!((0..10 * STRIKES).all(|_| !known.strike()), "there was nothing to know");
+        known.len = 1;
+        assert_eq!((0..=STRIKES).map(|_| known.strike()).filter(|&up| up).count(), 1);
+        assert!(Known::pays(80, 10) && !Known::pays(80, 11));
     }
 }

@@ -14,10 +14,30 @@ use std::sync::Arc;
 /// What a hash is in the table: its shard is in the upper bits.
 pub(super) type Hash = u32;
 
-/// The shard of a hash.
-#[inline]
-pub(super) fn shard_of(hash: Hash) -> usize {
-    (hash >> (Hash::BITS - super::SHARDS.trailing_zeros())) as usize
+/// How hashes are shared out to shards.
+#[derive(Clone, Copy)]
+pub(super) struct Sharding {
+    bits: u32,
+}
+
+impl Sharding {
+    /// To `shards` of them, or to the next power of two.
+    pub(super) fn new(shards: usize) -> Sharding {
+        let bits = shards.next_power_of_two().trailing_zeros();
+        Sharding {
+            bits: bits.min(Hash::BITS),
+        }
+    }
+
+    pub(super) fn shards(self) -> usize {
+        1 << self.bits
+    }
+
+    /// The shard of a hash.
+    #[inline]
+    pub(super) fn of(self, hash: Hash) -> usize {
+        (u64::from(hash) >> (Hash::BITS - self.bits)) as usize
+    }
 }
 
 /// Keys that go to one table: `keys[i]`, and the hash of each.
