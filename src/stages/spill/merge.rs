@@ -44,7 +44,7 @@ pub struct Merge {
     /// Frames that are passed give their disk back at once.
     frees: bool,
     row_bytes: usize,
-    _room: Reservation,
+    room: Reservation,
 }
 
 struct Cursor {
@@ -221,7 +221,7 @@ impl Merge {
             pool,
             frees,
             row_bytes: usize::try_from(row_bytes).unwrap_or(usize::MAX).max(1),
-            _room: room,
+            room,
         };
         merge.play();
         Ok(merge)
@@ -378,11 +378,16 @@ fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>,
     let arena_bytes = 4 * store.frame_bytes() + largest;
     writer.make_room_of(largest)?;
     let most = most.min(free.saturating_sub(arena_bytes));
+    // Each batch that is written may begin a frame that the next one does not go on with.
+    let frames = |some: &[Segment]| 2 * some.iter().map(Segment::frames).sum::<usize>() + 8;
+    let takes = |some: &[Segment]| need(some) + Segment::list_bytes(frames(some));
     let mut count = 2;
-    while count < segments.len() && need(&segments[segments.len() - count - 1..]) <= most {
+    while count < segments.len() && takes(&segments[segments.len() - count - 1..]) <= most {
         count += 1;
     }
     let some = segments.split_off(segments.len() - count);
+    // Now, not when there is no memory left.
+    writer.expect(frames(&some))?;
     let bytes = need(&some);
     let mut room = budget.reserve();
     room.grow(bytes + arena_bytes)?;
@@ -397,7 +402,8 @@ fn rewrite(mut merge: Merge, writer: &mut SegmentWriter, mut arena: Arena) -> Re
     loop {
         merge.next(usual, &mut picks)?;
         if picks.is_empty() {
-            return writer.finish();
+            // All frames are back: what they took is there for the list of the new ones.
+            return writer.finish_from(&mut merge.room);
         }
         let (mut from, mut len) = (0, picks.len());
         while from < picks.len() {

@@ -192,6 +192,17 @@ impl SegmentWriter {
         self.room.set_aside(bytes + packed_bytes(bytes) + PACKER_BYTES)
     }
 
+    /// Makes room in the list of frames for so many of the segment that is begun.
+    ///
+    /// # Errors
+    /// `Memory` if there is none.
+    pub(super) fn expect(&mut self, frames: usize) -> Result<()> {
+        if frames <= self.frames.capacity() {
+            return Ok(());
+        }
+        grow_to(&mut self.frames, frames, &mut self.index)
+    }
+
     /// Appends rows: keys ascend from row to row and from call to call, equal ones by (chunk, row).
     ///
     /// # Errors
@@ -351,6 +362,11 @@ impl Segment {
     /// Frames it has.
     pub fn frames(&self) -> usize {
         self.frames.len()
+    }
+
+    /// What the list of so many frames takes.
+    pub(super) fn list_bytes(frames: usize) -> usize {
+        frames * size_of::<FrameAt>()
     }
 
     /// Encoded bytes of its rows.
