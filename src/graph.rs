@@ -7,7 +7,7 @@
 pub mod regions;
 
 use crate::expr::Expr;
-use standpipe_sdk::spec::{Factory, Lineage, Memory, Order, Request, SourceFactory};
+use standpipe_sdk::spec::{Asked, Factory, Lineage, Memory, Order, Request, SourceFactory};
 use standpipe_sdk::{Breaker, Build, RowWise, Schema, Serial, Sink, Span};
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub struct Node {
     pub order: Order,
     pub memory: Memory,
     pub policy: Policy,
+    /// It gives rows after the last one came in.
+    pub holds_back: bool,
+    /// What somebody behind it may ask of the origin of its rows.
+    pub asked: Asked,
     /// Name of the script's stream this node is the end of, if it is.
     pub stream: Option<String>,
 }

@@ -65,6 +65,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
             sync: settings.sync,
             cancelled: settings.cancel.clone(),
             say: settings.say.clone(),
+            asked: standpipe_sdk::spec::Asked::default(),
         },
         script,
         progress: progress.clone(),

@@ -247,6 +247,7 @@ impl BlockReader {
             block: self.buffer.get(from..to).unwrap_or_default(),
             offset,
             line,
+            ..Locator::default()
         }
     }
 
@@ -611,6 +612,7 @@ mod tests {
             sync: false,
             cancelled: Arc::default(),
             say: Arc::new(|_| {}),
+            asked: standpipe_sdk::spec::Asked::default(),
         }
     }
 

@@ -26,8 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Encoded output a writer may hold before it waits for its turn in mid-chunk, in bytes.
 const PENDING: usize = 1 << 20;
-/// The longest piece of a bad record that a reject row carries, in bytes.
-const RAW: usize = 4 << 10;
 
 /// One operator of a lane.
 pub(crate) struct Node {
@@ -199,6 +197,69 @@ impl Downstream for Edges<'_> {
             Some(error) => Err(error),
             None => Ok(if all_done { Flow::Done } else { Flow::More }),
         }
+    }
+}
+
+/// The edges out of a node that gives its last rows, behind all chunks.
+pub(crate) struct LastEdges<'r> {
+    pub edges: Edges<'r>,
+    /// The least place at which anything failed so far, with the number of its chunk: nothing from there on matters.
+    pub failed: Option<(u64, Place)>,
+}
+
+impl Downstream for LastEdges<'_> {
+    fn push<'b>(&mut self, port: usize, arena: &'b Arena, batch: Batch<'b>, _last: bool) -> Result<Flow> {
+        let locator = Locator {
+            chunk: self.edges.chunk.ticket.number(),
+            ..Locator::default()
+        };
+        self.push_held(port, arena, batch, &locator)
+    }
+
+    fn push_held<'b>(
+        &mut self,
+        port: usize,
+        arena: &'b Arena,
+        batch: Batch<'b>,
+        locator: &Locator<'b>,
+    ) -> Result<Flow> {
+        let Edges { outs, base, chunk, .. } = self.edges;
+        let batch = match (self.failed, batch.origin()) {
+            (Some(failed), Some(places)) => {
+                let before = |&place: &Place| (locator.chunk_of(place), place) < failed;
+                batch.head(places.partition_point(before), arena)?
+            }
+            // Rows of which nobody asks where they came from: none of them can fail.
+            (Some(_), None) => return Ok(Flow::Done),
+            (None, _) => batch,
+        };
+        let chunk = Chunk {
+            locator: *locator,
+            end_place: Cell::new(None),
+            ..*chunk
+        };
+        let mut edges = Edges {
+            outs,
+            later: &mut *self.edges.later,
+            base,
+            chunk: &chunk,
+            last: false,
+        };
+        let mut flow = edges.push(port, arena, batch, false);
+        if !matches!(flow, Ok(Flow::Done)) {
+            chunk.end_place.set(None);
+        }
+        let later = edges.later;
+        for at in 0..later.len() {
+            let (head, rest) = later.split_at_mut(at + 1);
+            if let Err(error) = head[at].end_batch(rest, base + at + 1, &chunk) {
+                flow = Err(first_of(flow.err(), error));
+            }
+        }
+        if let Err(Error::Row(row)) = &flow {
+            self.failed = Some((locator.chunk_of(row.place), row.place));
+        }
+        flow
     }
 }
 
@@ -496,12 +557,8 @@ impl Node {
             return;
         };
         let locator = &chunk.locator;
-        let has_text = locator.line > 0;
-        let raw = has_text.then(|| {
-            let text = locator.text_of(place, RAW);
-            let line = memchr::memchr(b'\n', text).map_or(text, |end| &text[..end]);
-            line.strip_suffix(b"\r").unwrap_or(line).to_vec()
-        });
+        let (path, has_text) = (locator.path_of(place), locator.has_lines(place));
+        let raw = has_text.then(|| locator.text_of(place).to_vec());
         rows.push(Reject {
             place,
             node: self.id as u32,
@@ -509,7 +566,7 @@ impl Node {
             message: fault.message.to_string(),
             step: self.info.name.clone(),
             script_line: self.info.script_line,
-            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(place),
             row: (!has_text).then_some(place.offset + 1),
             byte: fault.byte.or(has_text.then_some(place.offset)),
@@ -538,15 +595,7 @@ impl Node {
                 writer.forget();
                 turn.end_chunk(chunk);
             }
-            Operator::Rejects { rows, pen } if !rows.is_empty() => {
-                if let Some(end) = chunk.end_place.get() {
-                    rows.retain(|row| row.place <= end);
-                }
-                rows.sort_by_key(|row| (row.place, row.node));
-                self.rows_in += rows.len() as u64;
-                outcome = flush_rejects(rows, pen, &self.outs, later, base, chunk);
-                rows.clear();
-            }
+            Operator::Rejects { .. } => outcome = self.pass_rejects_on(later, base, chunk, true),
             _ => {}
         }
         if let Some(gate) = &self.gate {
@@ -568,7 +617,41 @@ impl Node {
         outcome
     }
 
+    /// What a reject node has gathered, in order. `last`: nothing more of this chunk comes from here.
+    fn pass_rejects_on(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>, last: bool) -> Result<()> {
+        let Operator::Rejects { rows, pen } = &mut self.op else {
+            return Ok(());
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if let Some(end) = chunk.end_place.get() {
+            rows.retain(|row| row.place <= end);
+        }
+        rows.sort_by_key(|row| (row.place, row.node));
+        self.rows_in += rows.len() as u64;
+        let outcome = flush_rejects(rows, pen, &self.outs, later, base, chunk, last);
+        rows.clear();
+        outcome
+    }
+
+    /// In the chunk behind the last one, after each batch: its bad rows are counted and go on, so that no more of them are gathered than
+    /// in any other chunk.
+    fn end_batch(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<()> {
+        let mut outcome = self.pass_rejects_on(later, base, chunk, false);
+        if let Some(gate) = &self.gate {
+            self.chunk_bad.sort_unstable();
+            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad) {
+                outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator)));
+            }
+            self.chunk_bad.clear();
+        }
+        self.chunk_rows = 0;
+        outcome
+    }
+
     pub(crate) fn too_many(&self, found: &TooMany, locator: &Locator<'_>) -> Error {
+        let path = locator.path_of(found.place);
         Error::Row(Box::new(RowError {
             code: Code(414),
             message: format!("too many bad rows: {} of {}", found.bad, found.rows),
@@ -576,7 +659,7 @@ impl Node {
             place: found.place,
             column: None,
             help: None,
-            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(found.place),
             byte: None,
             node: self.id as u32,
@@ -608,7 +691,7 @@ fn run_serial<'a>(
     let (out, flow) = {
         // Never contended: only the holder of the turn is here.
         let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-        state.step(batch, arena, faults)?
+        state.step_from(batch, arena, faults, &chunk.locator)?
     };
     *emitted = true;
     let last = edges.last;
@@ -700,6 +783,7 @@ fn flush_rejects(
     later: &mut [Node],
     base: usize,
     chunk: &Chunk<'_>,
+    last: bool,
 ) -> Result<()> {
     // In pieces, so that a chunk of bad rows needs no more room than a chunk of good ones.
     const PIECE: usize = 1024;
@@ -722,7 +806,7 @@ fn flush_rejects(
                     chunk,
                     last: true,
                 };
-                edges.push(0, pen, batch, to == rows.len()).map(|_| ())
+                edges.push(0, pen, batch, last && to == rows.len()).map(|_| ())
             }
         };
         pen.reset();

@@ -48,6 +48,11 @@ impl Gate {
         Ok(verdict)
     }
 
+    /// Adds rows behind the last chunk.
+    pub(crate) fn add(&self, rows: u64, bad: &[(u64, Place)]) -> Option<TooMany> {
+        self.judge(rows, bad)
+    }
+
     fn judge(&self, rows: u64, bad: &[(u64, Place)]) -> Option<TooMany> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows_before, bad_before) = *seen;

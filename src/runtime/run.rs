@@ -8,14 +8,15 @@
 use crate::expr::{Compute, Condition, Fixed};
 use crate::graph::regions::Region;
 use crate::graph::{Edge, Graph, NodeId, OnError, Op, Port};
-use crate::runtime::lane::{Chunk, Edges, InOrder, Info, Node, Operator, first_of};
+use crate::runtime::lane::{Chunk, Edges, InOrder, Info, LastEdges, Node, Operator, first_of};
 use crate::runtime::limit::Gate;
 use crate::runtime::progress::Progress;
 use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
-use standpipe_sdk::spec::{Rearrange, Setup};
+use standpipe_sdk::spec::{Asked, Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Reader, Result, Schema, Serial, Sink, Source, Spill,
+    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Result, Schema, Serial, Sink, Source,
+    Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +51,8 @@ pub(crate) struct RegionRun {
     chunk_rows: Option<usize>,
     refuse_after: Option<usize>,
     progress: Arc<Progress>,
+    /// Rows may come behind the last chunk, on the first lane.
+    holds_back: bool,
 }
 
 #[derive(Default)]
@@ -256,6 +259,7 @@ impl World<'_> {
             chunk_rows: hooks.chunk_rows,
             refuse_after: hooks.refuse_after,
             progress: self.progress.clone(),
+            holds_back: region.nodes.iter().any(|&id| self.graph.nodes[id].holds_back),
         };
         let mut shared = Vec::with_capacity(region.nodes.len());
         for &id in &region.nodes {
@@ -305,11 +309,22 @@ impl World<'_> {
                 Ok(())
             }
         };
+        let failed = self.fails_before_the_last_rows(region, &run);
         check()?;
         let last = &mut lanes[0];
-        let end = on_a_worker(|| finish(&run, last));
+        let end = on_a_worker(|| {
+            finish(&run, last, failed.as_ref())?;
+            if failed.is_none() {
+                fill_up(&mut last.nodes)?;
+            }
+            Ok(())
+        });
         check()?;
-        end?;
+        match (end, failed) {
+            (Err(Error::Row(row)), _) => return Err(Error::Row(row)),
+            (_, Some((_, error))) => return Err(error),
+            (end, None) => end?,
+        }
         let chunks = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
         let mut totals = Totals {
             chunks,
@@ -346,10 +361,26 @@ impl World<'_> {
         Ok(totals)
     }
 
+    /// The error that ended the region, where stages may hold rows back that stand before it: what is wrong with these comes first.
+    fn fails_before_the_last_rows(&self, region: &Region, run: &RegionRun) -> Option<(u64, Error)> {
+        let held = |&id: &NodeId| {
+            let node = &self.graph.nodes[id];
+            node.holds_back && node.asked != Asked::Nothing
+        };
+        let mut ends = run.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_the_data = matches!(ends.error, Some((_, Error::Row(_) | Error::Io { .. })));
+        if in_the_data && region.nodes.iter().any(held) {
+            ends.error.take()
+        } else {
+            None
+        }
+    }
+
     /// What node `id` is made with.
     fn setup_of(&self, id: NodeId) -> Setup {
         Setup {
             spill: self.spills[id].clone(),
+            asked: self.graph.nodes[id].asked,
             ..self.setup.clone()
         }
     }
@@ -566,13 +597,25 @@ fn work(run: &RegionRun, lane: &mut Lane) {
         }
         run.progress.read(run.sources[draw.source].as_ref(), draw.source);
     }
-    for node in &mut lane.nodes {
+    if (lane.number > 0 || !run.holds_back)
+        && let Err(error) = fill_up(&mut lane.nodes)
+    {
+        run.fail(Ticket::new(u64::MAX >> 24, 0), NO_SOURCE, error);
+    }
+}
+
+/// Nothing more comes to what this lane fills; once.
+fn fill_up(nodes: &mut [Node]) -> Result<()> {
+    let mut outcome = Ok(());
+    for node in nodes {
         if let Operator::Fill(fill) = &mut node.op
+            && !std::mem::replace(&mut node.done, true)
             && let Err(error) = fill.done()
         {
-            run.fail(Ticket::new(u64::MAX >> 24, 0), NO_SOURCE, error);
+            outcome = Err(first_of(outcome.err(), error));
         }
     }
+    outcome
 }
 
 enum Outcome {
@@ -646,7 +689,10 @@ fn chunk_of<'r>(
         source,
         last_part,
         run,
-        locator,
+        locator: Locator {
+            chunk: ticket.number(),
+            ..locator
+        },
         spares,
         end_place: Cell::new(None),
     }
@@ -670,35 +716,49 @@ fn end_chunk(run: &RegionRun, nodes: &mut [Node], chunk: &Chunk<'_>) {
     }
 }
 
-/// One chunk more, behind the last, in which serial stages say what they have left to say.
-fn finish(run: &RegionRun, lane: &mut Lane) -> Result<()> {
+/// One chunk more, behind the last, in which serial stages say what they have left to say. After an error, in the chunk of that number,
+/// only what stands before it matters.
+fn finish(run: &RegionRun, lane: &mut Lane, failed: Option<&(u64, Error)>) -> Result<()> {
     let claims = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
     let ticket = Ticket::new(claims, 0);
     let chunk = chunk_of(run, NO_SOURCE, ticket, true, Locator::default(), &lane.spares);
     let nodes = &mut lane.nodes;
     let mut outcome = Ok(());
+    let mut failed = failed.map(|(chunk, error)| match error {
+        Error::Row(row) => (*chunk, row.place),
+        _ => (*chunk, Place::default()),
+    });
     for i in 0..nodes.len() {
         let (before, later) = nodes.split_at_mut(i + 1);
-        let node = &mut before[i];
-        if let Some(gate) = &node.gate
-            && let Some(too_many) = gate.end()
-        {
-            outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
-        }
-        if let Operator::Serial(serial, _) = &node.op {
-            let faults = Faults::new(&lane.arena, true);
-            let mut edges = Edges {
-                outs: &node.outs,
+        let Operator::Serial(serial, _) = &before[i].op else {
+            continue;
+        };
+        let faults = Faults::new(&lane.arena, true);
+        let mut last = LastEdges {
+            edges: Edges {
+                outs: &before[i].outs,
                 later,
                 base: i + 1,
                 chunk: &chunk,
                 last: false,
-            };
-            let mut out = Emitter::new(&lane.arena, &faults, &mut edges);
-            let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = state.finish(&mut out) {
-                outcome = Err(first_of(outcome.err(), error));
-            }
+            },
+            failed,
+        };
+        let mut out = Emitter::new(&lane.arena, &faults, &mut last);
+        let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.finish(&mut out) {
+            // What fails now stands before all that failed so far.
+            Err(error @ Error::Row(_)) => outcome = Err(error),
+            Err(error) => outcome = Err(first_of(outcome.err(), error)),
+            Ok(()) => {}
+        }
+        failed = last.failed;
+    }
+    for node in nodes.iter() {
+        if failed.is_none()
+            && let Some(too_many) = node.gate.as_ref().and_then(|gate| gate.end())
+        {
+            outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
         }
     }
     if let Err(error) = outcome {

@@ -19,7 +19,7 @@ use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Make, Memory, Setup, StageSpec, Want,
 };
-use standpipe_sdk::{Arena, Batch, Emitter, Faults, Flow, Prepare, Serial};
+use standpipe_sdk::{Arena, Batch, Emitter, Faults, Flow, Locator, Prepare, Serial, Spill};
 use std::sync::Arc;
 
 /// `distinct`.
@@ -29,6 +29,7 @@ pub const SPEC: StageSpec = StageSpec {
     kind: Kind::Serial,
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
     memory: Memory::Spill,
+    holds_back: true,
     examples: &[
         Example {
             script: r#"from rows [{k: "a", n: 1}, {k: "b", n: 2}, {k: "a", n: 1}] | distinct"#,
@@ -72,6 +73,7 @@ struct Distinct {
     rows: u64,
     own: usize,
     overflow: Overflow,
+    spill: Arc<Spill>,
 }
 
 impl Distinct {
@@ -83,6 +85,7 @@ impl Distinct {
             rows: 0,
             own,
             overflow,
+            spill: setup.spill.clone(),
         })
     }
 }
@@ -112,9 +115,27 @@ impl Serial for Distinct {
         }))
     }
 
-    fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+    fn step<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+    ) -> Result<(Option<Batch<'a>>, Flow)> {
+        self.step_from(batch, arena, faults, &Locator::default())
+    }
+
+    fn step_from<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        _: &Faults<'a>,
+        locator: &Locator<'_>,
+    ) -> Result<(Option<Batch<'a>>, Flow)> {
         if batch.rows() == 0 {
             return Ok((None, Flow::More));
+        }
+        if self.spill.spill_rows().is_some_and(|rows| self.rows >= rows as u64) {
+            self.overflow.open();
         }
         let keys = KeyMaker::read(&batch)?;
         let looked = self.seen.look_up(&keys, !self.overflow.is_open(), arena)?;
@@ -135,7 +156,10 @@ impl Serial for Distinct {
         }
         let rest = match rests {
             0 => None,
-            _ => Some(self.overflow.prepare(batch, &rest[..rests], self.rows, arena)?),
+            _ => Some(
+                self.overflow
+                    .prepare(batch, &rest[..rests], self.rows, locator, arena)?,
+            ),
         };
         let rows = match stays {
             0 => None,

@@ -29,6 +29,7 @@ pub const SPEC: StageSpec = StageSpec {
         "another number chooses other rows",
     )],
     memory: Memory::Frame,
+    holds_back: true,
     examples: &[
         Example {
             script: "from range(1, 1_000) | sample 3 seed: 7",

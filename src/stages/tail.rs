@@ -23,6 +23,7 @@ pub const SPEC: StageSpec = StageSpec {
     items: Items::some(ArgKind::Const(Want::Int), 1, 1, "how many rows"),
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes a group"),
     memory: Memory::Groups,
+    holds_back: true,
     examples: &[
         Example {
             script: "from range(1, 100) | tail 2",

@@ -173,6 +173,7 @@ fn setup_saying(limit: usize, share: usize, say: standpipe_sdk::spec::Say) -> Se
         sync: false,
         cancelled: Arc::new(AtomicBool::new(false)),
         say,
+        asked: standpipe_sdk::spec::Asked::Text,
     }
 }
 

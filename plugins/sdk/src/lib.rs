@@ -39,7 +39,7 @@ pub use column::{Column, Columns, Data, ListData, RecordData};
 pub use error::{Code, Error, Result, RowError, Span};
 pub use fault::{Fault, Faults, Verdict};
 pub use kept::Kept;
-pub use place::{Locator, Place};
+pub use place::{Locator, Place, Trace};
 pub use spill::{Disk, DiskReservation, OutOfDisk, Spill, Spilled};
 pub use stage::{
     Breaker, Build, Downstream, Emitter, Fill, Flow, Judge, Part, Prepare, Probe, Published, Reader, RowWise, Serial,

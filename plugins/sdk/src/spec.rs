@@ -39,6 +39,8 @@ pub struct StageSpec {
     pub block: BlockKind,
     pub order: Order,
     pub memory: Memory,
+    /// It gives rows after the last one came in, some that it could have given before: [`Serial::finish`] emits.
+    pub holds_back: bool,
     /// Scripts that run: printed as documentation, checked as tests.
     pub examples: &'static [Example],
     pub bind: Bind,
@@ -69,6 +71,7 @@ impl StageSpec {
         block: BlockKind::None,
         order: Order::Keeps,
         memory: Memory::Batch,
+        holds_back: false,
         examples: &[],
         bind: &|_| Err(vec![]),
         first: |_| None,
@@ -482,6 +485,20 @@ pub struct Setup {
     pub cancelled: Arc<AtomicBool>,
     /// Where a stage says things to people (`tap`): the host gives stderr, a test a buffer.
     pub say: Say,
+    /// What somebody behind the stage may want to know of the origin of its rows.
+    pub asked: Asked,
+}
+
+/// What may be asked of a row's origin, for error messages and reject rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Asked {
+    /// Nothing: no stage behind can find a row bad.
+    #[default]
+    Nothing,
+    /// File and line.
+    Line,
+    /// The text of the record too.
+    Text,
 }
 
 /// Takes whole lines, line feeds included.

@@ -27,6 +27,17 @@ pub enum Flow {
 pub trait Downstream {
     /// Pushes `batch` to everything connected to output `port`. `last`: nothing more of this chunk comes from here.
     fn push<'b>(&mut self, port: usize, arena: &'b Arena, batch: Batch<'b>, last: bool) -> Result<Flow>;
+
+    /// Pushes rows that were held back beyond their chunk; `locator` has their traces.
+    fn push_held<'b>(
+        &mut self,
+        port: usize,
+        arena: &'b Arena,
+        batch: Batch<'b>,
+        _locator: &Locator<'b>,
+    ) -> Result<Flow> {
+        self.push(port, arena, batch, false)
+    }
 }
 
 /// Where a stage's output goes.
@@ -74,6 +85,12 @@ impl<'r, 'a> Emitter<'r, 'a> {
     pub fn emit_in<'b>(&mut self, scratch: &'b Arena, batch: Batch<'b>) -> Result<Flow> {
         self.emitted = true;
         self.down.push(0, scratch, batch, false)
+    }
+
+    /// Passes on rows that were held back beyond their chunk; their places ascend, and `locator` has their traces.
+    pub fn emit_held<'b>(&mut self, scratch: &'b Arena, batch: Batch<'b>, locator: &Locator<'b>) -> Result<Flow> {
+        self.emitted = true;
+        self.down.push_held(0, scratch, batch, locator)
     }
 
     /// Sets row `row` of the input aside; the script's policy decides what becomes of it.
@@ -128,7 +145,19 @@ pub trait Serial: Send {
         faults: &Faults<'a>,
     ) -> Result<(Option<Batch<'a>>, Flow)>;
 
-    /// After the last chunk, once, on one worker: what is left to say.
+    /// As [`Serial::step`], which is all there is to most: a stage that holds rows back has `locator` tell it where they came from.
+    fn step_from<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+        _locator: &Locator<'_>,
+    ) -> Result<(Option<Batch<'a>>, Flow)> {
+        self.step(batch, arena, faults)
+    }
+
+    /// After the last chunk, once, on one worker: what is left to say. Whoever emits here says so in its spec
+    /// ([`holds_back`](crate::spec::StageSpec::holds_back)).
     fn finish<'a>(&mut self, _out: &mut Emitter<'_, 'a>) -> Result<()> {
         Ok(())
     }
@@ -267,6 +296,7 @@ impl Error {
         node: u32,
         stage: Span,
     ) -> Error {
+        let path = locator.path_of(place);
         Error::Row(Box::new(crate::error::RowError {
             code: fault.code,
             message: fault.message.to_string(),
@@ -274,9 +304,9 @@ impl Error {
             place,
             column: fault.column.map(str::to_string),
             help: fault.help.map(str::to_string),
-            source: (!locator.path.is_empty()).then(|| locator.path.to_string()),
+            source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(place),
-            byte: fault.byte.or((locator.line > 0).then_some(place.offset)),
+            byte: fault.byte.or(locator.has_lines(place).then_some(place.offset)),
             node,
         }))
     }

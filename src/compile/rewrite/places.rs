@@ -1,10 +1,28 @@
-//! Places are made only where something may ask for them: bad rows, stages that order by them.
+//! Places are made only where something may ask for them: bad rows, stages that order by them. So is what a stage that holds rows back
+//! has to know of their origin.
 
 use crate::compile::draft::Draft;
-use crate::graph::{Op, Port};
+use crate::graph::{OnError, Op, Port};
+use standpipe_sdk::spec::Asked;
 
-/// Tells every source whether rows need their places.
+/// Tells every source whether rows need their places, and every node what is asked of the rows it gives.
 pub(super) fn spread(draft: &mut Draft) {
+    for id in (0..draft.nodes.len()).rev() {
+        let node = &draft.nodes[id];
+        // Behind a breaker a row's place is its number.
+        let asked = match &node.op {
+            Op::Breaker(_) | Op::Build(_) => Asked::Nothing,
+            _ if !draft.facts[id].places => node.asked,
+            _ if node.policy.on_error == OnError::To => Asked::Text,
+            _ => node.asked.max(Asked::Line),
+        };
+        for edge in node.inputs.clone() {
+            if edge.port != Port::Built {
+                let before = &mut draft.nodes[edge.from].asked;
+                *before = asked.max(*before);
+            }
+        }
+    }
     let mut wanted: Vec<bool> = draft.facts.iter().map(|facts| facts.places).collect();
     for id in (0..draft.nodes.len()).rev() {
         for edge in draft.nodes[id].inputs.iter().filter(|edge| edge.port != Port::Built) {

@@ -1,9 +1,13 @@
 //! Streams that are needed a second time, once something else is full, are read again from a replay.
 //!
-//! Two things cannot happen in one region: that a build or breaker is filled and used, and that a `union` reads one source for two
-//! of its inputs. Both are mended by the same cut: some nodes that hang on nothing outside (what fills the build; what the
-//! inputs share) keep their region, and every edge from them into what has to wait becomes a replay: a build that keeps the rows,
+//! Three things cannot happen in one region: that a build or breaker is filled and used, that a `union` reads one source for two
+//! of its inputs, and that a stage that gives rows only at the end of its region stands before an input of a `union` that another one
+//! follows. All are mended by the same cut: some nodes that hang on nothing outside (what fills the build; what the
+//! inputs share; the input) keep their region, and every edge from them into what has to wait becomes a replay: a build that keeps the rows,
 //! and a source that gives them again.
+//!
+//! Bad rows go into their stream phase by phase, and a stage that may keep rows for the end of its region begins a phase: whether it does,
+//! which depends on the memory there is, must not be seen in the order. So what is set aside before it and behind it is kept apart.
 //!
 //! Laws
 //! - What is cut off is closed under "its input is": so a cut never makes a new wait for what is inside it.
@@ -14,6 +18,7 @@ use crate::compile::draft::{Draft, NewNode, out};
 use crate::graph::regions::groups;
 use crate::graph::{Edge, Node, NodeId, Op, Port};
 use crate::stages::replay;
+use standpipe_sdk::spec::Memory;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Inserts the replays that are needed.
@@ -26,6 +31,16 @@ pub(super) fn insert(draft: &mut Draft) -> Result<(), NodeId> {
     for _ in 0..=most {
         if let Some((shared, union)) = shared_by_union(draft) {
             cut(draft, &shared, Users::Inputs(union));
+            continue;
+        }
+        if let Some((own, union)) = held_before_more(draft) {
+            if !cut(draft, &own, Users::Inputs(union)) {
+                return Err(union);
+            }
+            continue;
+        }
+        if let Some((rejects, phases)) = rejects_of_phases(draft) {
+            split_phases(draft, rejects, phases);
             continue;
         }
         let Some(waits) = waits_for_itself(draft) else {
@@ -90,6 +105,63 @@ fn shared_by_union(draft: &Draft) -> Option<(BTreeSet<NodeId>, NodeId)> {
         }
     }
     None
+}
+
+/// An input of a `union` that has rows left when the next one's turn comes, with all it hangs on, and the `union`.
+fn held_before_more(draft: &Draft) -> Option<(BTreeSet<NodeId>, NodeId)> {
+    for id in (0..draft.nodes.len()).filter(|&id| is_union(draft, id)) {
+        let inputs = &draft.nodes[id].inputs;
+        for edge in &inputs[..inputs.len() - 1] {
+            let mut own = ancestors(draft, edge.from);
+            own.insert(edge.from);
+            if own.iter().any(|&id| draft.nodes[id].holds_back) {
+                return Some((own, id));
+            }
+        }
+    }
+    None
+}
+
+/// A reject node that is fed in several phases of one region, and its inputs phase by phase.
+fn rejects_of_phases(draft: &Draft) -> Option<(NodeId, Vec<Vec<Edge>>)> {
+    for (id, node) in draft.nodes.iter().enumerate() {
+        if !matches!(node.op, Op::Rejects) {
+            continue;
+        }
+        // Ordered by how many stages begin a phase before it, then by the script.
+        let mut phases: BTreeMap<(usize, Vec<NodeId>), Vec<Edge>> = BTreeMap::new();
+        for &edge in &node.inputs {
+            let mut before: Vec<NodeId> = ancestors(draft, edge.from).into_iter().collect();
+            before.retain(|&id| draft.nodes[id].holds_back && draft.nodes[id].memory == Memory::Spill);
+            phases.entry((before.len(), before)).or_default().push(edge);
+        }
+        if phases.len() > 1 {
+            return Some((id, phases.into_values().collect()));
+        }
+    }
+    None
+}
+
+/// Puts a reject node of its own and a replay before each phase's part of what was reject node `id`.
+fn split_phases(draft: &mut Draft, id: NodeId, phases: Vec<Vec<Edge>>) {
+    let count = draft.nodes.len();
+    let (mut new, mut drained) = (vec![], vec![]);
+    for inputs in phases {
+        let node = &draft.nodes[id];
+        let detail = node.detail.clone();
+        let mut node = NewNode::new(node.name.clone(), node.span, inputs, node.schema.clone(), Op::Rejects);
+        node.detail = detail;
+        node.facts.places = true;
+        let phase = draft.push(node);
+        new.push(phase);
+        let built = kept(draft, out(phase), &mut new);
+        drained.push(again(draft, built, phase, &mut new));
+    }
+    let all = &mut draft.nodes[id];
+    (all.op, all.inputs) = (Op::Pass, drained);
+    draft.facts[id].places = false;
+    let order: Vec<NodeId> = (0..id).chain(new).chain(id..count).collect();
+    draft.reorder(&order);
 }
 
 /// What each filled node is filled in and used in: (node, region that fills it, region that uses it).

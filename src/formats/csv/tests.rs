@@ -108,6 +108,7 @@ fn read(read: &Read<'_>) -> Result<Seen, Vec<String>> {
         sync: false,
         cancelled: Arc::default(),
         say: Arc::new(|_| {}),
+        asked: standpipe_sdk::spec::Asked::default(),
     };
     let request = Request {
         columns: vec![read.wanted.clone(); bound.schema.width()],
@@ -371,6 +372,7 @@ fn every_refused_allocation_can_be_tried_again() {
             sync: false,
             cancelled: Arc::default(),
             say: Arc::new(|_| {}),
+            asked: standpipe_sdk::spec::Asked::default(),
         };
         let request = Request {
             columns: vec![Wanted::Yes; bound.schema.width()],

@@ -6,24 +6,31 @@
 //!
 //! Laws
 //! - What sorting takes at least is set aside when the stage is made.
-//! - Rows keep their places, as columns behind their own.
+//! - Rows keep what may be asked of their origin, as columns before their own: place and chunk, file, line and text.
 
 use super::super::keys::{Key, Keys};
 use super::super::sort;
 use super::super::unnest::{LEAST_ROOM, scratch_room};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Place, Reservation, Source};
+use standpipe_sdk::spec::{Asked, Setup};
+use standpipe_sdk::{
+    Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Source, Text, Trace,
+};
 use std::sync::Arc;
 
 /// Rows that are looked at together at the end.
 const ROWS: usize = 4 << 10;
-/// The columns of a row that is sorted: its key, its number in the input, its place, then its own.
+/// The columns of a row that is sorted: its key, its number in the input, its origin (nulls if nobody asks for it), then its own.
 const KEY: usize = 0;
 const NUMBER: usize = 1;
+/// Source, offset, counter.
 const PLACE: usize = 2;
-const OWN: usize = PLACE + 3;
+const CHUNK: usize = PLACE + 3;
+const LINE: usize = CHUNK + 1;
+const PATH: usize = LINE + 1;
+const TEXT: usize = PATH + 1;
+const OWN: usize = TEXT + 1;
 /// Memory that the set of keys leaves for sorting: this part, within bounds, in bytes.
 const PART_OF_MEMORY: usize = 16;
 const LEAST_BYTES: usize = 32 << 10;
@@ -40,8 +47,6 @@ pub(super) struct Overflow {
     cushion: Reservation,
     open: bool,
     batches: u64,
-    /// Rows have places.
-    places: bool,
 }
 
 impl Overflow {
@@ -59,7 +64,6 @@ impl Overflow {
             cushion,
             open: false,
             batches: 0,
-            places: false,
         })
     }
 
@@ -79,12 +83,14 @@ impl Overflow {
         self.open = true;
     }
 
-    /// The rows of `batch` that `indices` names, as they are sorted; `first` is the number of the batch's first row.
+    /// The rows of `batch` that `indices` names, as they are sorted; `first` is the number of the batch's first row, `locator` tells where
+    /// they came from.
     pub(super) fn prepare<'a>(
         &self,
         batch: Batch<'a>,
         indices: &[u32],
         first: u64,
+        locator: &Locator<'_>,
         arena: &'a Arena,
     ) -> Result<Batch<'a>> {
         let rows = batch.gather(indices, batch.columns().len(), arena)?;
@@ -93,19 +99,31 @@ impl Overflow {
         for row in 0..rows.rows() {
             keys.push_bytes(block.get(row))?;
         }
-        let places = rows.origin();
         let mut columns = Columns::new(arena, OWN + self.own)?;
         columns.push(Column::new(Data::Bytes(keys.finish()?), None, rows.rows()));
         columns.push(Column::int(
             arena.map(indices, |row| (first + u64::from(row)) as i64)?,
             None,
         ));
-        match places {
+        match rows.origin().filter(|_| self.setup.asked != Asked::Nothing) {
             None => (PLACE..OWN).for_each(|_| columns.push(Column::nulls(rows.rows()))),
             Some(places) => {
-                columns.push(Column::int(arena.map(places, |p| i64::from(p.source))?, None));
-                columns.push(Column::int(arena.map(places, |p| p.offset as i64)?, None));
-                columns.push(Column::int(arena.map(places, |p| i64::from(p.sub))?, None));
+                let traces = arena.fill(places.len(), Trace::default())?;
+                locator.trace_all(places, self.setup.asked == Asked::Text, traces);
+                let numbers = |of: &dyn Fn(&Trace<'_>) -> i64| arena.collect(traces.len(), |row| of(&traces[row]));
+                let texts = |of: &dyn for<'t> Fn(&Trace<'t>) -> &'t [u8]| -> Result<Text<'a>> {
+                    let bytes = traces.iter().map(|trace| of(trace).len()).sum();
+                    let mut texts = TextBuilder::new(arena, traces.len(), bytes)?;
+                    traces.iter().try_for_each(|trace| texts.push_bytes(of(trace)))?;
+                    texts.finish()
+                };
+                columns.push(Column::int(numbers(&|t| i64::from(t.place.source))?, None));
+                columns.push(Column::int(numbers(&|t| t.place.offset as i64)?, None));
+                columns.push(Column::int(numbers(&|t| i64::from(t.place.sub))?, None));
+                columns.push(Column::int(numbers(&|t| t.chunk as i64)?, None));
+                columns.push(Column::int(numbers(&|t| t.line as i64)?, None));
+                columns.push(Column::string(texts(&|t| t.path.as_bytes())?, None));
+                columns.push(Column::new(Data::Bytes(texts(&|t| t.text)?), None, rows.rows()));
             }
         }
         for &column in &rows.columns()[..self.own] {
@@ -116,7 +134,6 @@ impl Overflow {
 
     /// Takes rows that were prepared.
     pub(super) fn add(&mut self, rows: Batch<'_>) -> Result<()> {
-        self.places = !matches!(rows.column(PLACE).data(), Data::Null);
         self.filler.push(self.batches, rows)?;
         self.batches += 1;
         Ok(())
@@ -149,10 +166,7 @@ impl Overflow {
         drop(by_key);
         filler.done()?;
         drop(filler);
-        let places = self.places;
-        each_part(&in_order.drain()?, &mut arena, |rows, arena| {
-            out.emit_in(arena, placed(rows, places, arena)?)
-        })
+        each_part(&in_order.drain()?, &mut arena, |rows, arena| emit(rows, arena, out))
     }
 }
 
@@ -195,23 +209,47 @@ fn first_of_runs<'a>(rows: Batch<'a>, last: &mut Option<Vec<u8>>, arena: &'a Are
     Ok(firsts)
 }
 
-/// A batch as it came in: its own columns, and its places.
-fn placed<'a>(rows: Batch<'a>, places: bool, arena: &'a Arena) -> Result<Batch<'a>> {
-    let columns = &rows.columns()[OWN..];
-    if !places {
-        return Ok(Batch::new(columns, None, rows.rows()));
-    }
+/// Passes a batch on as it came in: its own columns, and where its rows came from.
+fn emit<'a>(rows: Batch<'a>, arena: &'a Arena, out: &mut Emitter<'_, '_>) -> Result<Flow> {
+    let own = Batch::new(&rows.columns()[OWN..], None, rows.rows());
     let ints = |at: usize| match rows.column(at).data() {
         Data::Int(values) => values,
         _ => &[],
     };
+    let (Data::String(paths), Data::Bytes(texts)) = (rows.column(PATH).data(), rows.column(TEXT).data()) else {
+        return out.emit_in(arena, own);
+    };
     let (sources, offsets, subs) = (ints(PLACE), ints(PLACE + 1), ints(PLACE + 2));
-    let places = arena.collect(rows.rows(), |row| Place {
-        source: sources.get(row).copied().unwrap_or(0) as u32,
-        offset: offsets.get(row).copied().unwrap_or(0) as u64,
-        sub: subs.get(row).copied().unwrap_or(0) as u32,
+    let (chunks, lines) = (ints(CHUNK), ints(LINE));
+    let traces = arena.collect(rows.rows(), |row| Trace {
+        place: Place {
+            source: sources[row] as u32,
+            offset: offsets[row] as u64,
+            sub: subs[row] as u32,
+        },
+        chunk: chunks[row] as u64,
+        path: paths.str(row),
+        line: lines[row] as u64,
+        text: texts.bytes(row),
     })?;
-    Ok(Batch::new(columns, Some(places), rows.rows()))
+    let places = &*arena.map(traces, |trace| trace.place)?;
+    // Another source begins where places do not ascend, or one place has two chunks.
+    let record = |trace: &Trace<'_>| (trace.place.source, trace.place.offset);
+    let goes_on = |a: &Trace<'_>, b: &Trace<'_>| a.place < b.place && (record(a) != record(b) || a.chunk == b.chunk);
+    let mut from = 0;
+    for traces in traces.chunk_by(goes_on) {
+        let own = own.slice(from, traces.len(), arena)?;
+        let own = Batch::new(own.columns(), Some(&places[from..from + traces.len()]), traces.len());
+        let locator = Locator {
+            traces,
+            ..Locator::default()
+        };
+        if out.emit_held(arena, own, &locator)? == Flow::Done {
+            return Ok(Flow::Done);
+        }
+        from += traces.len();
+    }
+    Ok(Flow::More)
 }
 
 /// Reads a source to its end, in parts that leave most of the arena to whoever works on them; ends early once that says `Done`.
