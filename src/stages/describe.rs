@@ -230,7 +230,8 @@ fn shown(cell: Cell<'_>, ty: &Type) -> String {
     match cell {
         Cell::Bool(v) => return v.to_string(),
         Cell::Int(v) => print::write_int(&mut out, v),
-        Cell::Float(v) => print::write_float(&mut out, v),
+        // Both zeros are one value: which of them came first must not be seen.
+        Cell::Float(v) => print::write_float(&mut out, v + 0.0),
         Cell::Date(v) => print::write_date(&mut out, v),
         Cell::Timestamp(v) => print::write_timestamp(&mut out, v),
         Cell::Duration(v) => print::write_duration(&mut out, v),
