@@ -7,7 +7,7 @@
 pub mod regions;
 
 use crate::expr::Expr;
-use standpipe_sdk::spec::{Asked, Factory, Lineage, Memory, Order, Request, SourceFactory};
+use standpipe_sdk::spec::{Asked, Factory, Least, Lineage, Memory, Order, Request, Room, SourceFactory};
 use standpipe_sdk::{Breaker, Build, RowWise, Schema, Serial, Sink, Span};
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct Node {
     pub op: Op,
     pub order: Order,
     pub memory: Memory,
+    /// What it reserves however small its input is.
+    pub least: fn(&Room) -> Least,
     pub policy: Policy,
     /// It gives rows after the last one came in.
     pub holds_back: bool,

@@ -4,6 +4,7 @@
 //! - At most `workers` chunks exist; each lives in its lane's arena and never changes thread.
 //! - Outputs get their names only when every region and every sink has succeeded.
 
+pub mod floors;
 mod lane;
 mod limit;
 pub mod progress;
@@ -31,14 +32,13 @@ use std::time::Instant;
 /// The first error in input order; nothing is published then.
 pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Progress>) -> Result<Report> {
     let start = Instant::now();
-    let floor = settings.floor();
-    if floor > settings.memory_bytes {
+    if !floors::fits(graph, settings) {
         return Err(Error::failed(
             Code(702),
             format!(
-                "{} workers need at least {} of memory, the limit is {}",
+                "{} workers and the stages need at least {} of memory, the limit is {}",
                 settings.workers,
-                mebibytes(floor),
+                mebibytes(floors::least_limit(graph, settings)),
                 mebibytes(settings.memory_bytes)
             ),
         ));
@@ -73,6 +73,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         breakers: (0..graph.nodes.len()).map(|_| None).collect(),
         builds: (0..graph.nodes.len()).map(|_| None).collect(),
         sinks: Vec::new(),
+        ahead: budget.reserve(),
     };
     let mut report = Report {
         stages: graph
@@ -88,8 +89,9 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         ..Report::default()
     };
     let outcome = (|| {
+        let floors = floors::floors(graph, settings);
         for (at, region) in regions.iter().enumerate() {
-            let totals = world.region(region)?;
+            let totals = world.region(region, floors[at].ahead)?;
             // What nobody meets any more gives its memory back.
             for &id in &region.uses {
                 if !regions[at + 1..].iter().any(|later| later.uses.contains(&id)) {

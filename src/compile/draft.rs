@@ -6,7 +6,7 @@
 
 use crate::expr::Expr;
 use crate::graph::{Edge, Node, NodeId, Op, Policy, Port};
-use standpipe_sdk::spec::{Asked, Limited, Lineage, Memory, Order};
+use standpipe_sdk::spec::{Asked, Least, Limited, Lineage, Memory, Order, Room};
 use standpipe_sdk::{Schema, Span};
 use std::collections::BTreeSet;
 
@@ -61,6 +61,7 @@ pub(super) struct NewNode {
     pub(super) order: Order,
     pub(super) memory: Memory,
     pub(super) policy: Policy,
+    pub(super) least: fn(&Room) -> Least,
     pub(super) holds_back: bool,
     pub(super) facts: Facts,
 }
@@ -78,6 +79,7 @@ impl NewNode {
             order: Order::Keeps,
             memory: Memory::Batch,
             policy: Policy::default(),
+            least: |_| Least::default(),
             holds_back: false,
             facts: Facts::default(),
         }
@@ -107,6 +109,7 @@ impl Draft {
             order: new.order,
             memory: new.memory,
             policy: new.policy,
+            least: new.least,
             holds_back: new.holds_back,
             asked: Asked::Nothing,
             stream: None,

@@ -362,6 +362,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.detail = self.detail(call);
         node.order = spec.order;
         node.memory = spec.memory;
+        node.least = spec.least;
         node.holds_back = spec.holds_back;
         node.facts = Facts {
             lineage: bound.lineage,

@@ -267,6 +267,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.detail = "gathers the right side".to_owned();
         node.order = spec.order;
         node.memory = spec.memory;
+        node.least = spec.least;
         node.facts.reads = reads;
         let built = Edge {
             from: self.draft.push(node),
@@ -284,6 +285,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         );
         node.detail = self.detail(call);
         node.order = spec.order;
+        node.least = spec.least;
         node.facts = Facts {
             lineage: bound.lineage.clone(),
             reads: bound.reads,

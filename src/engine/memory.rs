@@ -3,9 +3,9 @@
 use super::{Pipeline, Problems};
 use crate::compile::Compiled;
 use crate::diag::Diagnostic;
-use crate::graph::{Graph, Node, NodeId};
+use crate::graph::Graph;
+use crate::runtime::floors::{self, fits, floors, least_limit};
 use crate::runtime::settings::Settings;
-use crate::stages::spill::lane_floor;
 use standpipe_sdk::spec::Memory;
 use std::fmt::Write as _;
 
@@ -14,8 +14,10 @@ use std::fmt::Write as _;
 pub struct MemoryPlan {
     /// The sum, for people.
     pub text: String,
-    /// Whether the lanes and one longest record fit; if not, the run would refuse to start.
+    /// Whether the run fits into its limit; if not, it would refuse to start.
     pub fits: bool,
+    /// The least limit with which it fits, in bytes.
+    pub least_bytes: usize,
 }
 
 impl Pipeline {
@@ -30,11 +32,13 @@ impl Pipeline {
             return Ok(MemoryPlan {
                 text: String::new(),
                 fits: true,
+                least_bytes: 0,
             });
         };
         Ok(MemoryPlan {
             text: plan(graph, &settings),
             fits: fits(graph, &settings),
+            least_bytes: least_limit(graph, &settings),
         })
     }
 
@@ -45,15 +49,17 @@ impl Pipeline {
         if fits(graph, &settings) {
             return None;
         }
-        let growing = graph.nodes.iter().find(|node| least(node.memory, &settings) > 0);
-        let span = growing
+        let floors = floors(graph, &settings);
+        let largest = floors.iter().max_by_key(|region| region.bytes());
+        let growing = largest.and_then(|region| region.stages.iter().max_by_key(|stage| stage.bytes));
+        let span = (growing.and_then(|stage| graph.nodes.get(stage.node)))
             .or(graph.nodes.first())
             .map(|node| node.span)
             .unwrap_or_default();
         let message = format!(
             "{} and the stages need at least {} of memory, the limit is {}",
             count(settings.workers.max(1), "worker"),
-            mebibytes(least_of_all(graph, &settings)),
+            mebibytes(least_limit(graph, &settings)),
             mebibytes(settings.memory_bytes)
         );
         Some(
@@ -62,28 +68,6 @@ impl Pipeline {
                 .help("a larger `--memory` or `@budget(memory: …)`, fewer `--workers`, a smaller `--max-record`"),
         )
     }
-}
-
-/// What a stage cannot do without, in bytes.
-fn least(memory: Memory, settings: &Settings) -> usize {
-    match memory {
-        Memory::Spill => settings.workers.max(1) * lane_floor(settings.stages_bytes()),
-        Memory::Batch | Memory::Constant | Memory::Groups | Memory::Frame | Memory::Held => 0,
-    }
-}
-
-fn least_of_stages(graph: &Graph, settings: &Settings) -> usize {
-    graph.nodes.iter().map(|node| least(node.memory, settings)).sum()
-}
-
-fn least_of_all(graph: &Graph, settings: &Settings) -> usize {
-    let stages = least_of_stages(graph, settings);
-    let beside_lanes = settings.memory_bytes.saturating_sub(settings.stages_bytes());
-    settings.floor().max(if stages > 0 { beside_lanes } else { 0 } + stages)
-}
-
-fn fits(graph: &Graph, settings: &Settings) -> bool {
-    settings.floor() <= settings.memory_bytes && least_of_stages(graph, settings) <= settings.stages_bytes()
 }
 
 fn plan(graph: &Graph, settings: &Settings) -> String {
@@ -99,11 +83,8 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
         settings.memory_bytes,
         "`--memory`, else `@budget(memory:)`, else a quarter of the machine's, at most 256 MiB",
     );
-    let about = format!(
-        "what {} with two arenas and one longest record cannot do without",
-        count(workers, "worker")
-    );
-    line("least", settings.floor(), &about);
+    let about = format!("the least limit with which {} can run this", count(workers, "worker"));
+    line("least", least_limit(graph, settings), &about);
     line(
         "lanes",
         lanes,
@@ -119,47 +100,58 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
         "shared by the stages below; what one of them reserves, no other gets",
     );
     out.push('\n');
-    let growing: Vec<(NodeId, &Node, &str)> = graph
-        .nodes
-        .iter()
-        .enumerate()
-        .filter_map(|(id, node)| Some((id, node, grows(node.memory)?)))
-        .collect();
-    if growing.is_empty() {
+    if graph.nodes.iter().all(|node| grows(node.memory).is_none()) {
         out.push_str("No stage keeps rows: the run takes the same memory whatever the size of its input.\n");
     } else {
-        let _ = writeln!(
-            out,
-            "{:>4}  {:<12}{:<10}{:>12}{:>12}",
-            "", "stage", "class", "least", "most"
-        );
-    }
-    let most = settings.stages_bytes();
-    for (id, node, how) in &growing {
-        let least = mebibytes(least(node.memory, settings));
-        let class = node.memory.to_string();
-        let _ = writeln!(
-            out,
-            "{id:>4}  {:<12}{class:<10}{least:>12}{:>12}  {how}",
-            node.name,
-            mebibytes(most)
-        );
-    }
-    if !growing.is_empty() {
-        let sum = mebibytes(least_of_stages(graph, settings));
-        let _ = writeln!(
-            out,
-            "{:>4}  {:<12}{:<10}{sum:>12}{:>12}",
-            "",
-            "together",
-            "",
-            mebibytes(most)
-        );
+        stages(&mut out, graph, settings);
     }
     if !fits(graph, settings) {
         out.push_str("\nThis does not fit: a larger limit, fewer `--workers` or a smaller `--max-record` is needed.\n");
     }
     out
+}
+
+/// What the stages take, region by region.
+fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
+    let floors = floors(graph, settings);
+    let most = mebibytes(settings.stages_bytes());
+    let _ = writeln!(
+        out,
+        "{:>4}  {:<12}{:<10}{:>12}{:>12}",
+        "", "stage", "class", "least", "most"
+    );
+    for (number, region) in floors.iter().enumerate() {
+        let _ = writeln!(out, "region {}", number + 1);
+        for floor in &region.stages {
+            let node = &graph.nodes[floor.node];
+            let (class, how) = match (grows(node.memory), floor.gives) {
+                (Some(how), false) => (node.memory.to_string(), how),
+                (Some(_), true) => (node.memory.to_string(), "gives what it took"),
+                (None, _) if floor.bytes > 0 => (node.memory.to_string(), ""),
+                (None, _) => continue,
+            };
+            let (id, least) = (floor.node, mebibytes(floor.bytes));
+            let line = format!("{id:>4}  {:<12}{class:<10}{least:>12}{most:>12}  {how}", node.name);
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+        if region.ahead > 0 {
+            let _ = writeln!(
+                out,
+                "{:>4}  {:<22}{:>12}{:>12}  stays free for later regions",
+                "",
+                "(later)",
+                mebibytes(region.ahead),
+                ""
+            );
+        }
+    }
+    // Regions run one after the other.
+    let least = mebibytes(floors::most(&floors));
+    let _ = writeln!(
+        out,
+        "{:>4}  {:<22}{least:>12}{most:>12}  the region that needs the most",
+        "", "together"
+    );
 }
 
 /// How a stage's memory grows, for those whose memory does.

@@ -15,8 +15,8 @@ use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
 use standpipe_sdk::spec::{Asked, Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Result, Schema, Serial, Sink, Source,
-    Spill,
+    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation, Result, Schema, Serial,
+    Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -226,11 +226,33 @@ pub(crate) struct World<'g> {
     /// Builds by node, once filled and as long as somebody needs them.
     pub builds: Vec<Option<Arc<dyn Build>>>,
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// What stays free for later regions.
+    pub ahead: Reservation,
 }
 
 impl World<'_> {
-    /// Runs one region to its end.
-    pub(crate) fn region(&mut self, region: &Region) -> Result<Totals> {
+    /// Runs one region to its end. `ahead`: bytes that later ones set aside when they begin.
+    pub(crate) fn region(&mut self, region: &Region, ahead: usize) -> Result<Totals> {
+        // What is set aside comes first: a breaker that is drained may have all the rest, and can do with less.
+        self.ahead = self.setup.budget.reserve();
+        let mut shared = Vec::with_capacity(region.nodes.len());
+        for &id in &region.nodes {
+            shared.push(self.shared(id, region)?);
+        }
+        let mut operators: Vec<Vec<Option<Operator>>> = vec![];
+        for _ in 0..self.settings.workers.max(1) {
+            let made = region
+                .nodes
+                .iter()
+                .zip(&shared)
+                .map(|(&id, shared)| self.operator(id, shared));
+            operators.push(made.collect::<Result<_>>()?);
+        }
+        if self.ahead.grow(ahead).is_err() {
+            // Then what is drained has it, and gives it back before a later region begins.
+            let free = self.setup.budget.limit().saturating_sub(self.setup.budget.used());
+            let _ = self.ahead.grow(free.min(ahead));
+        }
         let mut sources = Vec::with_capacity(region.sources.len());
         for &id in &region.sources {
             sources.push(self.source(id)?);
@@ -261,10 +283,6 @@ impl World<'_> {
             progress: self.progress.clone(),
             holds_back: region.nodes.iter().any(|&id| self.graph.nodes[id].holds_back),
         };
-        let mut shared = Vec::with_capacity(region.nodes.len());
-        for &id in &region.nodes {
-            shared.push(self.shared(id, region)?);
-        }
         let gates: Vec<Option<Arc<Gate>>> = (region.nodes.iter())
             .map(|&id| {
                 self.graph.nodes[id]
@@ -274,8 +292,8 @@ impl World<'_> {
             })
             .collect();
         let mut lanes = Vec::new();
-        for number in 0..self.settings.workers.max(1) {
-            lanes.push(self.lane(number, region, &run, &shared, &gates)?);
+        for (number, operators) in operators.into_iter().enumerate() {
+            lanes.push(self.lane(number, region, &run, operators, &gates)?);
         }
         let panicked: Mutex<Option<String>> = Mutex::new(None);
         let guarded = |lane: &mut Lane| {
@@ -419,54 +437,56 @@ impl World<'_> {
         })
     }
 
+    /// One lane's part of node `id`; `None` where that takes a running region.
+    fn operator(&self, id: NodeId, shared: &Shared) -> Result<Option<Operator>> {
+        let node = &self.graph.nodes[id];
+        let null_on_error = node.policy.on_error == OnError::Null;
+        let fixed = Fixed {
+            now_micros: self.settings.now_micros,
+        };
+        Ok(Some(match (&node.op, shared) {
+            (Op::Compute { exprs, keep }, Shared::Nulled(nulled)) => {
+                let compute = Compute::new(exprs, keep.as_slice().into(), null_on_error, fixed);
+                Operator::Compute(compute.count_into(nulled.clone()))
+            }
+            (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
+            (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup_of(id))?),
+            (_, Shared::Serial(serial)) => {
+                let prepare = serial.1.lock().unwrap_or_else(PoisonError::into_inner).prepare();
+                Operator::Serial(InOrder::new(serial.clone()), prepare)
+            }
+            (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
+            (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),
+            (_, Shared::Build(build)) => Operator::Fill(build.clone().filler()?),
+            (Op::Probe { pairs }, Shared::Probe(build, nulled)) => {
+                let judge = pairs
+                    .as_ref()
+                    .map(|pairs| Condition::new(pairs.condition.clone(), null_on_error, fixed, nulled.clone()));
+                Operator::Probe(build.clone().prober()?, judge)
+            }
+            (Op::Route { arms }, _) => Operator::Route(*arms),
+            (Op::Rejects, _) => return Ok(None),
+            _ => Operator::Pass,
+        }))
+    }
+
     fn lane(
         &self,
         number: usize,
         region: &Region,
         run: &RegionRun,
-        shared: &[Shared],
+        operators: Vec<Option<Operator>>,
         gates: &[Option<Arc<Gate>>],
     ) -> Result<Lane> {
         let at = |id: NodeId| region.nodes.binary_search(&id).ok();
         let mut nodes = Vec::with_capacity(region.nodes.len());
-        for (i, &id) in region.nodes.iter().enumerate() {
+        for (i, (&id, operator)) in region.nodes.iter().zip(operators).enumerate() {
             let node = &self.graph.nodes[id];
             let drained = region.sources.contains(&id);
-            let op = match (&node.op, &shared[i]) {
-                (Op::Compute { exprs, keep }, Shared::Nulled(nulled)) => {
-                    let null_on_error = node.policy.on_error == OnError::Null;
-                    let fixed = Fixed {
-                        now_micros: self.settings.now_micros,
-                    };
-                    let compute = Compute::new(exprs, keep.as_slice().into(), null_on_error, fixed);
-                    Operator::Compute(compute.count_into(nulled.clone()))
-                }
-                (Op::Rearrange { picks }, _) => Operator::RowWise(Box::new(Rearrange { picks: picks.clone() })),
-                (Op::RowWise(make), _) => Operator::RowWise(make(&self.setup_of(id))?),
-                (_, Shared::Serial(serial)) => {
-                    let prepare = serial.1.lock().unwrap_or_else(PoisonError::into_inner).prepare();
-                    Operator::Serial(InOrder::new(serial.clone()), prepare)
-                }
-                (_, Shared::Sink(sink, turn)) => Operator::Sink(sink.clone().writer()?, InOrder::new(turn.clone())),
-                (_, Shared::Fill(breaker)) => Operator::Fill(breaker.clone().filler()?),
-                (_, Shared::Build(build)) => Operator::Fill(build.clone().filler()?),
-                (Op::Probe { pairs }, Shared::Probe(build, nulled)) => {
-                    let null_on_error = node.policy.on_error == OnError::Null;
-                    let fixed = Fixed {
-                        now_micros: self.settings.now_micros,
-                    };
-                    let judge = pairs
-                        .as_ref()
-                        .map(|pairs| Condition::new(pairs.condition.clone(), null_on_error, fixed, nulled.clone()));
-                    Operator::Probe(build.clone().prober()?, judge)
-                }
-                (Op::Route { arms }, _) => Operator::Route(*arms),
-                (Op::Rejects, _) => Operator::Rejects {
-                    rows: vec![],
-                    pen: run.arena(),
-                },
-                _ => Operator::Pass,
-            };
+            let op = operator.unwrap_or_else(|| Operator::Rejects {
+                rows: vec![],
+                pen: run.arena(),
+            });
             let (mut outs, mut rejects) = (Vec::new(), None);
             // A breaker's consumers belong to the region that drains it.
             if !matches!(op, Operator::Fill(_)) {

@@ -1,6 +1,6 @@
 //! How a run is to go: limits, workers, and the hooks of tests.
 
-use standpipe_sdk::spec::Say;
+use standpipe_sdk::spec::{Room, Say};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -78,6 +78,15 @@ impl Settings {
     pub fn stages_bytes(&self) -> usize {
         let lanes = self.workers.max(1) * 2 * self.share();
         self.memory_bytes.saturating_sub(lanes).max(self.memory_bytes / 4)
+    }
+
+    /// What there is for the stages.
+    pub fn room(&self) -> Room {
+        Room {
+            bytes: self.stages_bytes(),
+            share: self.share(),
+            workers: self.workers.max(1),
+        }
     }
 
     /// What the lanes take before the first row, in bytes: two arenas and a block of input each.

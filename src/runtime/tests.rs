@@ -21,6 +21,7 @@ fn node(name: &str, inputs: &[(usize, Port)], op: Op, schema: &Schema) -> Node {
         order: Order::Keeps,
         memory: Memory::Batch,
         policy: Policy::default(),
+        least: |_| standpipe_sdk::spec::Least::default(),
         holds_back: false,
         asked: standpipe_sdk::spec::Asked::Nothing,
         stream: None,

@@ -55,6 +55,7 @@ pub const SPEC: StageSpec = StageSpec {
     },
     order: Order::Creates,
     memory: Memory::Spill,
+    least: spill::least,
     examples: &[
         Example {
             script: r#"from rows [{k: "b", n: 1}, {k: "a", n: 2}, {k: "b", n: 3}] | aggregate total = sum(n), rows = count() by k"#,

@@ -7,9 +7,10 @@
 use super::from::numbered;
 use super::groups::{grow, grow_to};
 use super::picked::{PIECE_BYTES, gather, kinds};
-use super::unnest::scratch_room;
+use super::unnest::{least_room, scratch_room};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
+use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Batch, Budget, Emitter, Flow, Kept, Reservation};
 use std::sync::Arc;
 
@@ -148,6 +149,14 @@ impl Located for HeldRow {
 
     fn set(&mut self, at: Pick) {
         self.at = at;
+    }
+}
+
+/// What [`emit`] cannot do without.
+pub(super) fn least(room: &Room) -> Least {
+    Least {
+        takes: 0,
+        gives: least_room(room.share),
     }
 }
 

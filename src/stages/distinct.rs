@@ -30,6 +30,7 @@ pub const SPEC: StageSpec = StageSpec {
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
     memory: Memory::Spill,
     holds_back: true,
+    least: spill::least,
     examples: &[
         Example {
             script: r#"from rows [{k: "a", n: 1}, {k: "b", n: 2}, {k: "a", n: 1}] | distinct"#,

@@ -62,6 +62,7 @@ pub const SPEC: StageSpec = StageSpec {
         ),
     ],
     memory: Memory::Held,
+    least: scratch::least,
     examples: &[
         Example {
             script: "stream c = from rows [{id: 1, name: \"Ada\"}, {id: 2, name: \"Bo\"}]\n\

@@ -12,9 +12,9 @@ use super::codes::held;
 use super::from::numbered;
 use super::groups::grow;
 use super::keys::Keys;
-use super::spill::{Frame, Segment, SegmentWriter, Store};
+use super::spill::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor};
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::{Memory, Setup};
+use standpipe_sdk::spec::{Least, Memory, Room, Setup};
 use standpipe_sdk::{
     Arena, Batch, Budget, Build, Faults, Fill, Kept, Locator, Part, Probe, Reader, Reservation, Source,
 };
@@ -31,6 +31,31 @@ const PART_OF_BUDGET: usize = 4;
 const WRITTEN_ROWS: usize = 1 << 12;
 /// What numbering so many rows takes of an arena, and lists of their columns.
 const NUMBERS_BYTES: usize = WRITTEN_ROWS * 32 + (256 << 10);
+
+/// What keeping rows cannot do without: each lane can write them.
+pub fn keeps(room: &Room) -> Least {
+    Least {
+        takes: room.workers * (writer_floor(room.bytes) + NUMBERS_BYTES + cushion_bytes(room.bytes)),
+        gives: 0,
+    }
+}
+
+/// What giving them again cannot do without: each lane holds a frame.
+pub fn gives(room: &Room) -> Least {
+    Least {
+        takes: 0,
+        gives: room.workers * loaded_frame(room.bytes),
+    }
+}
+
+/// What lists of what is on disk may take of a budget, whatever others take: this part of it, within bounds, in bytes.
+const CUSHION_PART: usize = 64;
+const LEAST_CUSHION: usize = 64 << 10;
+const MOST_CUSHION: usize = 4 << 20;
+
+fn cushion_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / CUSHION_PART).clamp(LEAST_CUSHION, MOST_CUSHION)
+}
 
 /// A replay with nothing in it.
 pub fn make(setup: &Setup) -> Result<Arc<dyn Build>> {
@@ -56,6 +81,9 @@ struct Replay {
 struct Lane {
     pieces: Vec<Piece>,
     reservation: Reservation,
+    /// For lists of what is on disk, whatever others take.
+    cushion: Reservation,
+    cushion_bytes: usize,
     held_rows: usize,
     /// Whether what comes goes to disk.
     spills: bool,
@@ -74,6 +102,8 @@ struct Piece {
 enum Stored {
     Memory(Kept),
     Disk(Segment),
+    /// On its way from one to the other.
+    Nowhere,
 }
 
 impl Piece {
@@ -81,6 +111,7 @@ impl Piece {
         match &self.rows {
             Stored::Memory(kept) => kept.batch().rows() as u64,
             Stored::Disk(segment) => segment.rows(),
+            Stored::Nowhere => 0,
         }
     }
 }
@@ -100,9 +131,14 @@ impl Build for Replay {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         let mut numbers = self.budget.reserve();
         numbers.grow(NUMBERS_BYTES).map_err(|e| held("replay", e))?;
+        let mut cushion = self.budget.reserve();
+        let cushion_bytes = cushion_bytes(self.budget.limit());
+        cushion.grow(cushion_bytes).map_err(|e| held("replay", e))?;
         let lane = Lane {
             pieces: vec![],
             reservation: self.budget.reserve(),
+            cushion,
+            cushion_bytes,
             held_rows: 0,
             spills: false,
             writer: self.store.writer().map_err(|e| held("replay", e))?,
@@ -120,13 +156,15 @@ impl Build for Replay {
         let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut reservation = self.budget.reserve();
         let (mut pieces, mut before) = (vec![], vec![]);
-        let count = lanes.iter().map(|lane| lane.pieces.len()).sum();
+        // What writing took is free from here on.
+        let lanes: Vec<_> = lanes.into_iter().map(|lane| (lane.pieces, lane.reservation)).collect();
+        let count = lanes.iter().map(|(pieces, _)| pieces.len()).sum();
         grow(&mut pieces, count, &mut reservation).map_err(|e| held("replay", e))?;
         grow(&mut before, count, &mut reservation).map_err(|e| held("replay", e))?;
         let mut reservations = vec![reservation];
-        for lane in lanes {
-            pieces.extend(lane.pieces);
-            reservations.push(lane.reservation);
+        for (more, reservation) in lanes {
+            pieces.extend(more);
+            reservations.push(reservation);
         }
         // Stable: the batches of one chunk are in one lane, in order.
         pieces.sort_by_key(|piece: &Piece| piece.chunk);
@@ -137,7 +175,7 @@ impl Build for Replay {
         }
         let largest = pieces.iter().map(|piece| match &piece.rows {
             Stored::Disk(segment) => segment.largest(),
-            Stored::Memory(_) => 0,
+            Stored::Memory(_) | Stored::Nowhere => 0,
         });
         let rows = Rows {
             largest: largest.max().unwrap_or(0),
@@ -260,15 +298,72 @@ impl Lane {
     }
 
     fn end_of_chunk(&mut self) -> Result<()> {
-        if let Some((chunk, _)) = self.writing.take() {
-            grow(&mut self.pieces, 1, &mut self.reservation)?;
-            let segment = self.writer.finish()?;
-            self.pieces.push(Piece {
-                chunk,
-                rows: Stored::Disk(segment),
-            });
+        let Some((chunk, _)) = self.writing.take() else {
+            return Ok(());
+        };
+        let segment = self.writer.finish_from(&mut self.cushion)?;
+        self.grow_list()?;
+        self.pieces.push(Piece {
+            chunk,
+            rows: Stored::Disk(segment),
+        });
+        // The next list finds room again, for which rows in memory go to disk if there is no other way.
+        loop {
+            let missing = self.cushion_bytes.saturating_sub(self.cushion.bytes());
+            if self.cushion.grow(missing).is_ok() || !self.let_go_of_some()? {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Makes room for one more piece: with what others leave, with what rows in memory take, with the cushion.
+    fn grow_list(&mut self) -> Result<()> {
+        loop {
+            let refused = match grow(&mut self.pieces, 1, &mut self.reservation) {
+                Err(error @ Error::Memory { .. }) => error,
+                other => return other,
+            };
+            if self.let_go_of_some()? {
+                continue;
+            }
+            let (old, more) = (self.pieces.capacity(), self.pieces.capacity() / 4 + 4);
+            let bytes = |pieces: usize| pieces * size_of::<Piece>();
+            if bytes(old + more) > self.cushion.bytes() {
+                return Err(refused);
+            }
+            let room = self.cushion.split(bytes(old + more))?;
+            if self.pieces.try_reserve_exact(more).is_err() {
+                self.cushion.join(room);
+                return Err(refused);
+            }
+            self.reservation.join(room);
+            // What the list took before is free again.
+            let before = self.reservation.split(bytes(old))?;
+            self.cushion.join(before);
+        }
+    }
+
+    /// Writes a batch that is held in memory; whether there was one.
+    fn let_go_of_some(&mut self) -> Result<bool> {
+        let is_held = |piece: &Piece| matches!(piece.rows, Stored::Memory(_));
+        let Some(at) = self.pieces.iter().rposition(is_held) else {
+            return Ok(false);
+        };
+        let chunk = self.pieces[at].chunk;
+        let Stored::Memory(kept) = std::mem::replace(&mut self.pieces[at].rows, Stored::Nowhere) else {
+            return Ok(false);
+        };
+        self.spills = true;
+        self.write(chunk, &kept.batch())?;
+        self.writing = None;
+        let bytes = kept.bytes() + PIECE_BYTES;
+        drop(kept);
+        // The list of its frames is shorter than the rows were.
+        let segment = self.writer.finish_from(&mut self.reservation)?;
+        let listed = Segment::list_bytes(segment.frames());
+        self.reservation.shrink(bytes.saturating_sub(listed));
+        self.pieces[at].rows = Stored::Disk(segment);
+        Ok(true)
     }
 }
 
@@ -333,6 +428,7 @@ impl Reader for AgainReader {
         let piece = &self.rows.pieces[self.piece];
         let all = match &piece.rows {
             Stored::Memory(kept) => kept.batch(),
+            Stored::Nowhere => return Err(Error::Panic("rows that are gone".into())),
             Stored::Disk(segment) => {
                 if self.frame.as_ref().is_some_and(|frame| self.at >= frame.len()) {
                     (self.at, self.frame) = (0, None);

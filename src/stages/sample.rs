@@ -30,6 +30,7 @@ pub const SPEC: StageSpec = StageSpec {
     )],
     memory: Memory::Frame,
     holds_back: true,
+    least: super::copies::least,
     examples: &[
         Example {
             script: "from range(1, 1_000) | sample 3 seed: 7",

@@ -42,6 +42,7 @@ pub const SPEC: StageSpec = StageSpec {
     )],
     order: Order::Creates,
     memory: Memory::Spill,
+    least: super::spill::least,
     examples: &[
         Example {
             script: r#"from rows [{k: "b", n: 1}, {k: "a", n: 2}, {k: "b", n: 3}] | sort -k, n"#,

@@ -34,5 +34,15 @@ pub mod merge;
 pub mod segment;
 
 pub use file::{Address, SpillFile};
-pub use merge::{Merge, Merged, Picks};
-pub use segment::{FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, lane_floor};
+use standpipe_sdk::spec::{Least, Room};
+
+pub use merge::{Merge, Merged, Picks, merge_floor};
+pub use segment::{FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, lane_floor, loaded_frame, writer_floor};
+
+/// What a breaker cannot do without whose lanes spill and whose segments are merged.
+pub fn least(room: &Room) -> Least {
+    Least {
+        takes: room.workers * lane_floor(room.bytes),
+        gives: merge_floor(room.bytes),
+    }
+}

@@ -24,6 +24,7 @@ pub const SPEC: StageSpec = StageSpec {
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes a group"),
     memory: Memory::Groups,
     holds_back: true,
+    least: super::copies::least,
     examples: &[
         Example {
             script: "from range(1, 100) | tail 2",

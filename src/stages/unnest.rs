@@ -11,7 +11,7 @@
 use super::codes::{self, held};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Param, Setup, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Least, Lineage, Make, Param, Room, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{
     Arena, Batch, Bits, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Type,
@@ -22,6 +22,7 @@ pub const SPEC: StageSpec = StageSpec {
     name: "unnest",
     about: "A row for each element of a list; the element takes the list's place",
     kind: Kind::RowWise,
+    least,
     items: Items::some(ArgKind::Column, 1, 1, "the list"),
     as_name: Some("the name of the element's column; else the list's"),
     options: &[Param::new(
@@ -108,6 +109,23 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 pub(super) const BLOCK_ROWS: usize = 4096;
 /// The least scratch memory worth starting with.
 pub(super) const LEAST_ROOM: usize = 256 << 10;
+
+/// What [`scratch_room`] cannot do without, for one lane.
+pub(super) fn least_room(share: usize) -> usize {
+    let mut room = share;
+    while room / 2 >= LEAST_ROOM {
+        room /= 2;
+    }
+    room
+}
+
+/// What a stage cannot do without whose lanes multiply rows.
+pub(super) fn least(room: &Room) -> Least {
+    Least {
+        takes: room.workers * least_room(room.share),
+        gives: 0,
+    }
+}
 
 /// Reserves as much of `share` as there is.
 pub(super) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {

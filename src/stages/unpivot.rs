@@ -22,6 +22,7 @@ pub const SPEC: StageSpec = StageSpec {
     name: "unpivot",
     about: "A row for each value of some columns, with the column's name beside it; nulls give none",
     kind: Kind::RowWise,
+    least: super::unnest::least,
     items: Items::some(ArgKind::Column, 1, usize::MAX, "the columns"),
     options: &[
         Param {

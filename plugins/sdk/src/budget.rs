@@ -106,6 +106,15 @@ impl Reservation {
         Ok(part)
     }
 
+    /// Takes over what another reservation of the same budget has.
+    pub fn join(&mut self, mut other: Reservation) {
+        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "two budgets");
+        let before = self.bytes.max(self.floor) + other.bytes.max(other.floor);
+        self.bytes += other.bytes;
+        (other.bytes, other.floor) = (0, 0);
+        self.budget.used.fetch_sub(before - self.bytes.max(self.floor), Relaxed);
+    }
+
     /// Gives `bytes` back (at most what is reserved), except for what is set aside.
     pub fn shrink(&mut self, bytes: usize) {
         let before = self.bytes.max(self.floor);
@@ -183,6 +192,24 @@ mod tests {
         assert_eq!((floor.bytes(), part.bytes(), budget.used()), (20, 40, 100));
         assert!(floor.split(1).is_err());
         assert_eq!((floor.bytes(), budget.used()), (20, 100));
+    }
+
+    #[test]
+    fn two_reservations_become_one() {
+        let budget = Budget::new(100);
+        let (mut a, mut b) = (budget.reserve(), budget.reserve());
+        a.grow(30).unwrap();
+        b.grow(70).unwrap();
+        a.join(b);
+        assert_eq!((a.bytes(), budget.used()), (100, 100));
+        let mut floor = budget.reserve();
+        let part = a.split(60).unwrap();
+        drop(a);
+        floor.set_aside(40).unwrap();
+        floor.join(part);
+        assert_eq!((floor.bytes(), budget.used()), (60, 60));
+        drop(floor);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct StageSpec {
     pub memory: Memory,
     /// It gives rows after the last one came in, some that it could have given before: [`Serial::finish`] emits.
     pub holds_back: bool,
+    /// What it reserves however small its input is.
+    pub least: fn(&Room) -> Least,
     /// Scripts that run: printed as documentation, checked as tests.
     pub examples: &'static [Example],
     pub bind: Bind,
@@ -48,6 +50,26 @@ pub struct StageSpec {
     pub first: fn(&Call<'_>) -> Option<u64>,
     /// Of a call that was bound: the breaker to run where only so many first rows of its output are wanted.
     pub limited: fn(&Call<'_>) -> Option<Limited>,
+}
+
+/// The memory of a run, before it starts, for a stage to say what it cannot do without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// What all stages together may reserve, in bytes.
+    pub bytes: usize,
+    /// The most that an arena of a lane may hand out, in bytes.
+    pub share: usize,
+    pub workers: usize,
+}
+
+/// What a stage cannot do without, all lanes together, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Least {
+    /// While it takes rows.
+    pub takes: usize,
+    /// While it gives the rows that it took before: a breaker in the region it drains into, others in addition to what they take,
+    /// once they are at the end.
+    pub gives: usize,
 }
 
 /// Makes a breaker that gives the first rows of what another one would give, and no more than so many.
@@ -72,6 +94,7 @@ impl StageSpec {
         order: Order::Keeps,
         memory: Memory::Batch,
         holds_back: false,
+        least: |_| Least::default(),
         examples: &[],
         bind: &|_| Err(vec![]),
         first: |_| None,

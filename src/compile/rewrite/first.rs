@@ -9,7 +9,7 @@
 
 use crate::compile::draft::Draft;
 use crate::graph::{NodeId, Op, Port};
-use standpipe_sdk::spec::Memory;
+use standpipe_sdk::spec::{Least, Memory};
 
 /// More rows than this are sorted: they might not fit, and a sort can do with less memory than it has rows.
 const MOST_ROWS: u64 = 10_000;
@@ -28,6 +28,7 @@ pub(super) fn limit(draft: &mut Draft) {
             let node = &mut draft.nodes[breaker];
             node.op = Op::Breaker((limited.0)(rows));
             node.memory = Memory::Frame;
+            node.least = |_| Least::default();
             node.detail = match rows {
                 1 => format!("{} (only the first row)", node.detail),
                 _ => format!("{} (only the first {rows} rows)", node.detail),

@@ -348,6 +348,7 @@ fn kept(draft: &mut Draft, edge: Edge, behind: &mut Vec<NodeId>) -> Edge {
     let mut node = NewNode::new("replay", span, vec![edge], schema, op);
     node.detail = format!("keeps the rows of `{name}`");
     node.memory = replay::MEMORY;
+    node.least = replay::keeps;
     let build = draft.push(node);
     behind.push(build);
     Edge {
@@ -365,6 +366,7 @@ fn again(draft: &mut Draft, built: Edge, of: NodeId, behind: &mut Vec<NodeId>) -
         "replay" => of.detail.clone(),
         name => format!("the rows of `{name}` again"),
     };
+    node.least = replay::gives;
     let drain = draft.push(node);
     behind.push(drain);
     out(drain)

@@ -13,9 +13,10 @@ use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::keys::KeyBlock;
 use crate::stages::spill::merge::Picks;
-use crate::stages::spill::{Merge, SegmentWriter, Store};
+use crate::stages::spill::{Merge, SegmentWriter, Store, lane_floor, merge_floor};
 use standpipe_sdk::aggregate::States;
 use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Batch, Budget, Column, Columns, Faults, Kept, Locator, Part, Reader, Reservation, Source};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -44,6 +45,15 @@ pub(super) struct Spiller {
 /// The slack is this part of the memory, at most `MOST_SLACK` bytes.
 const SLACK_PART: usize = 8;
 const MOST_SLACK: usize = 32 << 20;
+
+/// What is set aside to write tables, and what merging what was written takes.
+pub(super) fn least(room: &Room) -> Least {
+    let slack = (room.bytes / SLACK_PART).min(MOST_SLACK);
+    Least {
+        takes: lane_floor(room.bytes) + slack,
+        gives: merge_floor(room.bytes),
+    }
+}
 
 impl Spiller {
     pub(super) fn new(store: &Arc<Store>, budget: &Arc<Budget>, tables: usize) -> Result<Spiller> {

@@ -8,12 +8,14 @@
 //! - What sorting takes at least is set aside when the stage is made.
 //! - Rows keep what may be asked of their origin, as columns before their own: place and chunk, file, line and text.
 
+use super::super::codes::held;
 use super::super::keys::{Key, Keys};
 use super::super::sort;
+use super::super::spill::{lane_floor, merge_floor};
 use super::super::unnest::{LEAST_ROOM, scratch_room};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::{Asked, Setup};
+use standpipe_sdk::spec::{Asked, Least, Room, Setup};
 use standpipe_sdk::{
     Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Source, Text, Trace,
 };
@@ -36,6 +38,19 @@ const PART_OF_MEMORY: usize = 16;
 const LEAST_BYTES: usize = 32 << 10;
 const MOST_BYTES: usize = 8 << 20;
 
+/// What is set aside to sort rows by their keys; at the end they are merged, and the first ones sorted again.
+pub(super) fn least(room: &Room) -> Least {
+    let lane = lane_floor(room.bytes);
+    Least {
+        takes: lane + cushion_bytes(room.bytes),
+        gives: lane + LEAST_ROOM + merge_floor(room.bytes),
+    }
+}
+
+fn cushion_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / PART_OF_MEMORY).clamp(LEAST_BYTES, MOST_BYTES)
+}
+
 /// Where rows go that nobody can remember.
 pub(super) struct Overflow {
     setup: Setup,
@@ -54,7 +69,7 @@ impl Overflow {
         let breaker = sort::breaker("distinct", vec![ascending(KEY)], false, OWN + own)(setup)?;
         let filler = breaker.clone().filler()?;
         let mut cushion = setup.budget.reserve();
-        cushion.grow((setup.budget.limit() / PART_OF_MEMORY).clamp(LEAST_BYTES, MOST_BYTES))?;
+        cushion.grow(cushion_bytes(setup.budget.limit()))?;
         Ok(Overflow {
             setup: setup.clone(),
             keys,
@@ -145,9 +160,8 @@ impl Overflow {
             return Ok(());
         }
         self.filler.done()?;
-        let mut reservation = self.setup.budget.reserve();
         let room = (self.setup.budget.limit() / PART_OF_MEMORY).max(LEAST_ROOM);
-        let mut arena = Arena::new(scratch_room(room.min(self.setup.share), &mut reservation)?);
+        let mut scratch = Scratch::new(room.min(self.setup.share), &self.setup)?;
         // The second sort sets its memory aside before the first one takes what there is for its merge.
         let in_order = sort::breaker("distinct", vec![ascending(NUMBER)], true, OWN + self.own)(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
@@ -155,10 +169,10 @@ impl Overflow {
         // The last row's key: rows with the same one may follow in the next part.
         let mut last: Option<Vec<u8>> = None;
         let mut batches = 0;
-        each_part(&by_key, &mut arena, |rows, arena| {
+        each_part(&by_key, &mut scratch, |rows, arena| {
             let rows = first_of_runs(rows, &mut last, arena)?;
             if rows.rows() > 0 {
-                filler.push(batches, rows)?;
+                filler.push(batches, rows).map_err(|e| held("distinct", e))?;
                 batches += 1;
             }
             Ok(Flow::More)
@@ -166,7 +180,7 @@ impl Overflow {
         drop(by_key);
         filler.done()?;
         drop(filler);
-        each_part(&in_order.drain()?, &mut arena, |rows, arena| emit(rows, arena, out))
+        each_part(&in_order.drain()?, &mut scratch, |rows, arena| emit(rows, arena, out))
     }
 }
 
@@ -217,7 +231,7 @@ fn emit<'a>(rows: Batch<'a>, arena: &'a Arena, out: &mut Emitter<'_, '_>) -> Res
         _ => &[],
     };
     let (Data::String(paths), Data::Bytes(texts)) = (rows.column(PATH).data(), rows.column(TEXT).data()) else {
-        return out.emit_in(arena, own);
+        return out.emit_in(arena, own).map_err(|e| held("distinct", e));
     };
     let (sources, offsets, subs) = (ints(PLACE), ints(PLACE + 1), ints(PLACE + 2));
     let (chunks, lines) = (ints(CHUNK), ints(LINE));
@@ -238,13 +252,17 @@ fn emit<'a>(rows: Batch<'a>, arena: &'a Arena, out: &mut Emitter<'_, '_>) -> Res
     let goes_on = |a: &Trace<'_>, b: &Trace<'_>| a.place < b.place && (record(a) != record(b) || a.chunk == b.chunk);
     let mut from = 0;
     for traces in traces.chunk_by(goes_on) {
-        let own = own.slice(from, traces.len(), arena)?;
+        let own = match own.slice(from, traces.len(), arena) {
+            Err(error) if from > 0 => return Err(held("distinct", error)),
+            other => other?,
+        };
         let own = Batch::new(own.columns(), Some(&places[from..from + traces.len()]), traces.len());
         let locator = Locator {
             traces,
             ..Locator::default()
         };
-        if out.emit_held(arena, own, &locator)? == Flow::Done {
+        // From here on nothing may come again.
+        if out.emit_held(arena, own, &locator).map_err(|e| held("distinct", e))? == Flow::Done {
             return Ok(Flow::Done);
         }
         from += traces.len();
@@ -252,29 +270,73 @@ fn emit<'a>(rows: Batch<'a>, arena: &'a Arena, out: &mut Emitter<'_, '_>) -> Res
     Ok(Flow::More)
 }
 
-/// Reads a source to its end, in parts that leave most of the arena to whoever works on them; ends early once that says `Done`.
+/// Two arenas: for a part of a source, and for the work on it.
+struct Scratch {
+    part: Arena,
+    work: Arena,
+    reservation: Reservation,
+}
+
+impl Scratch {
+    fn new(bytes: usize, setup: &Setup) -> Result<Scratch> {
+        let mut reservation = setup.budget.reserve();
+        let half = scratch_room(bytes, &mut reservation)? / 2;
+        Ok(Scratch {
+            part: Arena::new(half),
+            work: Arena::new(half),
+            reservation,
+        })
+    }
+}
+
+/// Makes an arena twice as large, for a row that is longer than usual.
+fn double(arena: &mut Arena, reservation: &mut Reservation) -> Result<()> {
+    let bytes = arena.limit();
+    reservation.grow(bytes)?;
+    arena.set_limit(2 * bytes);
+    Ok(())
+}
+
+/// Reads a source to its end; ends early once `work` says `Done`. Work that is refused by the arena it is given comes again with fewer rows.
 fn each_part(
     source: &Arc<dyn Source>,
-    arena: &mut Arena,
+    scratch: &mut Scratch,
     mut work: impl for<'a> FnMut(Batch<'a>, &'a Arena) -> Result<Flow>,
 ) -> Result<()> {
+    let Scratch {
+        part: arena,
+        work: second,
+        reservation,
+    } = scratch;
     let mut reader = source.clone().reader()?;
     let mut rows = ROWS;
     while let Some(ticket) = source.ticket() {
         let mut more = reader.claim(ticket)?;
         while more {
             arena.reset();
-            match reader.decode(arena, rows, true) {
-                Err(Error::Memory { .. }) if rows > 1 => rows /= 2,
-                Err(error) => return Err(error),
-                Ok(part) => {
-                    more = !part.last;
-                    if arena.used() > arena.limit() / 4 {
-                        rows = (rows / 2).max(1);
-                    }
-                    if part.batch.rows() > 0 && work(part.batch, arena)? == Flow::Done {
-                        return Ok(());
-                    }
+            let part = match reader.decode(arena, rows, true) {
+                Err(Error::Memory { .. }) if rows > 1 => {
+                    rows /= 2;
+                    continue;
+                }
+                Err(Error::Memory { limit, .. }) if limit == arena.limit() => {
+                    double(arena, reservation)?;
+                    continue;
+                }
+                other => other?,
+            };
+            more = !part.last;
+            let (mut from, mut len) = (0, part.batch.rows());
+            while from < part.batch.rows() {
+                second.reset();
+                len = len.min(part.batch.rows() - from);
+                let some = part.batch.slice(from, len, second);
+                match some.and_then(|some| work(some, second)) {
+                    Err(Error::Memory { .. }) if len > 1 => len /= 2,
+                    Err(Error::Memory { limit, .. }) if limit == second.limit() => double(second, reservation)?,
+                    Ok(Flow::Done) => return Ok(()),
+                    Ok(Flow::More) => from += len,
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -2,11 +2,20 @@
 
 use super::super::codes::held;
 use standpipe_sdk::error::Result;
+use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Budget, Reservation};
 use std::sync::Arc;
 
 /// What it starts with, in bytes.
 const FIRST_ROOM: usize = 512 << 10;
+
+/// What a join cannot do without: an arena for each lane, while it gathers rows and while others meet them.
+pub(in crate::stages) fn least(room: &Room) -> Least {
+    Least {
+        takes: room.workers * room.share.min(FIRST_ROOM),
+        gives: 0,
+    }
+}
 
 /// An arena under a reservation.
 pub(super) struct Scratch {

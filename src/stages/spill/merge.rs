@@ -10,7 +10,7 @@
 //!   picks are held: so whoever is refused has to let picks go, or wait for others to do so. Picks are made in ticket order, so the earliest
 //!   chunk never waits for a later one.
 
-use super::segment::{Frame, Segment, SegmentWriter, Store};
+use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor};
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::keys::KeyBlock;
@@ -363,10 +363,20 @@ fn tail(key: &[u8]) -> &[u8] {
     key.get(16..).unwrap_or_default()
 }
 
+/// What a merge takes at least in a budget of so many bytes: merging two segments into one, which is written.
+pub fn merge_floor(budget_bytes: usize) -> usize {
+    let frame = loaded_frame(budget_bytes);
+    writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes()
+}
+
+fn picks_bytes() -> usize {
+    2 * CLAIM_ROWS * size_of::<Pick>()
+}
+
 /// What merging these at once takes: a frame of each, and picks.
 fn need(segments: &[Segment]) -> usize {
     let frames: usize = segments.iter().map(Segment::largest).sum();
-    frames + 2 * CLAIM_ROWS * size_of::<Pick>()
+    frames + picks_bytes()
 }
 
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.

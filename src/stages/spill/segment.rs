@@ -29,6 +29,9 @@ const PACKER_BYTES: usize = 16 << 10;
 /// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
 pub const FRAMES_OF_LANE: usize = 10;
 
+/// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
+const FRAMES_LOADED: usize = 8;
+
 fn frame_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
 }
@@ -40,9 +43,19 @@ fn index_frames(budget_bytes: usize) -> usize {
 /// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer, and
 /// [`FRAMES_OF_LANE`].
 pub fn lane_floor(budget_bytes: usize) -> usize {
+    writer_floor(budget_bytes) + FRAMES_OF_LANE * frame_bytes(budget_bytes)
+}
+
+/// What a [`SegmentWriter`] sets aside in a budget of so many bytes.
+pub fn writer_floor(budget_bytes: usize) -> usize {
     let contents = 2 * frame_bytes(budget_bytes);
     let index = index_frames(budget_bytes) * size_of::<FrameAt>();
-    contents + packed_bytes(contents) + PACKER_BYTES + index + FRAMES_OF_LANE * frame_bytes(budget_bytes)
+    contents + packed_bytes(contents) + PACKER_BYTES + index
+}
+
+/// What a frame takes once it is loaded, if its rows are short.
+pub fn loaded_frame(budget_bytes: usize) -> usize {
+    FRAMES_LOADED * frame_bytes(budget_bytes)
 }
 
 /// The spilled rows of one stage: its file, and the segments that are kept.
@@ -365,7 +378,7 @@ impl Segment {
     }
 
     /// What the list of so many frames takes.
-    pub(super) fn list_bytes(frames: usize) -> usize {
+    pub fn list_bytes(frames: usize) -> usize {
         frames * size_of::<FrameAt>()
     }
 

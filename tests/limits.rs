@@ -1,0 +1,360 @@
+//! Memory limits change nothing: every stage that sees more than one chunk gives the same bytes, bad rows included, without a limit, with
+//! a common one and with the least one that the check lets pass, with one worker and two, with small chunks and large ones.
+//!
+//! A script in `tests/limits` is all there is to a case. Its first comment says what it shows; if that ends with `spills`, the least limit
+//! must make it spill.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use standpipe::engine::{Engine, Failure, Pipeline};
+use standpipe::runtime::settings::Hooks;
+use standpipe::sdk::spec::{Kind, Memory};
+use standpipe::stages;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+const MIB: usize = 1 << 20;
+const UNLIMITED: usize = 4096 * MIB;
+const USUAL: usize = 64 * MIB;
+/// The longest record: little, so that the least limit is near to what the stages take.
+const RECORD: usize = 64 << 10;
+const ROWS: u64 = 12_000;
+const OTHER_ROWS: u64 = 1_500;
+
+/// What does not spill, or not yet, needs a limit in which its state fits, in MiB.
+const HELD: &[(&str, usize)] = &[
+    ("join_inner", 8),
+    ("join_left", 8),
+    ("join_right", 8),
+    ("join_full", 8),
+    ("join_semi", 8),
+    ("join_anti", 8),
+    ("join_cross", 8),
+    ("join_asof", 8),
+    ("join_of_itself", 16),
+    ("join_of_held_rows", 8),
+    ("aggregate", 16),
+    ("describe", 4),
+    ("last_rows", 8),
+    ("rows_of_groups", 4),
+    ("top", 4),
+    ("top_by", 4),
+];
+
+/// Stages that see more than one chunk and have no script.
+const GAPS: &[&str] = &["tap"];
+
+fn random(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+/// Nulls, NaN, both zeros, duplicates, one key with half of the rows, keys that are all distinct, texts of all lengths.
+fn rows(folder: &Path) {
+    let mut state = 7;
+    let mut text = String::from("id,hot,uniq,f,s,t\n");
+    for id in 0..ROWS {
+        let dice = random(&mut state);
+        let hot = match dice % 20 {
+            0..=9 => "0".to_owned(),
+            10 => String::new(),
+            _ => (dice / 20 % 97).to_string(),
+        };
+        let f = match random(&mut state) % 8 {
+            0 => "nan".to_owned(),
+            1 => "-0.0".to_owned(),
+            2 => "0.0".to_owned(),
+            3 => String::new(),
+            n => format!("{}.{}", dice % 50, n),
+        };
+        let s = match random(&mut state) % 6 {
+            0 => String::new(),
+            1 => "\"\"".to_owned(),
+            2 => format!("\"a \"\"quoted\"\" text, number {}\"", dice % 500),
+            3 => format!("ü{}", "ß".repeat(dice as usize % 40)),
+            _ => format!("one of many texts that are longer than a view holds: {}", dice % 4000),
+        };
+        let (seconds, uniq) = (id / 3, id * 7919 % 1_000_003);
+        let t = format!(
+            "2026-01-01T{:02}:{:02}:{:02}Z",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
+        let _ = writeln!(text, "{id},{hot},{uniq},{f},{s},{t}");
+    }
+    std::fs::write(folder.join("rows.csv"), text).unwrap();
+    let mut text = String::from("id2,hot,s2,t2\n");
+    for row in 0..OTHER_ROWS {
+        let dice = random(&mut state);
+        let hot = match row % 700 {
+            3 => "0".to_owned(),
+            4 => String::new(),
+            _ => (dice % 60 + 50).to_string(),
+        };
+        let seconds = row * 2;
+        let t = format!(
+            "2026-01-01T{:02}:{:02}:{:02}Z",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
+        let _ = writeln!(text, "{},{hot},text {},{t}", row * 7919 % 1_000_003, dice % 5);
+    }
+    std::fs::write(folder.join("other.csv"), text).unwrap();
+}
+
+#[derive(Clone)]
+struct Setting {
+    memory: usize,
+    workers: usize,
+    chunk: usize,
+    spill_rows: Option<usize>,
+}
+
+struct Case {
+    name: String,
+    text: String,
+    spills: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/limits");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    let case = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        Case {
+            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+            spills: text.lines().next().unwrap().ends_with("spills."),
+            text,
+        }
+    };
+    paths.iter().map(case).collect()
+}
+
+/// A folder for one case, with the data.
+struct Place {
+    folder: tempfile::TempDir,
+    spill: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(data: &Path) -> Place {
+        let place = Place {
+            folder: tempfile::tempdir().unwrap(),
+            spill: tempfile::tempdir().unwrap(),
+        };
+        for name in ["rows.csv", "other.csv"] {
+            std::os::unix::fs::symlink(data.join(name), place.folder.path().join(name)).unwrap();
+        }
+        place
+    }
+
+    fn pipeline(&self, case: &Case, setting: &Setting) -> Pipeline {
+        let hooks = Hooks {
+            spill_rows: setting.spill_rows,
+            ..Hooks::default()
+        };
+        Engine::builder()
+            .folder(self.folder.path())
+            .spill_dir(self.spill.path())
+            .memory_bytes(setting.memory)
+            .workers(setting.workers)
+            .chunk_bytes(setting.chunk)
+            .max_record(RECORD)
+            .sync(false)
+            .hooks(hooks)
+            .build()
+            .open(&format!("{}.pipe", case.name), &case.text)
+    }
+
+    /// What it wrote, and how many segments went to disk.
+    fn run(&self, case: &Case, setting: &Setting) -> Result<(BTreeMap<String, Vec<u8>>, u64), String> {
+        let out = self.folder.path().join("out");
+        let _ = std::fs::remove_dir_all(&out);
+        std::fs::create_dir(&out).unwrap();
+        let report = self
+            .pipeline(case, setting)
+            .run()
+            .map_err(|failure: Failure| failure.render(false))?;
+        assert!(
+            std::fs::read_dir(self.spill.path()).unwrap().next().is_none(),
+            "{}: something is left of what was spilled",
+            case.name
+        );
+        let files = std::fs::read_dir(&out).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                std::fs::read(entry.path()).unwrap(),
+            )
+        });
+        Ok((files.collect(), report.stages.iter().map(|stage| stage.segments).sum()))
+    }
+
+    /// What is wrong with a case.
+    fn check(&self, case: &Case) -> Result<(), String> {
+        let plain = Setting {
+            memory: UNLIMITED,
+            workers: 1,
+            chunk: 256 << 10,
+            spill_rows: None,
+        };
+        let (want, _) = self.run(case, &plain)?;
+        if want.is_empty() || want.iter().any(|(_, bytes)| bytes.len() < 20) {
+            return Err("it hardly gives anything".into());
+        }
+        let held = HELD.iter().find(|(name, _)| *name == case.name);
+        for (workers, chunk) in [(1, 256 << 10), (1, 4 << 10), (2, 256 << 10), (2, 4 << 10)] {
+            let usual = Setting {
+                memory: USUAL,
+                workers,
+                chunk,
+                spill_rows: None,
+            };
+            let least = self
+                .pipeline(case, &usual)
+                .explain_memory()
+                .map_err(|e| e.render(false))?
+                .least_bytes;
+            let below = Setting {
+                memory: least - (64 << 10),
+                ..usual.clone()
+            };
+            if self.pipeline(case, &below).check().is_ok() {
+                return Err(format!("less than {least} bytes are let pass"));
+            }
+            let least = Setting {
+                memory: held.map_or(least, |(_, mib)| least.max(mib * MIB)),
+                ..usual.clone()
+            };
+            let spilling = Setting {
+                spill_rows: Some(1000),
+                ..usual.clone()
+            };
+            let unlimited = Setting {
+                memory: UNLIMITED,
+                ..usual.clone()
+            };
+            for (what, setting) in [
+                ("unlimited", &unlimited),
+                ("usual", &usual),
+                ("spilling", &spilling),
+                ("least", &least),
+            ] {
+                let about = format!(
+                    "{what} ({} KiB), {workers} workers, chunks of {chunk}",
+                    setting.memory >> 10
+                );
+                let (got, segments) = self.run(case, setting).map_err(|error| format!("{about}: {error}"))?;
+                if what == "least" && case.spills && held.is_none() && segments == 0 {
+                    return Err(format!("{about}: nothing was spilled"));
+                }
+                for (name, bytes) in &want {
+                    if got.get(name) != Some(bytes) {
+                        return Err(format!("{about}: {name} differs\n{}", difference(bytes, got.get(name))));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn difference(want: &[u8], got: Option<&Vec<u8>>) -> String {
+    let got = got.map_or(&[][..], Vec::as_slice);
+    let (mut a, mut b) = (want.split(|&c| c == b'\n'), got.split(|&c| c == b'\n'));
+    for line in 1.. {
+        match (a.next(), b.next()) {
+            (None, None) => break,
+            (x, y) if x == y => {}
+            (x, y) => {
+                let show =
+                    |line: Option<&[u8]>| line.map_or("(nothing)".into(), |l| String::from_utf8_lossy(l).into_owned());
+                return format!("  line {line}:\n    {}\n    {}", show(x), show(y));
+            }
+        }
+    }
+    "  the same lines".into()
+}
+
+#[test]
+fn no_limit_changes_a_byte() {
+    let data = tempfile::tempdir().unwrap();
+    rows(data.path());
+    let only = std::env::var("LIMITS_CASE").ok();
+    let cases: Vec<Case> = cases()
+        .into_iter()
+        .filter(|case| only.as_ref().is_none_or(|only| case.name.contains(only)))
+        .collect();
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(vec![]));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+                    let place = Place::new(data.path());
+                    if let Err(text) = place.check(case) {
+                        wrong.lock().unwrap().push(format!("{}: {text}", case.name));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_stage_that_sees_more_than_a_chunk_has_a_script() {
+    let scripts: Vec<String> = cases().into_iter().map(|case| case.text).collect();
+    let has = |name: &str| {
+        scripts
+            .iter()
+            .any(|text| text.contains(&format!("| {name} ")) || text.contains(&format!("{{ {name} ")))
+    };
+    let missing: Vec<&str> = stages::list::list()
+        .iter()
+        .filter(|spec| {
+            matches!(spec.kind, Kind::Breaker | Kind::Probe | Kind::Serial)
+                || spec.memory != Memory::Batch
+                || spec.name == "union"
+        })
+        .map(|spec| spec.name)
+        .filter(|name| !has(name))
+        .collect();
+    assert_eq!(
+        missing, GAPS,
+        "a script in `tests/limits` for each, and none of what has one is a gap"
+    );
+    let modes = stages::list::list()
+        .iter()
+        .find(|spec| spec.name == "join")
+        .unwrap()
+        .modes;
+    for mode in modes {
+        let name = if *mode == "inner" {
+            "join other"
+        } else {
+            &format!("join {mode}")
+        };
+        assert!(has(name), "`{name}` has no script");
+    }
+    for (name, _) in HELD {
+        assert!(cases().iter().any(|case| case.name == *name), "{name} is no script");
+    }
+}
