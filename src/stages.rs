@@ -26,6 +26,7 @@ pub mod join;
 pub mod keys;
 mod keyset;
 pub mod list;
+pub mod merge;
 pub mod number;
 mod picked;
 pub mod read;

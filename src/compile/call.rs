@@ -48,6 +48,7 @@ pub(super) struct Resolved {
 }
 
 /// A column the host computes.
+#[derive(Clone)]
 pub(super) struct Computed {
     pub(super) field: Field,
     pub(super) expr: Expr,
@@ -181,6 +182,8 @@ impl<'r, 'a> Resolver<'r, 'a> {
             }
             // Computed once the columns are known.
             ArgKind::PerColumn => self.clauses(spec, call),
+            // The keys see the columns of all streams: [`Resolver::by`].
+            ArgKind::Stream if spec.by.max > 0 => self.out.items = self.list(spec.items, &items, call, ""),
             _ => {
                 self.out.items = self.list(spec.items, &items, call, "");
                 self.clauses(spec, call);
@@ -195,6 +198,13 @@ impl<'r, 'a> Resolver<'r, 'a> {
             let computed = self.out.beside.iter().map(|computed| &computed.field);
             rows.fields.iter().chain(computed).cloned().collect()
         });
+        self.out
+    }
+
+    /// The clauses alone, of a call whose items are resolved.
+    pub(super) fn by(mut self, spec: &StageSpec, call: &StageCall) -> Resolved {
+        self.stage = call.full_name();
+        self.clauses(spec, call);
         self.out
     }
 

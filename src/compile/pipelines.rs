@@ -350,7 +350,9 @@ impl<'r, 'a> Builder<'r, 'a> {
                 Some(picks) => Op::Rearrange { picks },
                 None => return self.inconsistent(call),
             },
-            Make::Probe(_) | Make::Source(_) | Make::Sink(_) | Make::Wiring => return self.inconsistent(call),
+            Make::Probe(_) | Make::Source(_) | Make::Sink(_) | Make::Wiring | Make::Merge(_) => {
+                return self.inconsistent(call);
+            }
         };
         let mut node = NewNode::new(
             spec_name(spec, &resolved.mode),

@@ -315,7 +315,7 @@ impl<'r, 'a> Builder<'r, 'a> {
     }
 
     /// A stream through a stage that looks at its order.
-    fn checked(
+    pub(super) fn checked(
         &mut self,
         edge: Edge,
         make: Factory<Box<dyn Serial>>,

@@ -1,15 +1,17 @@
-//! `route`, `tee`, `union`: edges of the graph, not operators.
+//! `route`, `tee`, `union`, `merge`: edges of the graph, and what checks and sorts the rows where they meet.
 
 use super::call::Resolver;
-use super::draft::{NewNode, out};
+use super::draft::{Facts, Limit, NewNode, out};
 use super::pipelines::{Builder, State, name_streams};
 use super::rows::Rows;
 use crate::diag::Diagnostic;
 use crate::expr::Expr;
 use crate::graph::{Edge, OnError, Op, Port};
 use crate::syntax::ast::{self, RouteArm, StageCall};
-use standpipe_sdk::spec::{Arg, StageSpec};
+use standpipe_sdk::spec::{Arg, Call, Item, Make, Merging, Setup, StageSpec};
 use standpipe_sdk::{Field, Schema, Type, Value};
+use std::cell::Cell;
+use std::sync::Arc;
 
 impl<'r, 'a> Builder<'r, 'a> {
     /// `route { when c => s, else => _ }`: conditions become the last columns, arms become ports.
@@ -97,7 +99,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
     }
 
-    /// `union s, t`: streams end to end.
+    /// `union s, t`: streams end to end; `merge s, t by k`: in the order of keys.
     pub(super) fn union(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
         let mut resolved = Resolver::new(self.checker, &state.rows, false).resolve(spec, call);
         name_streams(&mut resolved.items, &resolved.streams);
@@ -109,6 +111,8 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
         let streams: Vec<Schema> = ends.iter().flatten().map(|end| end.rows.schema()).collect();
         let Some(bound) = self.bind(spec.bind, state, &resolved, call, &streams) else {
+            // What is not resolved is used all the same.
+            self.checker.seen_in(call);
             self.after_mistake(state, &resolved);
             return;
         };
@@ -121,15 +125,75 @@ impl<'r, 'a> Builder<'r, 'a> {
                 inputs.push(self.aligned(end.edge, &end.rows, &bound.schema, call));
             }
         }
-        let mut node = NewNode::new(spec.name, call.span, inputs, bound.schema.clone(), Op::Pass);
+        let rows = Rows {
+            missing: state.rows.missing.clone(),
+            ..Rows::known(&bound.schema)
+        };
+        if spec.by.max > 0 {
+            return self.merge(state, spec, call, rows, resolved.options, inputs);
+        }
+        let mut node = NewNode::new(spec.name, call.span, inputs, bound.schema, Op::Pass);
         node.detail = self.detail(call);
         node.order = spec.order;
         node.memory = spec.memory;
         state.edge = out(self.draft.push(node));
-        state.rows = Rows {
-            missing: state.rows.missing.clone(),
-            ..Rows::known(&bound.schema)
+        state.rows = rows;
+    }
+
+    /// Streams with the columns of `rows`, each checked to be sorted, in one order.
+    fn merge(
+        &mut self,
+        state: &mut State,
+        spec: &'static StageSpec,
+        call: &'a StageCall,
+        rows: Rows,
+        options: Vec<(&'static str, Item)>,
+        inputs: Vec<Edge>,
+    ) {
+        let (policy, to) = self.policy(call, state.default_policy);
+        let mut resolved = Resolver::new(self.checker, &rows, policy.on_error == OnError::Null).by(spec, call);
+        resolved.options = options;
+        state.rows = rows;
+        let limited = Cell::new(None);
+        let bind = |call: &Call<'_>| {
+            let bound = (spec.bind)(call)?;
+            limited.set((spec.limited)(call));
+            Ok(bound)
         };
+        let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
+            self.after_mistake(state, &resolved);
+            return;
+        };
+        let Make::Merge(Merging { check, merge }) = bound.make else {
+            return self.inconsistent(call);
+        };
+        let check = Arc::new(check);
+        let mut checked = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let computed = resolved.computed.clone();
+            let edge = self.compute(input, &state.rows, computed, spec.name, call, policy, to);
+            let check = check.clone();
+            let make = Box::new(move |setup: &Setup| check(setup));
+            checked.push(self.checked(edge, make, &bound.reads, spec.name, call, policy, to));
+        }
+        let computed = resolved.computed.iter().map(|computed| &computed.field);
+        let schema = state.rows.fields.iter().chain(computed).cloned().collect();
+        let mut node = NewNode::new(spec.name, call.span, checked, schema, Op::Pass);
+        node.detail = "one after the other".to_owned();
+        let all = out(self.draft.push(node));
+        let mut node = NewNode::new(spec.name, call.span, vec![all], bound.schema, Op::Breaker(merge));
+        node.detail = self.detail(call);
+        node.order = spec.order;
+        node.memory = spec.memory;
+        node.facts = Facts {
+            lineage: bound.lineage,
+            reads: bound.reads,
+            places: true,
+            sorted_by: bound.sorted_by,
+            limited: limited.take().map(Limit),
+            ..Facts::default()
+        };
+        state.edge = out(self.draft.push(node));
     }
 
     /// A stream with the columns of `schema`: found by name, widened, null where it has none.

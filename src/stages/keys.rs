@@ -11,7 +11,7 @@ mod block;
 pub use block::{HASH_VERSION, KeyBlock, hash};
 
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::{Call, Complaint, Item};
+use standpipe_sdk::spec::{Arg, ArgKind, Call, Complaint, Item, Param};
 use standpipe_sdk::{Cell, Column, Type};
 
 use super::codes;
@@ -181,6 +181,52 @@ fn bytes(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     // Two bytes: after `-` the end must still come before any text that goes on.
     out.extend_from_slice(&[END, END]);
     Ok(())
+}
+
+/// The option of those who sort.
+pub const NULLS: Param = Param::new(
+    "nulls",
+    ArgKind::Word,
+    Some("last"),
+    "where nulls stand, `first` or `last`, whatever the direction",
+);
+
+/// The keys to sort by that `items` and the option [`NULLS`] say; what is wrong with them goes to `complaints`.
+pub fn sorting(call: &Call<'_>, items: &[Item], complaints: &mut Vec<Complaint>) -> Vec<Key> {
+    let nulls_first = match call.option(NULLS.name) {
+        None => false,
+        Some(option) => match &option.arg {
+            Arg::Word(word) if matches!(&**word, "first" | "last") => &**word == "first",
+            _ => {
+                complaints.push(Complaint::new(
+                    codes::WRONG_ARGUMENT,
+                    option.span,
+                    "`nulls:` is `first` or `last`",
+                    "neither of them",
+                ));
+                false
+            }
+        },
+    };
+    let columns = ordered(call, items).unwrap_or_else(|mut more| {
+        complaints.append(&mut more);
+        vec![]
+    });
+    let key = |(column, item): (usize, &Item)| Key {
+        column,
+        descending: item.descending,
+        nulls_first,
+    };
+    columns.into_iter().zip(items).map(key).collect()
+}
+
+/// What rows in the order of `keys` are known to be sorted by: as far as these are the stream's own columns, with nulls last.
+pub fn known_order(call: &Call<'_>, keys: &[Key]) -> Vec<(usize, bool)> {
+    let nullable = |key: &Key| call.input.get(key.column).is_none_or(|field| field.nullable);
+    keys.iter()
+        .take_while(|key| key.column < call.own && !(key.nulls_first && nullable(key)))
+        .map(|key| (key.column, key.descending))
+        .collect()
 }
 
 /// The input columns of `items`, each of which may be a key that tells rows apart.

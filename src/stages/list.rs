@@ -14,6 +14,7 @@ use super::filter;
 use super::flatten;
 use super::from;
 use super::join;
+use super::merge;
 use super::number;
 use super::read;
 use super::rename;
@@ -51,6 +52,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &flatten::SPEC,
         &from::SPEC,
         &join::SPEC,
+        &merge::SPEC,
         &number::SPEC,
         &read::SPEC,
         &rename::SPEC,

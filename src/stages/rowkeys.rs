@@ -6,7 +6,6 @@
 
 use super::keys::Keys;
 use foldhash::fast::RandomState;
-use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Prepare, Text, Type};
 use std::hash::BuildHasher;
@@ -59,22 +58,13 @@ impl KeyMaker {
         }
         let key = match self.text {
             Some(column) => batch.column(column),
-            None => Column::new(Data::Bytes(self.encoded(&batch, arena)?), None, batch.rows()),
+            None => self.keys.column(&batch, arena)?,
         };
         let keys = RowKeys::new(&[], key);
         let hashes = arena.collect(batch.rows(), |row| self.hasher.hash_one(keys.get(row)) as i64)?;
         columns.push(key);
         columns.push(Column::int(hashes, None));
         Ok(batch.with_columns(columns.finish()))
-    }
-
-    fn encoded<'a>(&self, batch: &Batch<'_>, arena: &'a Arena) -> Result<Text<'a>> {
-        let block = self.keys.block(batch, arena)?;
-        let mut texts = TextBuilder::new(arena, batch.rows(), block.bytes())?;
-        for row in 0..batch.rows() {
-            texts.push_bytes(block.get(row))?;
-        }
-        texts.finish()
     }
 
     /// The keys of a batch that was prepared.

@@ -12,7 +12,7 @@
 //! - Everything is reserved before it is allocated: a refusal leaves a lane as it was, and able to spill, for which it has set memory aside.
 //! - A row's place behind a sort is its number in the output.
 
-use super::codes::{self, held};
+use super::codes::held;
 use super::groups::{grow, grow_to};
 use super::keys::{self, Key, KeyBlock, Keys};
 use super::picked::{self, PIECE_BYTES, Picked};
@@ -20,7 +20,7 @@ use super::spill::{Merge, Merged, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
-    Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Param, Setup, StageSpec,
+    ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Setup, StageSpec,
 };
 use standpipe_sdk::{Arena, Batch, Breaker, Budget, Column, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
@@ -34,12 +34,7 @@ pub const SPEC: StageSpec = StageSpec {
     about: "Orders rows by keys, `-` turning one round; equal rows keep their order",
     kind: Kind::Breaker,
     items: Items::some(ArgKind::Key, 1, usize::MAX, "keys, the most significant first"),
-    options: &[Param::new(
-        "nulls",
-        ArgKind::Word,
-        Some("last"),
-        "where nulls stand, `first` or `last`, whatever the direction",
-    )],
+    options: &[keys::NULLS],
     order: Order::Creates,
     memory: Memory::Spill,
     least: super::spill::least,
@@ -60,46 +55,22 @@ pub const SPEC: StageSpec = StageSpec {
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
-    let nulls_first = match call.option("nulls") {
-        None => false,
-        Some(option) => match &option.arg {
-            Arg::Word(word) if matches!(&**word, "first" | "last") => &**word == "first",
-            _ => {
-                complaints.push(Complaint::new(
-                    codes::WRONG_ARGUMENT,
-                    option.span,
-                    "`nulls:` is `first` or `last`",
-                    "neither of them",
-                ));
-                false
-            }
-        },
-    };
-    let reads = keys::ordered(call, call.items).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
+    let keys = keys::sorting(call, call.items, &mut complaints);
     if !complaints.is_empty() {
         return Err(complaints);
     }
-    let keys: Vec<Key> = reads
-        .iter()
-        .zip(call.items)
-        .map(|(&column, item)| Key {
-            column,
-            descending: item.descending,
-            nulls_first,
-        })
-        .collect();
-    let types = reads.iter().filter_map(|&at| call.input.get(at)).map(|f| &f.ty);
-    let short = keys::max_width(types).is_some_and(|bytes| bytes <= PREFIX_BYTES);
-    let own = call.own;
-    let known = keys.iter().take_while(|key| key.column < own);
-    let sorted_by = known.map(|key| (key.column, key.descending)).collect();
-    let make = breaker("sort", keys, short, own);
-    let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
+    let reads = keys.iter().map(|key| key.column).collect();
+    let sorted_by = keys::known_order(call, &keys);
+    let mut bound = Bound::keeps(call, reads, Make::Breaker(of_rows("sort", call, keys)));
     bound.sorted_by = sorted_by;
     Ok(bound)
+}
+
+/// All rows of a call in the order of `keys`.
+pub(super) fn of_rows(stage: &'static str, call: &Call<'_>, keys: Vec<Key>) -> Factory<Arc<dyn Breaker>> {
+    let types = keys.iter().filter_map(|key| call.input.get(key.column)).map(|f| &f.ty);
+    let short = keys::max_width(types).is_some_and(|bytes| bytes <= PREFIX_BYTES);
+    breaker(stage, keys, short, call.own)
 }
 
 /// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.
@@ -617,8 +588,10 @@ fn merge(
 
 #[cfg(test)]
 mod tests {
+    use super::super::codes;
     use super::super::testing::*;
     use super::*;
+    use standpipe_sdk::spec::Arg;
     use standpipe_sdk::spec::Item;
     use standpipe_sdk::{Data, Disk, Schema, Spill, Type, Value};
 
@@ -719,7 +692,7 @@ mod tests {
                     ..call(&schema, 4, &items)
                 })
                 .unwrap();
-                assert_eq!(bound.sorted_by, keys);
+                assert_eq!(bound.sorted_by, if first { &[] } else { keys });
                 let want = slow(&rows, keys, first);
                 for chunk in CHUNKS {
                     let got = run(&bound, &schema, &rows, chunk);

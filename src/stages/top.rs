@@ -11,7 +11,7 @@
 
 mod heads;
 
-use super::codes::{self, held};
+use super::codes::held;
 use super::copies::{Copies, Located, Scratch};
 use super::groups::{Groups, grow, grow_to};
 use super::heap;
@@ -22,8 +22,8 @@ use super::take;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
-    Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Item, Items, Kind, Limited, Make, Memory, Order, Param,
-    Setup, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Factory, Item, Items, Kind, Limited, Make, Memory, Order, Setup,
+    StageSpec, Want,
 };
 use standpipe_sdk::{Batch, Breaker, Budget, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
@@ -37,12 +37,7 @@ pub const SPEC: StageSpec = StageSpec {
     items: Items::some(ArgKind::Const(Want::Int), 1, 1, "how many rows"),
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes a group"),
     on: Items::some(ArgKind::Key, 1, usize::MAX, "keys, the most significant first"),
-    options: &[Param::new(
-        "nulls",
-        ArgKind::Word,
-        Some("last"),
-        "where nulls stand, `first` or `last`, whatever the direction",
-    )],
+    options: &[keys::NULLS],
     order: Order::Creates,
     memory: Memory::Groups,
     examples: &[
@@ -62,65 +57,45 @@ pub const SPEC: StageSpec = StageSpec {
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
     let rows = take::count(call, "top", &mut complaints);
-    let nulls_first = nulls_first(call, &mut complaints);
-    let mut columns = |found: Result<Vec<usize>, Vec<Complaint>>| {
-        found.unwrap_or_else(|mut more| {
-            complaints.append(&mut more);
-            vec![]
-        })
-    };
-    let on = columns(keys::ordered(call, call.on));
-    let by = columns(keys::grouping(call, call.by));
+    let keys = keys::sorting(call, call.on, &mut complaints);
+    let by = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
+        complaints.append(&mut more);
+        vec![]
+    });
     let (Some(rows), true) = (rows, complaints.is_empty()) else {
         return Err(complaints);
     };
-    let keys = keys_of(&on, call.on, nulls_first);
-    let own = call.own;
-    let order = by.iter().map(|&at| (at, false));
-    let order = order.chain(keys.iter().map(|key| (key.column, key.descending)));
-    let sorted_by = order.take_while(|&(at, _)| at < own).collect();
-    let reads = on.into_iter().chain(by.iter().copied()).collect();
-    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
-    let make = breaker("top", rows, keys, (!by.is_empty()).then_some(maker), own);
-    let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
-    bound.sorted_by = sorted_by;
-    Ok(bound)
-}
-
-fn keys_of(columns: &[usize], items: &[Item], nulls_first: bool) -> Vec<Key> {
-    let key = |(&column, item): (&usize, &Item)| Key {
+    let group = |&column: &usize| Key {
         column,
-        descending: item.descending,
-        nulls_first,
+        descending: false,
+        nulls_first: false,
     };
-    columns.iter().zip(items).map(key).collect()
+    let order: Vec<Key> = by.iter().map(group).chain(keys.iter().copied()).collect();
+    let reads = order.iter().map(|key| key.column).collect();
+    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
+    let make = breaker("top", rows, keys, (!by.is_empty()).then_some(maker), call.own);
+    let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
+    bound.sorted_by = keys::known_order(call, &order);
+    Ok(bound)
 }
 
 /// The first rows of a `sort`.
 pub(super) fn of_sort(call: &Call<'_>) -> Option<Limited> {
-    let nulls_first = nulls_first(call, &mut vec![]);
-    let keys = keys_of(&keys::ordered(call, call.items).ok()?, call.items, nulls_first);
-    let own = call.own;
-    Some(Arc::new(move |rows| breaker("sort", rows, keys.clone(), None, own)))
+    limited("sort", call, call.items)
 }
 
-/// What the option `nulls:` says.
-fn nulls_first(call: &Call<'_>, complaints: &mut Vec<Complaint>) -> bool {
-    let Some(option) = call.option("nulls") else {
-        return false;
-    };
-    match &option.arg {
-        Arg::Word(word) if matches!(&**word, "first" | "last") => &**word == "first",
-        _ => {
-            complaints.push(Complaint::new(
-                codes::WRONG_ARGUMENT,
-                option.span,
-                "`nulls:` is `first` or `last`",
-                "neither of them",
-            ));
-            false
-        }
-    }
+/// The first rows of a `merge`.
+pub(super) fn of_merge(call: &Call<'_>) -> Option<Limited> {
+    limited("merge", call, call.by)
+}
+
+fn limited(stage: &'static str, call: &Call<'_>, items: &[Item]) -> Option<Limited> {
+    let mut complaints = vec![];
+    let keys = keys::sorting(call, items, &mut complaints);
+    let own = call.own;
+    complaints
+        .is_empty()
+        .then(|| -> Limited { Arc::new(move |rows| breaker(stage, rows, keys.clone(), None, own)) })
 }
 
 /// The first `rows` rows of each group in the order of `keys`; `stage` is who says that something does not fit.
@@ -468,9 +443,11 @@ fn merge(mut lanes: Vec<Lane>, top: &Top) -> Result<Picked> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codes;
     use super::super::testing::*;
     use super::*;
     use proptest::prelude::*;
+    use standpipe_sdk::spec::Arg;
     use standpipe_sdk::spec::Item;
     use standpipe_sdk::{Arena, Column, Data, Schema, Text, Type, Value, View};
 
@@ -673,7 +650,7 @@ mod tests {
     fn what_it_says_of_its_output_and_of_wrong_arguments() {
         let known = bound(3, &[(2, true), (0, false)], &[column(1)], "last");
         assert_eq!(known.sorted_by, [(1, false), (2, true), (0, false)]);
-        assert_eq!(known.reads, [2, 0, 1]);
+        assert_eq!(known.reads, [1, 2, 0]);
         let schema = schema(&[("id", INT), ("l", Type::list(INT, true))]);
         let wrong = bind(&Call {
             on: &[column(1)],

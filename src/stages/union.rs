@@ -19,12 +19,7 @@ pub const SPEC: StageSpec = StageSpec {
     about: "The rows, then those of other streams with the same columns",
     kind: Kind::Wiring,
     items: Items::some(ArgKind::Stream, 1, usize::MAX, "the streams that follow"),
-    options: &[Param::new(
-        "missing",
-        ArgKind::Const(Want::Any),
-        None,
-        "`null`: a column that a stream lacks is null there",
-    )],
+    options: &[MISSING],
     examples: &[
         Example {
             script: "stream b = from rows [{n: 2.5, k: 9}]\nfrom rows [{k: 8, n: 1}] | union b",
@@ -35,13 +30,22 @@ pub const SPEC: StageSpec = StageSpec {
             output: "a,b\n1,\n,2\n",
         },
     ],
-    bind: &bind,
+    bind: &|call| together("union", call),
     ..StageSpec::BASE
 };
 
-fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+/// The option that fills what a stream lacks.
+pub(super) const MISSING: Param = Param::new(
+    "missing",
+    ArgKind::Const(Want::Any),
+    None,
+    "`null`: a column that a stream lacks is null there",
+);
+
+/// The columns of the rows of all streams of a call to `stage`.
+pub(super) fn together(stage: &str, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
-    let fill = match call.option("missing") {
+    let fill = match call.option(MISSING.name) {
         None => false,
         Some(item) if matches!(item.arg, Arg::Const(Value::Null)) => true,
         Some(item) => {
@@ -78,14 +82,14 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
                             "column `{}` is `{}` here and `{}` in {name}",
                             field.name, field.ty, other.ty
                         ),
-                        "a `cast` before the `union`",
+                        &format!("a `cast` before the `{stage}`"),
                     ),
                 },
                 None if fill => field.nullable = true,
                 None => differ(
                     codes::OTHER_COLUMNS,
                     format!("{name} has no column `{}`", field.name),
-                    "`union … missing: null`",
+                    &format!("`{stage} … missing: null`"),
                 ),
             }
         }
@@ -97,7 +101,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
                 differ(
                     codes::OTHER_COLUMNS,
                     format!("only {name} has a column `{}`", other.name),
-                    "`union … missing: null`",
+                    &format!("`{stage} … missing: null`"),
                 );
             }
             fields.push(Field::new(other.name.clone(), other.ty.clone(), true));
@@ -189,10 +193,13 @@ mod tests {
             .into_iter()
             .collect();
         let (items, streams) = (streams(1), [second.clone()]);
-        let bound = bind(&Call {
-            streams: &streams,
-            ..call(&first, 2, &items)
-        })
+        let bound = together(
+            "union",
+            &Call {
+                streams: &streams,
+                ..call(&first, 2, &items)
+            },
+        )
         .unwrap();
         assert_eq!(bound.schema.to_string(), "a: float?, b: string?");
         assert_eq!(picks(&bound.schema, &second), [Some(1), Some(0)]);
@@ -215,12 +222,15 @@ mod tests {
             streams: &streams,
             ..call(&first, 1, &items)
         };
-        assert_eq!(codes_of(bind(&with)), [codes::OTHER_COLUMNS; 2]);
+        assert_eq!(codes_of(together("union", &with)), [codes::OTHER_COLUMNS; 2]);
         let options = [("missing", argument(None, Arg::Const(NULL)))];
-        let bound = bind(&Call {
-            options: &options,
-            ..with
-        })
+        let bound = together(
+            "union",
+            &Call {
+                options: &options,
+                ..with
+            },
+        )
         .unwrap();
         assert_eq!(bound.schema.to_string(), "a: int?, b: string?");
     }

@@ -574,6 +574,17 @@ pub enum Make {
     Rearrange,
     /// Wiring, done by the host.
     Wiring,
+    /// Streams that are sorted, in one order.
+    Merge(Merging),
+}
+
+/// How a [`Kind::Wiring`] with `by` runs. It is bound twice: with its streams, which gives the columns of all ([`Make::Wiring`]), then
+/// without streams to rows with these columns, among which `by` stands.
+pub struct Merging {
+    /// What the rows of each stream go through first: a check that they are sorted.
+    pub check: Factory<Box<dyn Serial>>,
+    /// What the rows of all go through, those of the first stream first.
+    pub merge: Factory<Arc<dyn Breaker>>,
 }
 
 /// How a [`Kind::Probe`] runs.

@@ -13,7 +13,6 @@ use super::super::keys::{Key, Keys};
 use super::super::sort;
 use super::super::spill::{lane_floor, merge_floor};
 use super::super::unnest::{LEAST_ROOM, scratch_room};
-use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Asked, Least, Room, Setup};
 use standpipe_sdk::{
@@ -109,13 +108,8 @@ impl Overflow {
         arena: &'a Arena,
     ) -> Result<Batch<'a>> {
         let rows = batch.gather(indices, batch.columns().len(), arena)?;
-        let block = self.keys.block(&rows, arena)?;
-        let mut keys = TextBuilder::new(arena, rows.rows(), block.bytes())?;
-        for row in 0..rows.rows() {
-            keys.push_bytes(block.get(row))?;
-        }
         let mut columns = Columns::new(arena, OWN + self.own)?;
-        columns.push(Column::new(Data::Bytes(keys.finish()?), None, rows.rows()));
+        columns.push(self.keys.column(&rows, arena)?);
         columns.push(Column::int(
             arena.map(indices, |row| (first + u64::from(row)) as i64)?,
             None,

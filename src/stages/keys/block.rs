@@ -9,6 +9,7 @@
 //!   changes it raises [`HASH_VERSION`].
 
 use super::{END, ESCAPE, Key, Keys, NAN, NULL_FIRST, NULL_LAST, VALUE, float, value};
+use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Bits, Column, Data, Text};
 
@@ -119,6 +120,19 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Keys {
+    /// The keys of all rows of `batch` as a column.
+    ///
+    /// # Errors
+    /// `Memory` if `arena` is full.
+    pub fn column<'a>(&self, batch: &Batch<'_>, arena: &'a Arena) -> Result<Column<'a>> {
+        let block = self.block(batch, arena)?;
+        let mut keys = TextBuilder::new(arena, batch.rows(), block.bytes())?;
+        for row in 0..batch.rows() {
+            keys.push_bytes(block.get(row))?;
+        }
+        Ok(Column::new(Data::Bytes(keys.finish()?), None, batch.rows()))
+    }
+
     /// The keys of all rows of `batch`, in `arena`.
     ///
     /// # Errors
