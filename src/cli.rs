@@ -7,6 +7,7 @@
 
 mod files;
 mod memory;
+mod plugin;
 mod progress;
 mod reference;
 mod run;
@@ -16,6 +17,7 @@ mod table;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use size::Size;
 use standpipe::diag::codes;
+use standpipe::engine::EngineBuilder;
 use standpipe::{Engine, GraphFormat, Pipeline, Problems};
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,10 +64,10 @@ enum Command {
     Functions { name: Option<String> },
     /// The file formats, or one of them
     Formats { name: Option<String> },
-    /// Plugins (not available yet)
+    /// Look at plugins, and say which are trusted
     Plugin {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<String>,
+        #[command(subcommand)]
+        command: plugin::PluginCommand,
     },
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
@@ -123,9 +125,22 @@ struct RunArgs {
     /// Not available yet
     #[arg(long, hide = true)]
     secret: Vec<String>,
-    /// Not available yet
-    #[arg(long, hide = true)]
-    plugin: Vec<PathBuf>,
+    #[command(flatten)]
+    plugins: PluginArgs,
+}
+
+/// Plugins that the command line names.
+#[derive(Args)]
+struct PluginArgs {
+    /// A plugin's library that the script may use, locked or not
+    #[arg(long = "plugin", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+impl PluginArgs {
+    fn add_to(&self, engine: EngineBuilder) -> EngineBuilder {
+        self.paths.iter().fold(engine, EngineBuilder::plugin)
+    }
 }
 
 #[derive(Args)]
@@ -142,6 +157,8 @@ struct CheckArgs {
     /// Warn about what is only questionable
     #[arg(long)]
     pedantic: bool,
+    #[command(flatten)]
+    plugins: PluginArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -163,6 +180,8 @@ struct ExplainArgs {
     /// How the graph is printed
     #[arg(long, value_enum, default_value = "text")]
     graph: Drawing,
+    #[command(flatten)]
+    plugins: PluginArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -222,7 +241,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Explain(args) => explain(&args),
         Command::Fmt(args) => fmt(&args),
         Command::Test { .. } => not_yet("`standpipe test`"),
-        Command::Plugin { .. } => not_yet("`standpipe plugin`"),
+        Command::Plugin { command } => plugin::run(&command),
         Command::Stages { name } => show(reference::stages(name.as_deref())),
         Command::Functions { name } => show(reference::functions(name.as_deref())),
         Command::Formats { name } => show(reference::formats(name.as_deref())),
@@ -307,7 +326,7 @@ fn pipeline(engine: &Engine, name: &str, text: &str, params: &[(String, String)]
 }
 
 fn check(args: &CheckArgs) -> u8 {
-    let engine = Engine::builder().pedantic(args.pedantic).build();
+    let engine = args.plugins.add_to(Engine::builder().pedantic(args.pedantic)).build();
     let mut status = 0;
     let mut all = Vec::new();
     for file in &args.files {
@@ -361,7 +380,7 @@ fn explain(args: &ExplainArgs) -> u8 {
         Drawing::Dot => GraphFormat::Dot,
         Drawing::Mermaid => GraphFormat::Mermaid,
     };
-    let engine = Engine::builder().build();
+    let engine = args.plugins.add_to(Engine::builder()).build();
     let pipeline = pipeline(&engine, &name, &text, &args.params);
     if args.memory {
         return explain_memory(&pipeline);

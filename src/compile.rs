@@ -19,6 +19,7 @@ mod hints;
 mod literals;
 mod names;
 mod pipelines;
+mod plugins;
 mod probes;
 mod report;
 mod rewrite;
@@ -33,6 +34,7 @@ mod tests;
 
 use crate::diag::{Diagnostic, Span};
 use crate::graph::Graph;
+use crate::plugin::{self, Meter, Plugins};
 use crate::syntax::ast::Script;
 use standpipe_sdk::spec::{Factory, FormatSpec, Request, Setup, StageSpec};
 use standpipe_sdk::{Schema, Sink, Source, Value};
@@ -91,6 +93,8 @@ pub struct Options<'a> {
     pub inputs: &'a [Input],
     pub outputs: &'a [Output],
     pub stages: &'a [&'static StageSpec],
+    /// Where the plugins come from that the script uses.
+    pub plugins: &'a Plugins,
     pub formats: &'a [&'static FormatSpec],
 }
 
@@ -108,6 +112,8 @@ pub struct Compiled {
     /// In the order of the text.
     pub diagnostics: Vec<Diagnostic>,
     pub limits: Limits,
+    /// What was bound of plugins.
+    pub meters: Vec<Arc<Meter>>,
 }
 
 /// Room for the deepest expression in a build without optimisation; pages that are not touched cost nothing.
@@ -162,6 +168,12 @@ fn follows_from_syntax(diagnostic: &Diagnostic, text: &str, unreadable: &[Span])
 }
 
 fn work(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
+    let (mut compiled, meters) = plugin::collect(|| checked(script, text, options));
+    compiled.meters = meters;
+    compiled
+}
+
+fn checked(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
     let checker = report::Checker::new(script, text, options);
     checker.declare();
     let attributes = checker.attributes();
@@ -182,5 +194,6 @@ fn work(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
         graph,
         diagnostics,
         limits: attributes.limits,
+        meters: vec![],
     }
 }

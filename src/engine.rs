@@ -27,6 +27,7 @@ use crate::compile::{self, Compiled, Given, GraphFormat, Input, Options, Output,
 use crate::diag::{self, DataPlace, Diagnostic, Source as Text};
 use crate::formats;
 use crate::graph::Op;
+use crate::plugin::{self, Plugins};
 use crate::runtime::progress::Progress;
 use crate::runtime::report::Report;
 use crate::runtime::settings::{Hooks, Settings};
@@ -56,6 +57,7 @@ struct Shared {
     outputs: Vec<String>,
     on_start: Option<OnStart>,
     stages: Vec<&'static StageSpec>,
+    plugins: Plugins,
 }
 
 /// Makes an [`Engine`].
@@ -170,6 +172,21 @@ impl EngineBuilder {
         self
     }
 
+    /// A plugin's library that scripts can use: trusted, because the caller names it. It wins over the project's of that name.
+    #[must_use]
+    pub fn plugin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shared.plugins.paths.push(path.into());
+        self
+    }
+
+    /// The folder of the project that says which plugins there are and which are trusted, or one below it; where relative paths
+    /// start by default.
+    #[must_use]
+    pub fn project(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.shared.plugins.folder = folder.into();
+        self
+    }
+
     /// Hooks for tests of the engine itself.
     #[doc(hidden)]
     #[must_use]
@@ -178,7 +195,10 @@ impl EngineBuilder {
         self
     }
 
-    pub fn build(self) -> Engine {
+    pub fn build(mut self) -> Engine {
+        if self.shared.plugins.folder.as_os_str().is_empty() {
+            self.shared.plugins.folder.clone_from(&self.shared.folder);
+        }
         Engine {
             shared: Arc::new(self.shared),
         }
@@ -198,6 +218,7 @@ impl Engine {
                 outputs: vec![],
                 on_start: None,
                 stages: stages::list::list().to_vec(),
+                plugins: Plugins::default(),
             },
         }
     }
@@ -409,10 +430,12 @@ impl Pipeline {
             .graph
             .as_ref()
             .ok_or_else(|| Failure::Run(self.failed(Error::Panic("no graph".into()), 0)))?;
-        runtime::run(graph, &self.text, &settings, &self.progress).map_err(|error| {
+        let mut report = runtime::run(graph, &self.text, &settings, &self.progress).map_err(|error| {
             let sinks = graph.nodes.iter().filter(|node| matches!(node.op, Op::Sink(_))).count();
             Failure::Run(self.failed(error, sinks))
-        })
+        })?;
+        report.plugins = plugin::usage(&compiled.meters);
+        Ok(report)
     }
 
     /// The settings of a run of this script: what it says itself counts where the host does not say otherwise.
@@ -466,6 +489,7 @@ impl Pipeline {
             inputs,
             outputs,
             stages: &shared.stages,
+            plugins: &shared.plugins,
             formats: formats::list(),
         };
         let mut compiled = compile::compile(&parsed.script, &self.text, &options);

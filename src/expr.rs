@@ -45,8 +45,8 @@ pub use condition::Condition;
 pub use eval::Evaluator;
 pub use format::Piece;
 pub use function::{
-    Args, Bools, Eval, Example, FunctionSpec, Given, Lists, Nulls, ParamSpec, Pattern, Prepare, Returns, Strings,
-    Values,
+    Args, Bools, Eval, Example, Foreign, ForeignCall, FunctionSpec, Given, Lists, Nulls, ParamSpec, Pattern, Prepare,
+    Returns, Strings, Values,
 };
 pub use functions::families as functions;
 pub use set::Set;
@@ -299,7 +299,7 @@ impl Issue {
 }
 
 /// The overloads of `name`.
-pub fn function(name: &str) -> impl Iterator<Item = &'static FunctionSpec> {
+pub fn function(name: &str) -> impl Iterator<Item = &'static FunctionSpec> + Clone {
     functions()
         .iter()
         .flat_map(|family| family.iter())

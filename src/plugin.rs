@@ -1,36 +1,64 @@
 //! Stages of plugin libraries: a C vtable becomes the same spec that a built-in has.
 //!
 //! Laws
-//! - Nothing behind here knows that a stage is foreign: [`spec_of`] gives a spec, `bind` a `RowWise` or `Serial` factory.
+//! - Nothing behind here knows that a stage is foreign: [`spec_of`] gives a spec, `bind` a `RowWise` or `Serial` factory; a function
+//!   is a [`FunctionSpec`].
 //! - What a plugin says is checked as far as it can be; a lie, a refusal, an error is E0805 with the stage's name.
 //! - A library is never unloaded: specs, names and vtables live as long as the program.
 //!
-//! What this version does not take is refused by name, at load or at `bind`: other kinds than transforms, arguments, stages that
-//! are not row-aligned, input kept beyond a call.
+//! What this version does not take is refused by name, at load or at `bind`: sources, sinks and aggregates, input kept beyond a
+//! call, instances that must stay on one thread.
 #![allow(unsafe_code)]
 
+mod arguments;
 mod bind;
+mod elf;
 mod host;
+mod library;
+mod meter;
+mod note;
+mod params;
+mod project;
 mod run;
+mod scalar;
 
+pub use library::{Library, Plugins, Refusal, Verified, verify};
+pub use meter::{Meter, Usage, collect, usage};
+pub use note::{Note, NoteStage};
+pub use project::{Entry, LOCK_FILE, Lock, Locked, PROJECT_FILE, Project};
+
+use crate::expr::FunctionSpec;
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED};
-use standpipe_sdk::spec::{Kind, Memory, Order, StageSpec};
+use standpipe_sdk::spec::{Kind, StageSpec};
 use standpipe_sdk::{Code, Error, Result};
 use std::ffi::{CStr, c_char};
 
+/// There is no such plugin.
+const NOT_FOUND: Code = Code(801);
+/// It is not the file that the project trusts.
+const NOT_TRUSTED: Code = Code(802);
+/// This version cannot do it yet.
+const NOT_AVAILABLE: Code = Code(901);
 /// The library has no valid entry point.
 const DOES_NOT_LOAD: Code = Code(803);
 /// Its ABI does not fit.
 const WRONG_ABI: Code = Code(804);
 
-/// The specs of a plugin's stages, after its `init`; to be asked once. `path` is where the library is.
+/// What a plugin brings.
+#[derive(Default)]
+pub struct Contents {
+    pub stages: Vec<&'static StageSpec>,
+    pub functions: Vec<&'static FunctionSpec>,
+}
+
+/// What a plugin brings, after its `init`; to be asked once. `path` is where the library is; names get `prefix` before them.
 ///
 /// # Errors
 /// If the plugin is made for another ABI, refuses to start, or a stage is declared wrongly.
 ///
 /// # Safety
 /// `plugin` is what the entry function of a library gave that is never unloaded and that keeps to the contract of the header.
-pub unsafe fn stages_of(plugin: &'static ffi::Plugin, path: &str) -> Result<Vec<&'static StageSpec>> {
+pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str) -> Result<Contents> {
     let fail = |code, message: &str| Err(Error::failed(code, message));
     if (plugin.struct_size as usize) < size_of::<ffi::Plugin>() {
         return fail(DOES_NOT_LOAD, "the plugin's description is too short");
@@ -57,65 +85,102 @@ pub unsafe fn stages_of(plugin: &'static ffi::Plugin, path: &str) -> Result<Vec<
             );
         }
     }
-    let stage = |at: usize| {
+    let mut contents = Contents::default();
+    for at in 0..plugin.n_stages as usize {
         // SAFETY: `stages` has `n_stages` pointers to stages, by the caller's promise.
-        match unsafe { (*plugin.stages.add(at)).as_ref() } {
-            // SAFETY: passed on.
-            Some(stage) => unsafe { spec_of(stage) },
-            None => Err(Error::failed(DOES_NOT_LOAD, "a stage of the plugin is NULL")),
+        let Some(stage) = (unsafe { (*plugin.stages.add(at)).as_ref() }) else {
+            return fail(DOES_NOT_LOAD, "a stage of the plugin is NULL");
+        };
+        // SAFETY: the caller's promise.
+        let vtable = unsafe { vtable_of(stage, prefix)? };
+        match stage.kind {
+            ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable)?),
+            ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
+            _ => {
+                let message = format!("`{}` is of a kind that this version does not run", vtable.name);
+                return fail(DOES_NOT_LOAD, &message);
+            }
         }
-    };
-    (0..plugin.n_stages as usize).map(stage).collect()
+    }
+    Ok(contents)
 }
 
-/// The spec of one stage. It is made once and stays.
+/// The stages of [`contents_of`], under their bare names.
 ///
 /// # Errors
-/// If the stage is declared wrongly, or is of a kind that this version does not run.
+/// As [`contents_of`].
+///
+/// # Safety
+/// As [`contents_of`].
+pub unsafe fn stages_of(plugin: &'static ffi::Plugin, path: &str) -> Result<Vec<&'static StageSpec>> {
+    // SAFETY: passed on.
+    Ok(unsafe { contents_of(plugin, path, "")? }.stages)
+}
+
+/// A stage whose functions were seen to be there.
 ///
 /// # Safety
 /// The stage keeps to the contract of the header and lives in a library that is never unloaded.
-pub unsafe fn spec_of(stage: &'static ffi::Stage) -> Result<&'static StageSpec> {
+unsafe fn vtable_of(stage: &'static ffi::Stage, prefix: &str) -> Result<bind::Vtable> {
     let fail = |message: String| Err(Error::failed(DOES_NOT_LOAD, message));
     if (stage.struct_size as usize) < size_of::<ffi::Stage>() {
         return fail("a stage's description is too short".into());
     }
     // SAFETY: strings of a stage are NULL or end with a NUL, by the caller's promise.
-    let (name, about) = unsafe { (text(stage.name), text(stage.summary)) };
+    let (name, about, params) = unsafe { (text(stage.name), text(stage.summary), text(stage.params)) };
     let Some(name) = name.filter(|name| is_name(name)) else {
         return fail("a stage's name is no name".into());
     };
-    if stage.kind != ffi::KIND_TRANSFORM {
-        return fail(format!("`{name}` is no transform: this version runs only those"));
-    }
-    if !stage.params_schema.is_null() {
-        return fail(format!("`{name}` takes arguments: this version gives none"));
-    }
-    let (Some(bind), Some(create), Some(process), Some(destroy)) =
-        (stage.bind, stage.create, stage.process, stage.destroy)
-    else {
-        return fail(format!("`{name}` lacks one of bind, create, process, destroy"));
+    let (Some(bind), Some(create), Some(destroy)) = (stage.bind, stage.create, stage.destroy) else {
+        return fail(format!("`{name}` lacks one of bind, create, destroy"));
     };
-    let vtable = bind::Vtable {
+    if stage.process.is_none() && stage.kind != ffi::KIND_AGGREGATE {
+        return fail(format!("`{name}` lacks `process`"));
+    }
+    let name = match prefix {
+        "" => name,
+        prefix => Box::leak(format!("{prefix}.{name}").into_boxed_str()),
+    };
+    Ok(bind::Vtable {
         stage,
         name,
+        about: about.unwrap_or("").trim_end_matches('.'),
+        params,
         bind,
         create,
-        process,
+        process: stage.process,
         destroy,
-    };
+    })
+}
+
+/// The spec of a transform. It is made once and stays.
+fn spec_of(vtable: bind::Vtable) -> Result<&'static StageSpec> {
+    let takes = params::of_stage(vtable.params).map_err(|what| wrong_params(vtable.name, &what))?;
     let bind = Box::leak(Box::new(move |call: &standpipe_sdk::spec::Call<'_>| {
         bind::bind(vtable, call)
     }));
     Ok(Box::leak(Box::new(StageSpec {
-        name,
-        about: about.unwrap_or("").trim_end_matches('.'),
+        name: vtable.name,
+        about: vtable.about,
         kind: Kind::RowWise,
-        order: Order::Keeps,
-        memory: Memory::Held,
+        modes: takes.modes,
+        items: takes.items,
+        by: takes.by,
+        on: takes.on,
+        as_name: takes.as_name,
+        options: takes.options,
+        order: takes.order,
+        memory: takes.memory,
         bind,
         ..StageSpec::BASE
     })))
+}
+
+fn wrong_params(name: &str, what: &str) -> Error {
+    Error::failed(
+        DOES_NOT_LOAD,
+        format!("the parameters of `{name}` are not understood: {what}"),
+    )
 }
 
 /// A name as scripts write it.
@@ -131,7 +196,7 @@ unsafe fn text(text: *const c_char) -> Option<&'static str> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: not NULL, and ends with a NUL: the promise to `spec_of`.
+    // SAFETY: not NULL, and ends with a NUL: the promise to `vtable_of`.
     unsafe { CStr::from_ptr(text) }.to_str().ok()
 }
 

@@ -114,15 +114,18 @@ fn rust_and_c_agree_on_every_layout() {
             struct_size, abi_major, abi_minor, reserved, name, version, alloc, grow, arena_release, emit, reject, reserve, log,
             cancelled, extension
         }
-        ffi::Call = "sp_call" { struct_size, input_port, host, owner, batch_seq }
-        ffi::BindIn = "sp_bind_in" { struct_size, n_inputs, inputs, config_json, max_workers, flags }
+        ffi::Call = "sp_call" { struct_size, input_port, host, owner, batch_seq, max_rows }
+        ffi::BindIn = "sp_bind_in" { struct_size, n_inputs, inputs, config_json, max_workers, flags, n_own, reserved }
         ffi::BindOut = "sp_bind_out" {
             struct_size, flags, schema, bound, parallelism, n_splits, key_columns, n_keys, max_workers, used_columns,
             n_used_columns, memory, from_columns
         }
         ffi::Stage = "sp_stage" {
-            struct_size, kind, flags, state_version, name, version, summary, doc_md, params_schema, bind, unbind, create,
+            struct_size, kind, flags, state_version, name, version, summary, doc_md, params, bind, unbind, create,
             process, finish, snapshot, restore, destroy, extension
+        }
+        ffi::Aggregate = "sp_aggregate" {
+            struct_size, flags, state_size, state_schema, room, update, merge, state, finalize, clear
         }
         ffi::Plugin = "sp_plugin" {
             struct_size, abi_major, abi_minor, n_stages, id, version, license, build_info, stages, init, deinit, extension
@@ -132,17 +135,42 @@ fn rust_and_c_agree_on_every_layout() {
     let (source, program): (PathBuf, PathBuf) = (folder.path().join("layout.c"), folder.path().join("layout"));
     let constants = [
         ("SP_ABI_MAJOR", i64::from(ffi::ABI_MAJOR)),
+        ("SP_OK", ffi::OK.into()),
+        ("SP_MORE", ffi::MORE.into()),
+        ("SP_PENDING", ffi::PENDING.into()),
         ("SP_EOS", ffi::EOS.into()),
+        ("SP_E_CONFIG", ffi::E_CONFIG.into()),
+        ("SP_E_SCHEMA", ffi::E_SCHEMA.into()),
+        ("SP_E_DATA", ffi::E_DATA.into()),
+        ("SP_E_IO", ffi::E_IO.into()),
         ("SP_E_MEMORY", ffi::E_MEMORY.into()),
         ("SP_E_CANCELLED", ffi::E_CANCELLED.into()),
+        ("SP_E_UNSUPPORTED", ffi::E_UNSUPPORTED.into()),
         ("SP_E_INTERNAL", ffi::E_INTERNAL.into()),
         ("SP_E_PANIC", ffi::E_PANIC.into()),
         ("SP_ERR_POISONED", ffi::ERR_POISONED.into()),
+        ("SP_SOURCE", ffi::KIND_SOURCE.into()),
         ("SP_TRANSFORM", ffi::KIND_TRANSFORM.into()),
+        ("SP_SINK", ffi::KIND_SINK.into()),
+        ("SP_SCALAR", ffi::KIND_SCALAR.into()),
+        ("SP_AGGREGATE", ffi::KIND_AGGREGATE.into()),
         ("SP_PAR_SERIAL", ffi::PAR_SERIAL.into()),
         ("SP_PAR_STATELESS", ffi::PAR_STATELESS.into()),
         ("SP_PAR_KEYED", ffi::PAR_KEYED.into()),
+        ("SP_PAR_SPLITS", ffi::PAR_SPLITS.into()),
+        ("SP_MEM_BATCH", ffi::MEM_BATCH.into()),
+        ("SP_MEM_CONSTANT", ffi::MEM_CONSTANT.into()),
+        ("SP_MEM_GROUPS", ffi::MEM_GROUPS.into()),
+        ("SP_MEM_FRAME", ffi::MEM_FRAME.into()),
+        ("SP_MEM_SPILL", ffi::MEM_SPILL.into()),
+        ("SP_MEM_HELD", ffi::MEM_HELD.into()),
+        ("SP_F_PRESERVES_ORDER", ffi::F_PRESERVES_ORDER.into()),
+        ("SP_F_NEEDS_ORDER", ffi::F_NEEDS_ORDER.into()),
         ("SP_F_ROW_ALIGNED", ffi::F_ROW_ALIGNED.into()),
+        ("SP_F_DETERMINISTIC", ffi::F_DETERMINISTIC.into()),
+        ("SP_F_BLOCKING", ffi::F_BLOCKING.into()),
+        ("SP_F_SNAPSHOT", ffi::F_SNAPSHOT.into()),
+        ("SP_F_NULL_PROPAGATING", ffi::F_NULL_PROPAGATING.into()),
         ("SP_F_REJECTS", ffi::F_REJECTS.into()),
         ("SP_F_RETAINS_INPUT", ffi::F_RETAINS_INPUT.into()),
         ("SP_F_THREAD_AFFINE", ffi::F_THREAD_AFFINE.into()),

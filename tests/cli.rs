@@ -135,10 +135,8 @@ fn what_is_not_available_yet_says_so() {
     let cases: &[&[&str]] = &[
         &["test"],
         &["test", "a.pipe", "--matrix"],
-        &["plugin", "list"],
         &["run", "a.pipe", "--resume", "state"],
         &["run", "a.pipe", "--secret", "pg=env:PG"],
-        &["run", "a.pipe", "--plugin", "geo.so"],
     ];
     for args in cases {
         let seen = call(folder.path(), args);

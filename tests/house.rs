@@ -37,7 +37,9 @@ const UNSAFE: &[&str] = &[
     "src/plugin.rs",
     "src/plugin/bind.rs",
     "src/plugin/host.rs",
+    "src/plugin/library.rs",
     "src/plugin/run.rs",
+    "src/plugin/scalar.rs",
 ];
 
 fn files(folder: &str) -> Vec<PathBuf> {

@@ -90,14 +90,14 @@ fn not_available(args: &RunArgs) -> Option<&'static str> {
     let options = [
         (args.resume.is_some(), "`--resume`"),
         (!args.secret.is_empty(), "`--secret`"),
-        (!args.plugin.is_empty(), "`--plugin`"),
     ];
     options.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
 }
 
 fn engine(args: &RunArgs, screen: &Arc<Screen>, running: &Arc<AtomicBool>) -> Engine {
     let (warner, speaker, running) = (screen.clone(), screen.clone(), running.clone());
-    let mut engine = Engine::builder()
+    let mut engine = args.plugins.add_to(Engine::builder());
+    engine = engine
         .sync(!args.no_sync)
         .say(Arc::new(move |text| speaker.say(text)))
         .on_start(Arc::new(move |warnings| {

@@ -64,10 +64,11 @@ pub(super) fn kind_at(kind: ArgKind, at: usize) -> Option<ArgKind> {
 }
 
 impl<'a> Checker<'a> {
-    /// The built-in spec of a call; `None` for modules, fragments and unknown names.
+    /// The spec of a call, built-in or a plugin's; `None` for fragments and unknown names.
     pub(super) fn spec_of(&self, call: &StageCall) -> Option<&'static StageSpec> {
         match call.name.as_slice() {
             [name] if !self.names.borrow().stages.contains_key(name.text.as_str()) => self.spec_named(&name.text),
+            [module, name] => self.plugin_stage(module, name),
             _ => None,
         }
     }
@@ -83,7 +84,9 @@ impl<'a> Checker<'a> {
             return;
         };
         if call.name.len() > 1 {
-            self.unknown_module(name);
+            if !self.plugin_stage_missing(call) {
+                self.unknown_module(name);
+            }
             return;
         }
         let text = name.text.as_str();

@@ -652,8 +652,10 @@ impl<'a> Checker<'a> {
         scope: &Scope<'_>,
     ) -> Option<Expr> {
         if let Some(module) = receiver.as_name().filter(|name| self.is_module(name, scope)) {
-            // The `use` was reported.
-            self.unknown_module(module);
+            if let Some(spec) = self.plugin_function(module, name) {
+                return self.call_of(&[spec], spec.name, None, args, at, scope);
+            }
+            // It was reported, as was a `use` that failed.
             for arg in args {
                 self.argument_silently(&arg.value, scope);
             }
@@ -698,6 +700,20 @@ impl<'a> Checker<'a> {
             }
             return None;
         }
+        let overloads: Vec<_> = crate::expr::function(&name.text).collect();
+        self.call_of(&overloads, &name.text, receiver, args, at, scope)
+    }
+
+    /// A call of one of these functions.
+    fn call_of(
+        &self,
+        overloads: &[&'static crate::expr::FunctionSpec],
+        name: &str,
+        receiver: Option<&ast::Expr>,
+        args: &[ast::Arg],
+        at: Span,
+        scope: &Scope<'_>,
+    ) -> Option<Expr> {
         let mut made = Vec::with_capacity(args.len() + 1);
         let mut whole = true;
         let positional = receiver.map(|value| (None, value));
@@ -718,7 +734,7 @@ impl<'a> Checker<'a> {
             return None;
         }
         let before = self.reported();
-        match Expr::call(&name.text, made, at) {
+        match Expr::call_of(name, overloads, made, at) {
             Ok(expr) => Some(expr),
             // A lambda's body reported its own mistake.
             Err(_) if self.reported() > before => None,

@@ -7,6 +7,7 @@
 use super::attributes::Attributes;
 use super::report::Checker;
 use crate::diag::{Diagnostic, Span, suggest};
+use crate::plugin::Library;
 use crate::syntax::ast::{
     BlockKind, Expect, Expr, FnDef, GivenTarget, HeadKind, Ident, ItemKind, OnError, Pipeline, Policy, Schema,
     StageCall, StageDef, Test, TestStepKind, UseTarget,
@@ -26,6 +27,8 @@ pub(super) struct Names<'a> {
     pub(super) schemas: BTreeMap<&'a str, &'a Schema>,
     /// Aliases of `use`.
     pub(super) modules: BTreeMap<&'a str, Span>,
+    /// Those of plugins that are loaded.
+    pub(super) plugins: BTreeMap<&'a str, &'static Library>,
     pub(super) streams: BTreeMap<&'a str, StreamDecl>,
     /// Functions that call themselves; calls of them stay silent.
     pub(super) broken_functions: BTreeSet<&'a str>,
@@ -108,14 +111,24 @@ impl<'a> Checker<'a> {
         for item in &self.script.items {
             match &item.kind {
                 ItemKind::Use(used) => {
-                    let (span, what) = match &used.target {
-                        UseTarget::Script(path) => (path.span, "another script"),
-                        UseTarget::Plugin { name, .. } => (name.span, "a plugin"),
+                    let span = match &used.target {
+                        UseTarget::Script(path) => path.span,
+                        UseTarget::Plugin { name, .. } => name.span,
                     };
-                    self.report(
-                        Diagnostic::error("E0901", item.span, format!("`use` of {what} is not available yet"))
-                            .labelled("this version reads one script and no plugins"),
-                    );
+                    match &used.target {
+                        UseTarget::Plugin { name, version } => {
+                            self.use_plugin(name, version.as_ref(), used.alias.as_ref().unwrap_or(name));
+                        }
+                        UseTarget::Script(path)
+                            if [".so", ".dylib", ".dll"].iter().any(|end| path.value.ends_with(end)) =>
+                        {
+                            self.plugin_path(path);
+                        }
+                        UseTarget::Script(_) => self.report(
+                            Diagnostic::error("E0901", item.span, "`use` of another script is not available yet")
+                                .labelled("this version reads one script"),
+                        ),
+                    }
                     let name = match (&used.alias, &used.target) {
                         (Some(alias), _) => Some(alias),
                         (None, UseTarget::Plugin { name, .. }) => Some(name),

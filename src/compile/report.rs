@@ -180,7 +180,7 @@ fn of_issue(issue: Issue) -> Diagnostic {
 }
 
 /// The registry's text of a code; numbers below 100 are warnings.
-fn code_text(code: Code) -> &'static str {
+pub(super) fn code_text(code: Code) -> &'static str {
     let family = if code.0 < 100 { 'W' } else { 'E' };
     let text = format!("{family}{:04}", code.0);
     codes::info(&text).map_or("E0999", |row| row.code)

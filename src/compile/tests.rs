@@ -41,6 +41,7 @@ fn check_as(text: &str, folder: &Path, params: &[(String, Given)], assume_params
         print: None,
         inputs: &[],
         outputs: &[],
+        plugins: &crate::plugin::Plugins::default(),
         stages: crate::stages::list::list(),
         formats: crate::formats::list(),
     };

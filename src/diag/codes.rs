@@ -592,12 +592,12 @@ pub const ALL: &[CodeInfo] = &[
     row(
         "E0801",
         "plugin not found",
-        "No plugin of this name is in the project file or on the search path.",
+        "No plugin of this name is in the project file, or its file is not there. `standpipe plugin list` shows what the project has.",
     ),
     row(
         "E0802",
         "plugin not trusted",
-        "The plugin's file is not the one that the lock names.",
+        "The plugin's file is not the one that `standpipe.lock` names, is not in it, can be changed by anyone, or lies outside the project. Nothing of it has run. `standpipe plugin list` says what is wrong, `standpipe plugin lock` trusts the files as they are.",
     ),
     row(
         "E0803",

@@ -1,6 +1,6 @@
 //! Constructors of expressions: types in, checked expression or issue out.
 
-use crate::expr::function::{Nulls, Returns};
+use crate::expr::function::{ForeignPrepared, Nulls, Returns};
 use crate::expr::{
     ARGUMENT, ArgValue, Argument, Arith, BRANCH, CAST, COMPARE, CONDITION, CONVERT, CallArg, Cmp, DECIMAL_TYPE,
     DECIMAL_WITH_FLOAT, Evaluator, Expr, FIELD, FORMAT, FPart, FUNCTION, Fixed, FunctionSpec, Given, Issue, Kind,
@@ -9,6 +9,7 @@ use crate::expr::{
 use crate::expr::{decimal, types, values};
 use regex::{Regex, RegexBuilder};
 use standpipe_sdk::{Arena, Batch, Code, Faults, Field, Schema, Span, Type, Value};
+use std::any::Any;
 use std::sync::Arc;
 
 type Checked = Result<Expr, Issue>;
@@ -949,7 +950,12 @@ impl Expr {
 
     /// `name(args)`: a built-in function.
     pub fn call(name: &str, args: Vec<CallArg>, span: Span) -> Checked {
-        call(name, args, span)
+        call(name, function(name), args, span)
+    }
+
+    /// A call of one of these functions, which scripts call `name`.
+    pub fn call_of(name: &str, overloads: &[&'static FunctionSpec], args: Vec<CallArg>, span: Span) -> Checked {
+        call(name, overloads.iter().copied(), args, span)
     }
 
     /// A part of it that is constant, is computed for every row, and fails: what the run would say at the first row.
@@ -1252,10 +1258,15 @@ fn weigh(
     Ok((cost, to))
 }
 
-fn call(name: &str, args: Vec<CallArg>, span: Span) -> Checked {
+fn call(
+    name: &str,
+    overloads: impl Iterator<Item = &'static FunctionSpec> + Clone,
+    args: Vec<CallArg>,
+    span: Span,
+) -> Checked {
     let mut best: Option<Candidate> = None;
     let mut why: Option<(Span, String)> = None;
-    for spec in function(name) {
+    for spec in overloads.clone() {
         let weighed = place(spec.name, spec.params, &args)
             .map_err(|text| (span, text))
             .and_then(|slots| {
@@ -1271,7 +1282,7 @@ fn call(name: &str, args: Vec<CallArg>, span: Span) -> Checked {
         }
     }
     let Some((_, spec, slots, to)) = best else {
-        return Err(refused_call(name, why, span));
+        return Err(refused_call(name, overloads, why, span));
     };
     // Groups of `Same(n)` come to their common type, literals included.
     let mut slots_args: Vec<Option<CallArg>> = args.into_iter().map(Some).collect();
@@ -1394,7 +1405,12 @@ fn finish_call(spec: &'static FunctionSpec, mut bound: Vec<Argument>, span: Span
         .collect();
     let refuse = |text: String| Issue::new(ARGUMENT, span, text, "here");
     let ty_of = |n: usize| given.get(n).map_or(Type::Null, |g| g.ty.clone());
+    let foreign = match spec.foreign {
+        Some(foreign) => Some(foreign.bind(&given).map_err(refuse)?),
+        None => None,
+    };
     let ty = match spec.returns {
+        Returns::Bound => foreign.as_ref().map_or(Type::Null, |(field, _)| field.ty.clone()),
         Returns::Bool => Type::Bool,
         Returns::Int => Type::Int,
         Returns::Float => Type::Float,
@@ -1413,11 +1429,14 @@ fn finish_call(spec: &'static FunctionSpec, mut bound: Vec<Argument>, span: Span
         Returns::ListOfLambda(n) => Type::list(ty_of(n), given.get(n).is_some_and(|g| g.nullable)),
         Returns::Of(f) => f(&given).map_err(refuse)?,
     };
-    let prepared = match spec.prepare {
-        Some(prepare) => Some(prepare(&given).map_err(refuse)?),
-        None => None,
+    let may_be_null = foreign.as_ref().is_none_or(|(field, _)| field.nullable);
+    let prepared = match (foreign, spec.prepare) {
+        (Some((_, call)), _) => Some(Arc::new(ForeignPrepared(call)) as Arc<dyn Any + Send + Sync>),
+        (None, Some(prepare)) => Some(prepare(&given).map_err(refuse)?),
+        (None, None) => None,
     };
     let nullable = match spec.nulls {
+        Nulls::Own if !may_be_null => false,
         Nulls::Propagate => bound.iter().any(|arg| matches!(arg, Argument::Value(e) if e.nullable)),
         Nulls::Own => true,
         Nulls::Never => false,
@@ -1430,7 +1449,12 @@ fn finish_call(spec: &'static FunctionSpec, mut bound: Vec<Argument>, span: Span
     Ok(make(kind, ty, nullable, spec.fallible, span))
 }
 
-fn refused_call(name: &str, why: Option<(Span, String)>, span: Span) -> Issue {
+fn refused_call(
+    name: &str,
+    overloads: impl Iterator<Item = &'static FunctionSpec>,
+    why: Option<(Span, String)>,
+    span: Span,
+) -> Issue {
     let Some((at, text)) = why else {
         let issue = Issue::new(
             FUNCTION,
@@ -1448,7 +1472,7 @@ fn refused_call(name: &str, why: Option<(Span, String)>, span: Span) -> Issue {
         };
     };
     let mut issue = Issue::new(ARGUMENT, at, text, "here");
-    issue.helps.extend(function(name).map(|spec| format!("`{spec}`")));
+    issue.helps.extend(overloads.map(|spec| format!("`{spec}`")));
     issue
 }
 

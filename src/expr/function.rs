@@ -11,7 +11,7 @@ use crate::expr::eval::Cx;
 use crate::expr::{Argument, Expr, Fixed, Lambda};
 use regex::Regex;
 use standpipe_sdk::build::TextBuilder;
-use standpipe_sdk::{Arena, Bits, Code, Column, Data, ListData, Place, Result, Text, Type, Value, View};
+use standpipe_sdk::{Arena, Bits, Code, Column, Data, Error, Field, ListData, Place, Result, Text, Type, Value, View};
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
@@ -34,7 +34,24 @@ pub struct FunctionSpec {
     /// Looks at constant arguments once, before the run; what it gives is `args.prepared()`. An error is a diagnostic.
     pub prepare: Option<Prepare>,
     pub eval: Eval,
+    /// What stands behind a function of a library, with [`FunctionSpec::FOREIGN`].
+    pub foreign: Option<&'static dyn Foreign>,
 }
+
+/// A function of a library: bound to its arguments before the run.
+pub trait Foreign: Send + Sync {
+    /// The column that it gives for these arguments, and what computes it; the text is a diagnostic.
+    fn bind(&self, given: &[Given<'_>]) -> Result<(Field, Arc<dyn ForeignCall>), String>;
+}
+
+/// A call of a [`Foreign`] function.
+pub trait ForeignCall: Send + Sync {
+    /// See [`FunctionSpec::eval`].
+    fn eval<'a>(&self, args: &Args<'_, 'a>) -> Result<Column<'a>>;
+}
+
+/// What is prepared of a foreign call.
+pub(in crate::expr) struct ForeignPrepared(pub(in crate::expr) Arc<dyn ForeignCall>);
 
 /// See [`FunctionSpec::prepare`].
 pub type Prepare = fn(&[Given<'_>]) -> Result<Arc<dyn Any + Send + Sync>, String>;
@@ -54,6 +71,17 @@ impl FunctionSpec {
         examples: &[],
         prepare: None,
         eval: |args| Ok(Column::nulls(args.rows())),
+        foreign: None,
+    };
+
+    /// The same for functions of libraries.
+    pub const FOREIGN: FunctionSpec = FunctionSpec {
+        returns: Returns::Bound,
+        eval: |args| match args.prepared::<ForeignPrepared>() {
+            Some(prepared) => prepared.0.eval(args),
+            None => Err(Error::Panic("a foreign function was not bound".into())),
+        },
+        ..FunctionSpec::BASE
     };
 
     /// How many arguments must be given.
@@ -215,6 +243,8 @@ pub enum Returns {
     ListOfLambda(usize),
     /// Computed from the arguments; an error is a diagnostic.
     Of(fn(&[Given<'_>]) -> Result<Type, String>),
+    /// What [`Foreign::bind`] says.
+    Bound,
 }
 
 impl fmt::Display for Returns {
@@ -233,7 +263,7 @@ impl fmt::Display for Returns {
             Returns::Element(_) => "element?",
             Returns::Strings => "list<string>",
             Returns::ListOfLambda(_) => "list",
-            Returns::Of(_) => "…",
+            Returns::Of(_) | Returns::Bound => "…",
         })
     }
 }

@@ -4,20 +4,25 @@
 //! - `unbind` follows every `bind` that gave something, once, after the last instance.
 #![allow(unsafe_code)]
 
-use super::host;
+use super::meter::Meter;
 use super::run::Instance;
-use super::{WRONG_ABI, said};
+use super::{WRONG_ABI, arguments, host, said};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED, schema};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Setup};
 use standpipe_sdk::{Code, Error, Field, Result, RowWise, Schema, Serial, Span, Type};
 use std::ffi::c_void;
 use std::sync::Arc;
 
+/// A value that an argument cannot have.
+const WRONG_VALUE: Code = Code(501);
+
 /// A stage whose functions are there.
 #[derive(Clone, Copy)]
 pub(super) struct Vtable {
     pub(super) stage: &'static ffi::Stage,
     pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) params: Option<&'static str>,
     pub(super) bind: unsafe extern "C" fn(
         *const ffi::Stage,
         *const ffi::Host,
@@ -27,40 +32,129 @@ pub(super) struct Vtable {
     ) -> ffi::Status,
     pub(super) create:
         unsafe extern "C" fn(*mut c_void, *const ffi::Call, u32, *mut *mut c_void, *mut ffi::ErrorOut) -> ffi::Status,
-    pub(super) process: ffi::Process,
+    /// There unless it is an aggregate.
+    pub(super) process: Option<ffi::Process>,
     pub(super) destroy: unsafe extern "C" fn(*mut c_void),
+}
+
+/// What a successful `bind` gave; dropped, it is given back.
+pub(super) struct Given {
+    pub(super) vtable: Vtable,
+    pub(super) bound: *mut c_void,
+    pub(super) out: ffi::BindOut,
+    /// All columns of the output.
+    pub(super) output: Schema,
+}
+
+// SAFETY: `bound` is the plugin's own; the header says that it is shared by instances on any threads, and so are the lists in `out`,
+// which live as long.
+unsafe impl Send for Given {}
+// SAFETY: as above.
+unsafe impl Sync for Given {}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if let Some(unbind) = self.vtable.stage.unbind {
+            // SAFETY: `bound` came from `bind`; instances hold what holds this, so the last of them is destroyed.
+            unsafe { unbind(self.bound) }
+        }
+    }
+}
+
+/// Why `bind` failed.
+pub(super) struct Refused {
+    pub(super) message: String,
+    /// The argument at fault, if the plugin says one.
+    pub(super) param: String,
+}
+
+impl From<String> for Refused {
+    fn from(message: String) -> Self {
+        Refused {
+            message,
+            param: String::new(),
+        }
+    }
+}
+
+impl Given {
+    /// Calls `bind` with these inputs.
+    pub(super) fn new(vtable: Vtable, input: Option<&Schema>, own: usize, config: &str) -> Result<Given, Refused> {
+        let exported = input.map(schema::Exported::new).transpose();
+        let exported = exported.map_err(message_of)?;
+        let inputs: Vec<*const ffi::ArrowSchema> = exported.iter().map(schema::Exported::as_ptr).collect();
+        let given = ffi::BindIn {
+            struct_size: size_of::<ffi::BindIn>() as u32,
+            n_inputs: inputs.len() as u32,
+            inputs: inputs.as_ptr(),
+            config_json: ffi::Str::new(config),
+            max_workers: 0,
+            flags: 0,
+            n_own: own as u32,
+            reserved: 0,
+        };
+        let (mut out, mut error) = (ffi::BindOut::EMPTY, ffi::ErrorOut::EMPTY);
+        // SAFETY: the function keeps to the header (the promise to `contents_of`); all arguments are valid for the call.
+        let status = unsafe {
+            (vtable.bind)(
+                vtable.stage,
+                host::host(),
+                &raw const given,
+                &raw mut out,
+                &raw mut error,
+            )
+        };
+        if status < 0 {
+            return Err(Refused {
+                message: said(status, &error),
+                param: error.param(),
+            });
+        }
+        // From here on the drop unbinds.
+        let mut given = Given {
+            vtable,
+            bound: out.bound,
+            out,
+            output: Schema::default(),
+        };
+        // SAFETY: `bind` filled it, as Arrow's C Data Interface says, or left it released.
+        let output = unsafe { schema::import(&given.out.schema) };
+        if let Some(release) = given.out.schema.release {
+            // SAFETY: it is not released yet, and nobody else has it.
+            unsafe { release(&raw mut given.out.schema) }
+        }
+        given.output = output.map_err(message_of)?;
+        Ok(given)
+    }
+}
+
+/// How the rows of the output are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RowsOf {
+    /// Row i is made of row i.
+    Aligned,
+    /// A last child says which row each is made of.
+    Listed,
+    /// Nothing is said: of a serial stage only.
+    Unknown,
 }
 
 /// A bound stage: what its instances share.
 pub(super) struct Plan {
-    pub(super) vtable: Vtable,
-    pub(super) bound: *mut c_void,
+    pub(super) given: Given,
     pub(super) span: Span,
     /// The input columns that the stage gets, and their types.
     pub(super) used: Vec<usize>,
     pub(super) types: Vec<Type>,
     pub(super) names: Vec<Arc<str>>,
-    /// All columns of the output, and which of them are input columns.
-    pub(super) output: Schema,
+    /// Of the output columns, which are input columns.
     pub(super) from: Vec<Option<usize>>,
-    /// The columns that `process` gives.
+    /// The columns that `process` gives: at the end the numbers of rows, if it lists them.
     pub(super) made: Vec<Field>,
+    pub(super) rows_of: RowsOf,
     pub(super) serial: bool,
     pub(super) rejects: bool,
-}
-
-// SAFETY: `bound` is the plugin's own; the header says that it is shared by instances on any threads.
-unsafe impl Send for Plan {}
-// SAFETY: as above.
-unsafe impl Sync for Plan {}
-
-impl Drop for Plan {
-    fn drop(&mut self) {
-        if let Some(unbind) = self.vtable.stage.unbind {
-            // SAFETY: `bound` came from `bind`; instances hold the plan, so the last of them is destroyed.
-            unsafe { unbind(self.bound) }
-        }
-    }
+    pub(super) meter: Arc<Meter>,
 }
 
 impl Plan {
@@ -68,7 +162,7 @@ impl Plan {
     pub(super) fn failed(&self, what: &str) -> Error {
         Error::Failed {
             code: PLUGIN_FAILED,
-            message: format!("`{}`: {what}", self.vtable.name),
+            message: format!("`{}`: {what}", self.given.vtable.name),
             help: None,
             span: Some(self.span),
         }
@@ -84,60 +178,57 @@ impl Plan {
 }
 
 pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
-    let complain = |code: Code, what: &str| {
+    let complain = |code: Code, span: Span, what: &str| {
         let message = format!("`{}`: {what}", vtable.name);
-        vec![Complaint::new(code, call.span, message, "this stage of a plugin")]
+        let label = if span == call.span {
+            "this stage of a plugin"
+        } else {
+            "here"
+        };
+        vec![Complaint::new(code, span, message, label)]
     };
-    let wrong = |what: &str| complain(PLUGIN_FAILED, what);
-    let input = schema::Exported::new(call.input).map_err(|e| wrong(&message_of(e)))?;
-    let inputs = [input.as_ptr()];
-    let given = ffi::BindIn {
-        struct_size: size_of::<ffi::BindIn>() as u32,
-        n_inputs: 1,
-        inputs: inputs.as_ptr(),
-        config_json: ffi::Str::new("{}"),
-        max_workers: 0,
-        flags: 0,
-    };
-    let (mut out, mut error) = (ffi::BindOut::EMPTY, ffi::ErrorOut::EMPTY);
-    // SAFETY: the function keeps to the header (the promise to `spec_of`); all arguments are valid for the call.
-    let status = unsafe {
-        (vtable.bind)(
-            vtable.stage,
-            host::host(),
-            &raw const given,
-            &raw mut out,
-            &raw mut error,
-        )
-    };
-    if status < 0 {
-        return Err(wrong(&said(status, &error)));
-    }
-    // From here on the plan's drop unbinds.
+    let wrong = |what: String| complain(PLUGIN_FAILED, call.span, &what);
+    let config = arguments::of_call(call).map_err(wrong)?;
+    let given = Given::new(vtable, Some(call.input), call.own, &config);
+    let given = given.map_err(|refused| {
+        let code = if refused.param.is_empty() {
+            PLUGIN_FAILED
+        } else {
+            WRONG_VALUE
+        };
+        complain(code, span_of(&refused.param, call), &refused.message)
+    })?;
+    understood(&given.out).map_err(|what| complain(WRONG_ABI, call.span, &what))?;
+    let (out, flags) = (given.out, given.out.flags);
     let mut plan = Plan {
-        vtable,
-        bound: out.bound,
+        given,
         span: call.span,
         used: vec![],
         types: vec![],
         names: vec![],
-        output: Schema::default(),
         from: vec![],
         made: vec![],
+        rows_of: match flags {
+            _ if flags & ffi::F_ROW_ALIGNED != 0 => RowsOf::Aligned,
+            _ if flags & ffi::F_ROW_OF != 0 => RowsOf::Listed,
+            _ => RowsOf::Unknown,
+        },
         serial: out.parallelism != ffi::PAR_STATELESS,
-        rejects: out.flags & ffi::F_REJECTS != 0,
+        rejects: flags & ffi::F_REJECTS != 0,
+        meter: Meter::new(vtable.name),
     };
-    // SAFETY: `bind` filled it, as Arrow's C Data Interface says, or left it released.
-    let output = unsafe { schema::import(&out.schema) };
-    if let Some(release) = out.schema.release {
-        // SAFETY: it is not released yet, and nobody else has it.
-        unsafe { release(&raw mut out.schema) }
-    }
-    plan.output = output.map_err(|e| wrong(&message_of(e)))?;
-    understood(&out).map_err(|what| complain(WRONG_ABI, &what))?;
     // SAFETY: as the header says: arrays of these lengths that live as long as `bound`.
-    unsafe { plan.columns(&out, call) }.map_err(|what| wrong(&what))?;
+    unsafe { plan.columns(&out, call) }.map_err(wrong)?;
     Ok(bound(plan))
+}
+
+/// The argument that a plugin means: an option's name, or a number for an item.
+fn span_of(param: &str, call: &Call<'_>) -> Span {
+    let item = match param.parse::<usize>() {
+        Ok(at) => call.items.get(at),
+        Err(_) => call.option(param),
+    };
+    item.map_or(call.span, |item| item.span)
 }
 
 /// Whether this version can run it.
@@ -145,19 +236,16 @@ fn understood(out: &ffi::BindOut) -> Result<(), String> {
     let later = [
         (ffi::F_RETAINS_INPUT, "to keep its input"),
         (ffi::F_THREAD_AFFINE, "to stay on one thread"),
-        (ffi::F_ROW_OF, "to give other rows than it gets"),
     ];
     if let Some((_, what)) = later.iter().find(|(flag, _)| out.flags & flag != 0) {
         return Err(format!("it wants {what}, which this version does not offer"));
     }
-    if out.flags & ffi::F_MUST_UNDERSTAND != 0 {
-        return Err(format!(
-            "it needs a newer Standpipe (flags {:#x})",
-            out.flags & ffi::F_MUST_UNDERSTAND
-        ));
+    let unknown = out.flags & ffi::F_MUST_UNDERSTAND & !ffi::F_ROW_OF;
+    if unknown != 0 {
+        return Err(format!("it needs a newer Standpipe (flags {unknown:#x})"));
     }
-    if out.flags & ffi::F_ROW_ALIGNED == 0 {
-        return Err("it is not row-aligned, which this version needs".into());
+    if out.flags & (ffi::F_ROW_ALIGNED | ffi::F_ROW_OF) == 0 && out.parallelism != ffi::PAR_SERIAL {
+        return Err("it says neither that it is row-aligned nor which rows it gives, so it must be serial".into());
     }
     match out.parallelism {
         ffi::PAR_SERIAL | ffi::PAR_STATELESS | ffi::PAR_KEYED => Ok(()),
@@ -186,14 +274,14 @@ impl Plan {
             .map(|&at| call.input.fields()[at].name.clone())
             .collect();
         self.types = self.used.iter().map(|&at| call.input.fields()[at].ty.clone()).collect();
-        self.from = vec![None; self.output.width()];
-        if out.from_columns.is_null() {
-            self.made = self.output.fields().to_vec();
-            return Ok(());
-        }
-        // SAFETY: the caller's promise.
-        let from = unsafe { std::slice::from_raw_parts(out.from_columns, self.output.width()) };
-        for ((slot, field), &column) in self.from.iter_mut().zip(self.output.fields()).zip(from) {
+        let output = self.given.output.clone();
+        self.from = vec![None; output.width()];
+        let from = match out.from_columns.is_null() || self.rows_of == RowsOf::Unknown {
+            true => vec![-1; output.width()],
+            // SAFETY: the caller's promise.
+            false => unsafe { std::slice::from_raw_parts(out.from_columns, output.width()) }.to_vec(),
+        };
+        for ((slot, field), column) in self.from.iter_mut().zip(output.fields()).zip(from) {
             if column == -1 {
                 self.made.push(field.clone());
                 continue;
@@ -208,12 +296,16 @@ impl Plan {
             }
             *slot = Some(at);
         }
+        if self.rows_of == RowsOf::Listed {
+            // 32-bit numbers, as dates are: the one type of ours that has their layout.
+            self.made.push(Field::new("row_of", Type::Date, false));
+        }
         Ok(())
     }
 }
 
 fn bound(plan: Plan) -> Bound {
-    let (schema, reads, serial, rejects) = (plan.output.clone(), plan.used.clone(), plan.serial, plan.rejects);
+    let (schema, reads, serial, rejects) = (plan.given.output.clone(), plan.used.clone(), plan.serial, plan.rejects);
     let lineage = plan
         .from
         .iter()
@@ -240,7 +332,7 @@ fn bound(plan: Plan) -> Bound {
 }
 
 /// The words of an error without its code.
-fn message_of(error: Error) -> String {
+pub(super) fn message_of(error: Error) -> String {
     match error {
         Error::Failed { message, .. } => message,
         other => other.to_string(),

@@ -7,10 +7,11 @@
 //! - No panic of ours crosses into C.
 #![allow(unsafe_code)]
 
-use super::run::Calling;
+use super::meter::Meter;
 use standpipe_sdk::Reservation;
 use standpipe_sdk::ffi::{self, ArrowArray, Status, Str};
-use standpipe_sdk::spec::{Say, Setup};
+use standpipe_sdk::spec::{Say, Setup, say_on_stderr};
+use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -42,21 +43,39 @@ pub(super) fn host() -> &'static ffi::Host {
     &HOST
 }
 
-/// The innermost call of a thread: what the plugin holds, and what it stands for.
-type Innermost = (*const ffi::Call, *mut c_void);
+/// What a call stands for: the services that work while it lasts.
+pub(super) trait Service {
+    /// Memory of the call's chunk; NULL if there is none.
+    fn alloc(&mut self, size: usize) -> *mut c_void;
 
-thread_local! {
-    static CURRENT: Cell<Innermost> = const { Cell::new((std::ptr::null(), null_mut())) };
+    /// # Safety
+    /// The array is one that its maker gives away.
+    unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status;
+
+    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status;
+
+    /// A service panicked: the call is to end.
+    fn panicked(&mut self, panic: Box<dyn Any + Send>);
 }
 
-/// Makes `calling` the thread's innermost call while it lives.
+/// The innermost call of a thread: what the plugin holds, and what it stands for.
+type Innermost = (*const ffi::Call, Option<*mut (dyn Service + 'static)>);
+
+thread_local! {
+    static CURRENT: Cell<Innermost> = const { Cell::new((std::ptr::null(), None)) };
+}
+
+/// Makes `service` what the thread's innermost call stands for while it lives.
 pub(super) struct Entered(Innermost);
 
 impl Entered {
     /// # Safety
-    /// Until this is dropped, `call` and `calling` stay where they are, and nobody else uses `calling`.
-    pub(super) unsafe fn new(call: *const ffi::Call, calling: *mut Calling<'_, '_, '_>) -> Entered {
-        Entered(CURRENT.replace((call, calling.cast())))
+    /// Until this is dropped, `call` and `service` stay where they are, and nobody else uses `service`.
+    pub(super) unsafe fn new(call: *const ffi::Call, service: *mut (dyn Service + '_)) -> Entered {
+        // SAFETY: only the lifetime changes. The pointer is used by `serve` alone, while this lives, and by the caller's promise
+        // what it points to lives as long.
+        let service = unsafe { std::mem::transmute::<*mut (dyn Service + '_), *mut (dyn Service + 'static)>(service) };
+        Entered(CURRENT.replace((call, Some(service))))
     }
 }
 
@@ -67,34 +86,33 @@ impl Drop for Entered {
 }
 
 /// Runs a service for `call`; `refused` if it is not this thread's call.
-fn serve<T>(call: *const ffi::Call, refused: T, service: impl FnOnce(&mut Calling<'_, '_, '_>) -> T) -> T {
-    let (current, calling) = CURRENT.get();
-    if current.is_null() || current != call {
+fn serve<T>(call: *const ffi::Call, refused: T, run: impl FnOnce(&mut dyn Service) -> T) -> T {
+    let (current, service) = CURRENT.get();
+    let (false, Some(pointer)) = (current.is_null() || current != call, service) else {
         return refused;
-    }
+    };
     // A service may push to stages behind: they must not reach this call.
-    CURRENT.set((std::ptr::null(), null_mut()));
-    // SAFETY: `Entered` lives, so `calling` is a `Calling` that nobody else uses: the one who made it is inside the plugin, and a
-    // second service for it would have found `CURRENT` empty. Its lifetimes end behind the `Entered`; `service` is generic over
-    // them and so can keep nothing.
-    let calling = unsafe { &mut *calling.cast::<Calling<'_, '_, '_>>() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| service(calling)));
-    CURRENT.set((current, std::ptr::from_mut(calling).cast()));
+    CURRENT.set((std::ptr::null(), None));
+    // SAFETY: `Entered` lives, so this is a service that nobody else uses: the one who made it is inside the plugin, and a second
+    // call of it would have found `CURRENT` empty. `run` is generic over its lifetime and so can keep nothing.
+    let service = unsafe { &mut *pointer };
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(service)));
+    CURRENT.set((current, Some(pointer)));
     match outcome {
         Ok(outcome) => outcome,
         Err(panic) => {
-            calling.panic = Some(panic);
+            service.panicked(panic);
             refused
         }
     }
 }
 
 unsafe extern "C" fn alloc(call: *const ffi::Call, size: usize) -> *mut c_void {
-    serve(call, null_mut(), |calling| calling.alloc(size))
+    serve(call, null_mut(), |service| service.alloc(size))
 }
 
 unsafe extern "C" fn grow(call: *const ffi::Call, old: *mut c_void, old_size: usize, new_size: usize) -> *mut c_void {
-    let new = serve(call, null_mut(), |calling| calling.alloc(new_size));
+    let new = serve(call, null_mut(), |service| service.alloc(new_size));
     if !new.is_null() && !old.is_null() {
         // SAFETY: the plugin says that `old_size` bytes are at `old`, which is its own memory of this chunk; `new` is fresh, and has
         // `new_size`.
@@ -123,11 +141,11 @@ unsafe extern "C" fn arena_release(array: *mut ArrowArray) {
 }
 
 unsafe extern "C" fn emit(call: *const ffi::Call, array: *mut ArrowArray) -> Status {
-    serve(call, ffi::E_INTERNAL, |calling| {
+    serve(call, ffi::E_INTERNAL, |service| {
         // SAFETY: the plugin gives an array of its own, by the header.
         match unsafe { array.as_mut() } {
             // SAFETY: as above.
-            Some(array) => unsafe { calling.emit(array) },
+            Some(array) => unsafe { service.emit(array) },
             None => ffi::E_INTERNAL,
         }
     })
@@ -136,8 +154,8 @@ unsafe extern "C" fn emit(call: *const ffi::Call, array: *mut ArrowArray) -> Sta
 unsafe extern "C" fn reject(call: *const ffi::Call, row: i64, column: i32, code: Str, message: Str) -> Status {
     // SAFETY: texts of the plugin's, valid for the call.
     let (code, message) = unsafe { (code.bytes(), message.bytes()) };
-    serve(call, ffi::E_INTERNAL, |calling| {
-        calling.reject(row, column, code, message)
+    serve(call, ffi::E_INTERNAL, |service| {
+        service.reject(row, column, code, message)
     })
 }
 
@@ -146,12 +164,17 @@ unsafe extern "C" fn reserve(owner: *mut c_void, delta: i64) -> Status {
         return ffi::E_INTERNAL;
     };
     let mut reservation = owner.reservation.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(reservation) = reservation.as_mut() else {
+        return if delta <= 0 { ffi::OK } else { ffi::E_MEMORY };
+    };
     let bytes = usize::try_from(delta.unsigned_abs()).unwrap_or(usize::MAX);
     if delta < 0 {
+        owner.meter.reserved(-(bytes.min(reservation.bytes()) as i64));
         reservation.shrink(bytes);
         return ffi::OK;
     }
     if reservation.grow(bytes).is_ok() {
+        owner.meter.reserved(bytes as i64);
         ffi::OK
     } else {
         ffi::E_MEMORY
@@ -180,7 +203,17 @@ struct Owner {
     name: &'static str,
     say: Say,
     cancelled: Arc<AtomicBool>,
-    reservation: Mutex<Reservation>,
+    /// `None`: it may keep nothing beyond a call.
+    reservation: Mutex<Option<Reservation>>,
+    meter: Arc<Meter>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let reservation = self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
+        self.meter.reserved(-(bytes as i64));
+    }
 }
 
 static OWNERS: RwLock<BTreeMap<usize, Arc<Owner>>> = RwLock::new(BTreeMap::new());
@@ -198,13 +231,29 @@ fn owner_of(owner: *mut c_void) -> Option<Arc<Owner>> {
 pub(super) struct Registered(usize);
 
 impl Registered {
-    pub(super) fn new(name: &'static str, setup: &Setup) -> Registered {
-        let owner = Owner {
+    /// An owner of a run.
+    pub(super) fn new(name: &'static str, setup: &Setup, meter: Arc<Meter>) -> Registered {
+        Registered::add(Owner {
             name,
             say: setup.say.clone(),
             cancelled: setup.cancelled.clone(),
-            reservation: Mutex::new(setup.budget.reserve()),
-        };
+            reservation: Mutex::new(Some(setup.budget.reserve())),
+            meter,
+        })
+    }
+
+    /// An owner that has nothing of its own: a function.
+    pub(super) fn without_memory(name: &'static str, meter: Arc<Meter>) -> Registered {
+        Registered::add(Owner {
+            name,
+            say: say_on_stderr(),
+            cancelled: Arc::default(),
+            reservation: Mutex::new(None),
+            meter,
+        })
+    }
+
+    fn add(owner: Owner) -> Registered {
         let number = NEXT.fetch_add(1, Relaxed);
         OWNERS
             .write()

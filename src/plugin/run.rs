@@ -1,15 +1,16 @@
 //! A plugin's stage at work: batches go in as lent arrays, what comes back is checked and goes on.
 //!
 //! Laws
-//! - Output row i is made of input row i, whichever arrays it comes in; bad rows are taken out here, by what was rejected.
+//! - Of each row of output is known of which input row it is made, whichever arrays it comes in; bad rows are taken out here, by
+//!   what was rejected. A stage that does not say it is serial, and its rows count as made of the last row it got.
 //! - After a panic, or input that was kept, the instance is only destroyed.
 //!
 //! Advice for whoever changes this: a row-wise stage is repeated on less after `Error::Memory`, a serial one must not be once it
 //! has seen the rows. So a refusal on the way back is `Memory` for the one and a failure for the other.
 #![allow(unsafe_code)]
 
-use super::bind::Plan;
-use super::host::{self, Entered, Registered};
+use super::bind::{Plan, RowsOf};
+use super::host::{self, Entered, Registered, Service};
 use super::said;
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::ffi::import::Importer;
@@ -17,39 +18,83 @@ use standpipe_sdk::ffi::lend::{Lease, Lent};
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::spec::Setup;
 use standpipe_sdk::{
-    Arena, Batch, Bits, Code, Column, Columns, Emitter, Error, Fault, Faults, Flow, Place, Result, RowWise, Serial,
-    Verdict,
+    Arena, Batch, Bits, Code, Column, Columns, Data, Emitter, Error, Fault, Faults, Flow, Place, Result, RowWise,
+    Serial, Verdict,
 };
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Out of memory, where repeating on less is no way out.
 const NO_ROOM: Code = Code(701);
 
 /// One object of the plugin's.
-pub(super) struct Instance {
-    plan: Arc<Plan>,
-    inst: *mut c_void,
-    owner: Registered,
-    lease: Arc<Lease>,
-    cancelled: Arc<AtomicBool>,
-    calls: u64,
+pub(super) struct Object {
+    pub(super) inst: *mut c_void,
+    pub(super) owner: Registered,
+    pub(super) lease: Arc<Lease>,
+    pub(super) calls: u64,
     /// Only `destroy` is legal.
-    broken: bool,
+    pub(super) broken: bool,
+    destroy: unsafe extern "C" fn(*mut c_void),
 }
 
 // SAFETY: the header lets an instance move between threads from call to call (those that do not want it are refused at `bind`);
 // it is used through `&mut` only.
-unsafe impl Send for Instance {}
+unsafe impl Send for Object {}
 
-impl Drop for Instance {
+impl Drop for Object {
     fn drop(&mut self) {
         // SAFETY: `create` made it; nothing uses it any more.
-        unsafe { (self.plan.vtable.destroy)(self.inst) }
+        unsafe { (self.destroy)(self.inst) }
     }
+}
+
+impl Object {
+    /// Calls `create`.
+    pub(super) fn new(given: &super::bind::Given, owner: Registered, split: u32) -> Result<Object, String> {
+        let mut inst = null_mut();
+        let mut error = ffi::ErrorOut::EMPTY;
+        let call = call_of(&owner, 0);
+        let vtable = given.vtable;
+        // SAFETY: `bound` came from this stage's `bind`; the other arguments are valid for the call.
+        let status = unsafe { (vtable.create)(given.bound, &raw const call, split, &raw mut inst, &raw mut error) };
+        if status < 0 {
+            return Err(said(status, &error));
+        }
+        Ok(Object {
+            inst,
+            owner,
+            lease: Arc::default(),
+            calls: 0,
+            broken: false,
+            destroy: vtable.destroy,
+        })
+    }
+
+    /// The next call.
+    pub(super) fn call(&mut self) -> ffi::Call {
+        let call = call_of(&self.owner, self.calls);
+        self.calls += 1;
+        call
+    }
+
+    /// Looks at how a call ended: whether only `destroy` is legal now.
+    pub(super) fn ended(&mut self, status: Status, error: &ffi::ErrorOut, kept: bool) {
+        self.broken = status == ffi::E_PANIC || error.flags & ffi::ERR_POISONED != 0 || kept;
+    }
+}
+
+/// A stage at work.
+pub(super) struct Instance {
+    plan: Arc<Plan>,
+    object: Object,
+    cancelled: Arc<AtomicBool>,
+    /// The place of the last row that came in.
+    place: Place,
 }
 
 /// Where output goes.
@@ -60,42 +105,43 @@ pub(super) enum To<'r, 'e, 'a> {
 }
 
 /// What a call of `process` stands for, as the host's services see it.
-pub(super) struct Calling<'r, 'e, 'a> {
+struct Calling<'r, 'e, 'a> {
     plan: &'r Plan,
     batch: Batch<'a>,
-    lent: &'r Lent<'r, 'a>,
+    lent: Option<&'r Lent<'r, 'a>>,
     arena: &'a Arena,
     faults: &'r Faults<'a>,
     to: To<'r, 'e, 'a>,
-    /// Rows given so far.
+    /// Rows of the input that are behind the output so far; of an aligned stage, rows given.
     at: usize,
+    given: usize,
+    /// Where rows come from whose origin is not told.
+    place: Place,
     flow: Flow,
     /// The arena refused an `alloc`.
     refused: Option<Error>,
     /// Why the call is to end: the plugin only passes the news on.
     error: Option<Error>,
-    pub(super) panic: Option<Box<dyn Any + Send>>,
+    panic: Option<Box<dyn Any + Send>>,
+    /// Time that stages behind took.
+    away: Duration,
+}
+
+/// What `process` and `finish` have in common.
+struct Outcome<'a> {
+    held: Option<Batch<'a>>,
+    flow: Flow,
 }
 
 impl Instance {
     pub(super) fn new(plan: Arc<Plan>, setup: &Setup) -> Result<Instance> {
-        let owner = Registered::new(plan.vtable.name, setup);
-        let mut inst = null_mut();
-        let mut error = ffi::ErrorOut::EMPTY;
-        let call = call_of(&owner, 0);
-        // SAFETY: `bound` came from this stage's `bind`; the other arguments are valid for the call.
-        let status = unsafe { (plan.vtable.create)(plan.bound, &raw const call, 0, &raw mut inst, &raw mut error) };
-        if status < 0 {
-            return Err(plan.failed(&said(status, &error)));
-        }
+        let owner = Registered::new(plan.given.vtable.name, setup, plan.meter.clone());
+        let object = Object::new(&plan.given, owner, 0).map_err(|what| plan.failed(&what))?;
         Ok(Instance {
             plan,
-            inst,
-            owner,
-            lease: Arc::default(),
+            object,
             cancelled: setup.cancelled.clone(),
-            calls: 0,
-            broken: false,
+            place: Place::default(),
         })
     }
 
@@ -106,48 +152,64 @@ impl Instance {
         arena: &'a Arena,
         faults: &Faults<'a>,
         to: To<'_, '_, 'a>,
-    ) -> Result<(Option<Batch<'a>>, Flow)> {
+    ) -> Result<Outcome<'a>> {
         let plan = &*self.plan;
-        if self.broken {
-            return Err(plan.failed("it failed before"));
-        }
-        let columns = arena.collect(plan.used.len(), |i| batch.column(plan.used[i]))?;
-        let lent = Lent::new(columns, &plan.types, batch.rows(), arena, &self.lease).map_err(|e| plan.named(e))?;
-        let mut calling = Calling {
-            plan,
-            batch,
-            lent: &lent,
-            arena,
-            faults,
-            to,
-            at: 0,
-            flow: Flow::More,
-            refused: None,
-            error: None,
-            panic: None,
+        let Some(process) = plan.given.vtable.process else {
+            return Err(plan.failed("it has no `process`"));
         };
-        let call = call_of(&self.owner, self.calls);
-        self.calls += 1;
-        let (mut input, mut out, mut error) = (lent.array, ArrowArray::EMPTY, ffi::ErrorOut::EMPTY);
+        let columns = arena.collect(plan.used.len(), |i| batch.column(plan.used[i]))?;
+        let lent = Lent::new(columns, &plan.types, batch.rows(), arena, &self.object.lease);
+        let lent = lent.map_err(|e| plan.named(e))?;
+        if let Some(&last) = batch.origin().and_then(<[Place]>::last) {
+            self.place = last;
+        }
+        let mut input = lent.array;
+        let calling = Calling::new(plan, batch, Some(&lent), arena, faults, to, self.place);
+        let run = |inst: *mut c_void, call: *const ffi::Call, out: *mut ArrowArray, error: *mut ffi::ErrorOut| {
+            // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call; the function keeps to
+            // the header (the promise to `contents_of`).
+            unsafe { process(inst, call, &raw mut input, out, error) }
+        };
+        let outcome = Instance::call(&mut self.object, calling, &self.cancelled, run);
+        let returned = lent.take_back(input);
+        self.object.broken |= returned.is_err();
+        let outcome = outcome?;
+        returned.map_err(|e| plan.named(e))?;
+        Ok(outcome)
+    }
+
+    /// Calls into the plugin and takes what it gives.
+    fn call<'a>(
+        object: &mut Object,
+        mut calling: Calling<'_, '_, 'a>,
+        cancelled: &AtomicBool,
+        run: impl FnOnce(*mut c_void, *const ffi::Call, *mut ArrowArray, *mut ffi::ErrorOut) -> Status,
+    ) -> Result<Outcome<'a>> {
+        if object.broken {
+            return Err(calling.plan.failed("it failed before"));
+        }
+        let call = object.call();
+        let (mut out, mut error) = (ArrowArray::EMPTY, ffi::ErrorOut::EMPTY);
+        let start = Instant::now();
         // SAFETY: both stay where they are, and nobody else uses `calling`, until the guard is dropped.
         let entered = unsafe { Entered::new(&raw const call, &raw mut calling) };
-        // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call; the function keeps to
-        // the header (the promise to `spec_of`).
-        let status =
-            unsafe { (plan.vtable.process)(self.inst, &raw const call, &raw mut input, &raw mut out, &raw mut error) };
+        let status = run(object.inst, &raw const call, &raw mut out, &raw mut error);
         drop(entered);
-        // SAFETY: `process` filled `out`, or left it released.
-        let outcome = unsafe { calling.end(status, &error, &mut out, &self.cancelled) };
+        let spent = start.elapsed().saturating_sub(calling.away);
+        // SAFETY: the call filled `out`, or left it released.
+        let outcome = unsafe { calling.end(status, &error, &mut out, cancelled) };
+        let (plan, rows) = (calling.plan, calling.batch.rows());
+        plan.meter.called(rows, calling.given, spent);
         let Calling { to, flow, panic, .. } = calling;
-        let returned = lent.take_back(input);
-        self.broken = status == ffi::E_PANIC || error.flags & ffi::ERR_POISONED != 0 || returned.is_err();
+        object.ended(status, &error, false);
         if let Some(panic) = panic {
+            object.broken = true;
             std::panic::resume_unwind(panic);
         }
         let ended = outcome?;
-        returned.map_err(|e| plan.named(e))?;
         let held = if let To::Held(held) = to { held } else { None };
-        Ok((held, if ended { Flow::Done } else { flow }))
+        let flow = if ended { Flow::Done } else { flow };
+        Ok(Outcome { held, flow })
     }
 }
 
@@ -158,13 +220,14 @@ fn call_of(owner: &Registered, calls: u64) -> ffi::Call {
         host: host::host(),
         owner: owner.handle(),
         batch_seq: calls,
+        max_rows: 0,
     }
 }
 
 impl RowWise for Instance {
     fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
         let (arena, faults) = (out.arena(), out.faults());
-        Instance::push(self, batch, arena, faults, To::Next(out)).map(|(_, flow)| flow)
+        Instance::push(self, batch, arena, faults, To::Next(out)).map(|outcome| outcome.flow)
     }
 }
 
@@ -175,33 +238,30 @@ impl Serial for Instance {
         arena: &'a Arena,
         faults: &Faults<'a>,
     ) -> Result<(Option<Batch<'a>>, Flow)> {
-        self.push(batch, arena, faults, To::Held(None))
+        let outcome = self.push(batch, arena, faults, To::Held(None))?;
+        Ok((outcome.held, outcome.flow))
     }
 
-    fn finish<'a>(&mut self, _: &mut Emitter<'_, 'a>) -> Result<()> {
-        let Some(finish) = self.plan.vtable.stage.finish.filter(|_| !self.broken) else {
+    fn finish<'a>(&mut self, emitter: &mut Emitter<'_, 'a>) -> Result<()> {
+        let plan = &*self.plan;
+        let Some(finish) = plan.given.vtable.stage.finish.filter(|_| !self.object.broken) else {
             return Ok(());
         };
-        let call = call_of(&self.owner, self.calls);
-        let (mut out, mut error) = (ArrowArray::EMPTY, ffi::ErrorOut::EMPTY);
-        // SAFETY: as for `process`.
-        let status = unsafe { finish(self.inst, &raw const call, &raw mut out, &raw mut error) };
-        let rows = if out.release.is_some() { out.length } else { 0 };
-        // SAFETY: `finish` filled it, or left it released.
-        unsafe { release(&mut out) }
-        match (status, rows) {
-            (..0, _) => Err(self.plan.failed(&said(status, &error))),
-            (_, 0) => Ok(()),
-            _ => Err(self
-                .plan
-                .failed(&format!("it gives {rows} rows behind the last one it got"))),
-        }
+        let (arena, faults) = (emitter.arena(), emitter.faults());
+        let none = Columns::new(arena, 0)?.finish();
+        let nothing = Batch::new(none, None, 0);
+        let calling = Calling::new(plan, nothing, None, arena, faults, To::Next(emitter), self.place);
+        let run = |inst: *mut c_void, call: *const ffi::Call, out: *mut ArrowArray, error: *mut ffi::ErrorOut| {
+            // SAFETY: as for `process`.
+            unsafe { finish(inst, call, out, error) }
+        };
+        Instance::call(&mut self.object, calling, &self.cancelled, run).map(drop)
     }
 }
 
 /// # Safety
 /// The array is released, or one that its maker has given away.
-unsafe fn release(array: &mut ArrowArray) {
+pub(super) unsafe fn release(array: &mut ArrowArray) {
     if let Some(release) = array.release {
         // SAFETY: the caller's promise.
         unsafe { release(array) }
@@ -209,8 +269,8 @@ unsafe fn release(array: &mut ArrowArray) {
     }
 }
 
-impl<'a> Calling<'_, '_, 'a> {
-    pub(super) fn alloc(&mut self, size: usize) -> *mut c_void {
+impl Service for Calling<'_, '_, '_> {
+    fn alloc(&mut self, size: usize) -> *mut c_void {
         match self.arena.uninit::<u8>(size.max(1)) {
             Ok(mut memory) => memory.as_mut_ptr().cast(),
             Err(error) => {
@@ -220,9 +280,7 @@ impl<'a> Calling<'_, '_, 'a> {
         }
     }
 
-    /// # Safety
-    /// As [`Importer::columns`] has it; the array is given away.
-    pub(super) unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status {
+    unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status {
         let outcome = if self.error.is_some() || self.panic.is_some() {
             Err(None)
         } else {
@@ -241,7 +299,7 @@ impl<'a> Calling<'_, '_, 'a> {
         }
     }
 
-    pub(super) fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status {
+    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status {
         if !self.plan.rejects {
             self.error = Some(self.plan.failed("it rejects rows and did not say so"));
             return ffi::E_CANCELLED;
@@ -266,6 +324,39 @@ impl<'a> Calling<'_, '_, 'a> {
                 self.refused = Some(error);
                 ffi::E_MEMORY
             }
+        }
+    }
+
+    fn panicked(&mut self, panic: Box<dyn Any + Send>) {
+        self.panic = Some(panic);
+    }
+}
+
+impl<'r, 'e, 'a> Calling<'r, 'e, 'a> {
+    fn new(
+        plan: &'r Plan,
+        batch: Batch<'a>,
+        lent: Option<&'r Lent<'r, 'a>>,
+        arena: &'a Arena,
+        faults: &'r Faults<'a>,
+        to: To<'r, 'e, 'a>,
+        place: Place,
+    ) -> Self {
+        Calling {
+            plan,
+            batch,
+            lent,
+            arena,
+            faults,
+            to,
+            at: 0,
+            given: 0,
+            place,
+            flow: Flow::More,
+            refused: None,
+            error: None,
+            panic: None,
+            away: Duration::ZERO,
         }
     }
 
@@ -330,7 +421,7 @@ impl<'a> Calling<'_, '_, 'a> {
         } else {
             stopped.unwrap_or(rows)
         };
-        if self.at < needed && self.panic.is_none() {
+        if self.plan.rows_of == RowsOf::Aligned && self.at < needed && self.panic.is_none() {
             return Err(self.plan.failed(&format!("it gives {} rows for {rows}", self.at)));
         }
         Ok(ends)
@@ -350,7 +441,7 @@ impl<'a> Calling<'_, '_, 'a> {
                 code: NO_ROOM,
                 message: format!(
                     "`{}` has no room for its rows: {wanted} bytes wanted beside {used} in use, limit {limit}",
-                    self.plan.vtable.name
+                    self.plan.given.vtable.name
                 ),
                 help: Some("a larger `--memory`, or fewer `--workers`".into()),
                 span: Some(self.plan.span),
@@ -364,54 +455,139 @@ impl<'a> Calling<'_, '_, 'a> {
         let importer = Importer {
             arena: self.arena,
             lent: self.lent,
-            arena_release: host::host().arena_release,
+            arena_release: Some(host::host().arena_release),
+            all_lasting: false,
         };
         // SAFETY: the caller's promise; what is marked as ours is the chunk's memory, which `'a` borrows.
         let made = unsafe { importer.columns(array, &self.plan.made)? };
-        let (from, len) = (self.at, array.length as usize);
-        let rows = self.batch.rows();
-        if len > rows - from {
-            return Err(self.plan.failed(&format!("it gives {} rows for {rows}", from + len)));
-        }
-        let mut columns = Columns::new(self.arena, self.plan.from.len())?;
-        let mut made = made.iter();
-        for passed in &self.plan.from {
-            match (passed, passed.is_none().then(|| made.next()).flatten()) {
-                (Some(at), _) => columns.push(self.batch.column(*at).slice(from, len)),
-                (None, Some(made)) => columns.push(*made),
-                (None, None) => columns.push(Column::nulls(len)),
+        let len = array.length as usize;
+        let batch = match self.plan.rows_of {
+            RowsOf::Aligned => self.aligned(made, len)?,
+            RowsOf::Listed => self.listed(made, len)?,
+            RowsOf::Unknown => {
+                let places = match self.batch.origin().is_some() || self.batch.rows() == 0 {
+                    true => Some(&*self.arena.fill(len, self.place)?),
+                    false => None,
+                };
+                Batch::new(made, places, len)
             }
-        }
-        let places = self.batch.origin().map(|places| &places[from..from + len]);
-        let batch = self.good(Batch::new(columns.finish(), places, len), from)?;
-        self.at += len;
+        };
+        self.given += batch.rows();
         Ok(batch)
     }
 
-    /// `batch`, which starts at row `from` of the input, without bad rows.
-    fn good(&self, batch: Batch<'a>, from: usize) -> Result<Batch<'a>> {
-        if self.faults.is_empty() {
+    /// `len` rows more, one for each of the next rows of the input.
+    fn aligned(&mut self, made: &[Column<'a>], len: usize) -> Result<Batch<'a>> {
+        let (from, rows) = (self.at, self.batch.rows());
+        if len > rows - from {
+            return Err(self.plan.failed(&format!("it gives {} rows for {rows}", from + len)));
+        }
+        let input = self.batch.slice(from, len, self.arena)?;
+        let batch = self.beside(made, input)?;
+        self.at += len;
+        let bad = self.bad_rows()?;
+        if bad.is_empty() {
             return Ok(batch);
         }
         if self.faults.stops() {
-            let first = self.faults.first_row().unwrap_or(usize::MAX);
-            return batch.head(first.saturating_sub(from), self.arena);
+            return batch.head(bad[0].saturating_sub(from as u32) as usize, self.arena);
+        }
+        let mut next = bad.iter().skip_while(|&&row| (row as usize) < from).peekable();
+        let keep = Bits::collect(self.arena, len, |row| {
+            next.next_if(|&&bad| bad as usize == from + row).is_none()
+        })?;
+        batch.gather(keep.indices(self.arena)?, batch.columns().len(), self.arena)
+    }
+
+    /// Rows whose rows of the input are listed in the last column.
+    fn listed(&mut self, made: &'a [Column<'a>], len: usize) -> Result<Batch<'a>> {
+        let Some((Data::Date(numbers), made)) = made.split_last().map(|(last, made)| (last.data(), made)) else {
+            return Err(self.plan.failed("the rows of its output are not listed"));
+        };
+        let (first, rows) = (self.at.saturating_sub(1), self.batch.rows());
+        let in_order = numbers.is_sorted() && numbers.first().is_none_or(|&row| row >= first as i32);
+        if !in_order || numbers.last().is_some_and(|&row| row as usize >= rows) {
+            return Err(self.plan.failed("the rows it lists do not ascend, or are not there"));
+        }
+        let Some(&last) = numbers.last() else {
+            return self.batch.head(0, self.arena).and_then(|none| self.beside(made, none));
+        };
+        self.at = last as usize + 1;
+        let row_of: &[u32] = self.arena.map(numbers, |row| row as u32)?;
+        let bad = self.bad_rows()?;
+        if bad.is_empty() {
+            let input = self.picked(row_of)?;
+            return self.beside(made, input);
+        }
+        let end = if self.faults.stops() { bad[0] } else { u32::MAX };
+        let keep = Bits::collect(self.arena, len, |at| {
+            row_of[at] < end && bad.binary_search(&row_of[at]).is_err()
+        })?;
+        let kept = keep.indices(self.arena)?;
+        let mut columns = Columns::new(self.arena, made.len())?;
+        for column in made {
+            columns.push(column.gather(kept, self.arena)?);
+        }
+        let row_of: &[u32] = self.arena.map(kept, |at| row_of[at as usize])?;
+        let input = self.picked(row_of)?;
+        self.beside(columns.finish(), input)
+    }
+
+    /// These rows of the input; a run of them is not copied.
+    fn picked(&self, row_of: &[u32]) -> Result<Batch<'a>> {
+        let first = row_of.first().copied().unwrap_or(0);
+        if row_of.iter().zip(first..).all(|(&row, next)| row == next) {
+            return self.batch.slice(first as usize, row_of.len(), self.arena);
+        }
+        let mut columns = Columns::new(self.arena, self.batch.columns().len())?;
+        for (at, column) in self.batch.columns().iter().enumerate() {
+            let passed = self.plan.from.contains(&Some(at));
+            columns.push(match passed {
+                true => column.gather(row_of, self.arena)?,
+                false => Column::absent(row_of.len()),
+            });
+        }
+        let places: Option<&[Place]> = match self.batch.origin() {
+            Some(places) => Some(self.arena.map(row_of, |row| places[row as usize])?),
+            None => None,
+        };
+        Ok(Batch::new(columns.finish(), places, row_of.len()))
+    }
+
+    /// The output columns: what was made, and what is passed on of `input`, row by row beside it.
+    fn beside(&self, made: &[Column<'a>], input: Batch<'a>) -> Result<Batch<'a>> {
+        let mut columns = Columns::new(self.arena, self.plan.from.len())?;
+        let mut made = made.iter();
+        for passed in &self.plan.from {
+            columns.push(match passed {
+                Some(at) => input.column(*at),
+                None => made.next().copied().unwrap_or(Column::nulls(input.rows())),
+            });
+        }
+        Ok(Batch::new(columns.finish(), input.origin(), input.rows()))
+    }
+
+    /// The rows that were rejected so far, ascending; of a policy that stops at the first, that one.
+    fn bad_rows(&self) -> Result<&'a [u32]> {
+        if self.faults.is_empty() {
+            return Ok(&[]);
+        }
+        if self.faults.stops() {
+            let first = self.faults.first_row().unwrap_or(0) as u32;
+            return Ok(self.arena.copy(&[first])?);
         }
         let bad = self.faults.by_row()?;
-        let mut next = bad
-            .iter()
-            .map(|fault| fault.row as usize)
-            .skip_while(|&row| row < from)
-            .peekable();
-        let keep = Bits::collect(self.arena, batch.rows(), |row| next.next_if_eq(&(from + row)).is_none())?;
-        batch.gather(keep.indices(self.arena)?, batch.columns().len(), self.arena)
+        Ok(self.arena.map(bad, |fault| fault.row)?)
     }
 
     fn pass(&mut self, rows: Batch<'a>, last: bool) -> Result<()> {
         match &mut self.to {
             To::Next(out) => {
                 if self.flow == Flow::More {
-                    self.flow = if last { out.last(rows)? } else { out.emit(rows)? };
+                    let start = Instant::now();
+                    let flow = if last { out.last(rows) } else { out.emit(rows) };
+                    self.away += start.elapsed();
+                    self.flow = flow?;
                 }
             }
             To::Held(held) => {

@@ -1,5 +1,6 @@
 //! What a run did, stage by stage.
 
+use crate::plugin::Usage;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use std::time::Duration;
 pub struct Report {
     pub stages: Vec<StageReport>,
     pub outputs: Vec<Output>,
+    /// What stages and functions of plugins did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<Usage>,
     /// What people should know: fields that were ignored, values that a format could not hold.
     pub notes: Vec<String>,
     /// The most bytes any lane's arena handed out in one chunk.

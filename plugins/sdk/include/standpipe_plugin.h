@@ -1,4 +1,4 @@
-/* standpipe_plugin.h -- the plugin ABI, version 1 (draft). C99 and C++11; no dependencies; may be copied.
+/* standpipe_plugin.h -- the plugin ABI, version 1. C99 and C++11; no dependencies; may be copied.
  *
  * Laws
  * - A struct starts with struct_size; it grows at its tail only. Flag bits 0-15 may be ignored, 16-31 must be understood.
@@ -7,6 +7,10 @@
  * - What the host lends is normalised: offset 0, null_count known, validity NULL if and only if there are no nulls; a list's
  *   first offset need not be 0. Buffers are aligned to their elements. Lent memory is never written to.
  * - What a plugin gives may have any offset and null_count -1; the host checks and normalises it.
+ * - After SP_E_PANIC or SP_ERR_POISONED only destroy is called.
+ *
+ * The life of a stage: bind -> create -> process* -> finish -> destroy, and unbind behind the last destroy. A plugin written in
+ * C gives its description to tools that do not run it with SP_NOTE; one in Rust has all of this from `standpipe_sdk::export!`.
  */
 #ifndef SP_PLUGIN_H
 #define SP_PLUGIN_H
@@ -25,6 +29,13 @@ extern "C" {
 #define SP_EXPORT __declspec(dllexport)
 #else
 #define SP_EXPORT __attribute__((visibility("default")))
+#endif
+/* Once per library: what `standpipe plugin inspect` reads without running it. `json` is a string literal:
+ * {"id", "version", "abi": [1, 0], "stages": [{"name", "kind", "about", "params"}]}; "params" as in sp_stage. */
+#if defined(__GNUC__)
+#define SP_NOTE(json) __attribute__((used)) const char sp_note[] = "STANDPIPEMETA1" json
+#else
+#define SP_NOTE(json) const char sp_note[] = "STANDPIPEMETA1" json
 #endif
 
 #ifndef ARROW_C_DATA_INTERFACE /* the guard's name is fixed by Arrow */
@@ -127,6 +138,7 @@ struct sp_call {
   const sp_host *host;
   void *owner;       /* who the instance is, for reserve, log and cancelled; not a pointer to read */
   uint64_t batch_seq; /* calls of this instance so far */
+  uint64_t max_rows;  /* source: the most rows that one array may have */
 };
 
 typedef sp_status (*sp_write_fn)(void *ctx, const void *p, size_t n);
@@ -160,15 +172,24 @@ enum {
   SP_F_REJECTS = 1u << 7,        /* calls host->reject */
   SP_F_RETAINS_INPUT = 1u << 16, /* may keep input that it moved out of a call */
   SP_F_THREAD_AFFINE = 1u << 17,
-  SP_F_ROW_OF = 1u << 18 /* the last output column: int32 input row of each output row, non-decreasing */
+  SP_F_ROW_OF = 1u << 18 /* each array has one child more, the last: int32 input row of each output row, non-decreasing */
 };
 
 /* Borrowed for the call. The output's schema may point at strings of the inputs: the host reads it before they go. */
 typedef struct sp_bind_in {
   uint32_t struct_size, n_inputs;
   const struct ArrowSchema *const *inputs; /* each "+s" */
-  sp_str config_json;                      /* the arguments; {} if there are none */
+  /* The arguments, as a JSON object; what was not given is not in it:
+   *   "mode": "left"   "as": "name"   "items", "by", "on": [ARG, ...]   "options": {"name": ARG, ...}
+   * ARG is {"column": n} (of the input; what was written as an expression is a column as well), {"value": v}, {"word": "w"},
+   * {"words": ["w", ...]} or {"type": "int?"}; beside it may stand "name": "as written", "desc": true (`-key`).
+   * v is JSON; what JSON has no form for is {"date": days}, {"timestamp": us}, {"duration": us}, {"decimal": "1.50"},
+   * {"float": "nan"}, {"json": "text"} or {"record": {...}}. Functions get {"items": [null or {"value": v}, ...]}: the arguments
+   * that are constants. */
+  sp_str config_json;
   uint32_t max_workers, flags;
+  uint32_t n_own; /* so many columns of the first input are the stream's; those behind were computed for arguments */
+  uint32_t reserved;
 } sp_bind_in;
 
 /* Zeroed by the host but for struct_size; filled by bind. A bind that fails gives nothing that had to be freed. */
@@ -176,21 +197,37 @@ typedef struct sp_bind_out {
   uint32_t struct_size, flags;
   struct ArrowSchema schema; /* "+s": all columns of the output; released by the host */
   void *bound;               /* shared by all instances, on any threads, until unbind */
-  uint32_t parallelism, n_splits;
+  uint32_t parallelism, n_splits; /* n_splits of sources; at least 1 */
   const int32_t *key_columns; /* arrays here live as long as `bound` */
   uint32_t n_keys, max_workers;
   /* The input columns that `process` gets, in this order; NULL = all. */
   const int32_t *used_columns;
   uint32_t n_used_columns, memory;
-  /* For each output column the input column that it is, unchanged, or -1; NULL = all -1. Of row-aligned stages only: the
-   * host puts those columns there, `process` gives only the others. */
+  /* For each output column the input column that it is, unchanged, or -1; NULL = all -1. Of row-aligned stages and those with
+   * SP_F_ROW_OF: the host puts those columns there, `process` gives only the others. */
   const int32_t *from_columns;
 } sp_bind_out;
 
+/* One stage or function.
+ * SP_SCALAR: the input has a column per argument; the output schema has one column, whose nullability counts if the flag
+ * SP_F_NULL_PROPAGATING is not set. It is stateless and row-aligned, whatever it says, and gets only rows that count if it has
+ * SP_F_REJECTS. With SP_F_NULL_PROPAGATING the host makes rows with a null argument null.
+ * SP_AGGREGATE: `bind` as for a function; `process` is NULL, and extension("standpipe.aggregate/1") gives an sp_aggregate.
+ * SP_SOURCE: no input; `bind` says n_splits, `create` is told which one. `process` gets no input and gives one array a call:
+ * SP_MORE = there may be more, SP_EOS = the split has ended. Rows of split i precede those of i + 1.
+ * SP_SINK: no output columns; serial. `finish` ends the output; an instance that is destroyed without it leaves nothing behind. */
 typedef struct sp_stage {
   uint32_t struct_size, kind, flags, state_version;
   const char *name, *version, *summary, *doc_md;
-  const char *params_schema; /* JSON Schema 2020-12; NULL = it takes no arguments */
+  /* What it takes, as a JSON object; NULL = nothing. Of a stage:
+   *   "modes": ["left", ...]   "as": "what a name means"
+   *   "items", "by", "on": {"arg": KIND, "min": 1, "max": 1, "about": "..."}; an "arg" may be a list, one KIND per item
+   *   "options": [{"name": "n", "arg": KIND, "default": "10", "required": false, "about": "..."}, ...]
+   * KIND is "column", "key" (a column or expression, perhaps with `-`), "word", "words", "type", "expr" or "const"; the last two
+   * may say of what type: "expr:int", with any bool int number string list record duration ordered.
+   * Of a function or an aggregate: {"params": [{"name": "x", "type": "float", "default": "0"}, ...]}; types are those of the
+   * language or any number ordered list record. Of an aggregate, "columns": n says that those behind are constants. */
+  const char *params;
   /* Pure, on any thread, also for `check` and editors: no I/O. */
   sp_status (*bind)(const struct sp_stage *, const sp_host *, const sp_bind_in *, sp_bind_out *, sp_error *);
   void (*unbind)(void *bound); /* after the last destroy; NULL = nothing to do */
@@ -207,9 +244,28 @@ typedef struct sp_stage {
   const void *(*extension)(const struct sp_stage *, const char *id);
 } sp_stage;
 
+/* extension("standpipe.aggregate/1") of a stage. An instance has one state per group; groups are numbered from 0.
+ * What comes out must not depend on the order of `update` and `merge`. Only `room` and `room_to_merge` may be refused; they change
+ * nothing that can be seen. What `state` gives, `merge` takes, perhaps in another process. */
+typedef struct sp_aggregate {
+  uint32_t struct_size, flags;
+  size_t state_size; /* bytes that a group takes: the host reserves them; more is to be declared with host->reserve in `room` */
+  sp_status (*state_schema)(void *bound, struct ArrowSchema *out, sp_error *); /* "+s" */
+  /* Makes room for n_groups groups in all, and for what `update` with these rows may add; NULL = state_size says all. */
+  sp_status (*room)(void *inst, const sp_call *, uint32_t n_groups, const struct ArrowArray *args, sp_error *);
+  /* Row r goes to group group_of_row[r]. Rows with a null argument are not among them. */
+  sp_status (*update)(void *inst, const sp_call *, const uint32_t *group_of_row, struct ArrowArray *args, sp_error *);
+  sp_status (*merge)(void *inst, const sp_call *, const uint32_t *group_of_row, struct ArrowArray *states, sp_error *);
+  /* The states of these groups, in this order. */
+  sp_status (*state)(void *inst, const sp_call *, uint32_t n, const uint32_t *groups, struct ArrowArray *out, sp_error *);
+  /* The values of these groups, in this order: a struct of one column. */
+  sp_status (*finalize)(void *inst, const sp_call *, uint32_t n, const uint32_t *groups, struct ArrowArray *out, sp_error *);
+  void (*clear)(void *inst); /* forgets all groups */
+} sp_aggregate;
+
 typedef struct sp_plugin {
   uint32_t struct_size, abi_major, abi_minor, n_stages;
-  const char *id, *version, *license, *build_info; /* "org.example.geo", semver, SPDX, compiler */
+  const char *id, *version, *license, *build_info; /* "org.example.geo": scripts say its last word; semver, SPDX, compiler */
   const sp_stage *const *stages;                   /* live as long as the library: for ever */
   sp_status (*init)(const sp_host *, sp_str library_path, sp_error *); /* once per process; NULL = nothing to do */
   void (*deinit)(void); /* stop threads; the library is never unloaded */

@@ -122,7 +122,14 @@ impl Str {
 /// `sp_status`.
 pub type Status = i32;
 pub const OK: Status = 0;
+pub const MORE: Status = 1;
+pub const PENDING: Status = 2;
 pub const EOS: Status = 3;
+pub const E_CONFIG: Status = -1;
+pub const E_SCHEMA: Status = -2;
+pub const E_DATA: Status = -3;
+pub const E_IO: Status = -4;
+pub const E_UNSUPPORTED: Status = -7;
 pub const E_MEMORY: Status = -5;
 pub const E_CANCELLED: Status = -6;
 pub const E_INTERNAL: Status = -8;
@@ -158,9 +165,18 @@ impl ErrorOut {
 
     /// What the plugin wrote, up to the NUL; what is not UTF-8 is replaced.
     pub fn text(&self) -> String {
-        let end = self.message.iter().position(|&b| b == 0).unwrap_or(self.message.len());
-        String::from_utf8_lossy(&self.message[..end]).into_owned()
+        until_nul(&self.message)
     }
+
+    /// The argument at fault; empty if none is.
+    pub fn param(&self) -> String {
+        until_nul(&self.param)
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// `sp_host`.
@@ -192,18 +208,38 @@ pub struct Call {
     pub host: *const Host,
     pub owner: *mut c_void,
     pub batch_seq: u64,
+    pub max_rows: u64,
 }
 
 /// Kinds of stages.
+pub const KIND_SOURCE: u32 = 1;
 pub const KIND_TRANSFORM: u32 = 2;
+pub const KIND_SINK: u32 = 3;
+pub const KIND_SCALAR: u32 = 4;
+pub const KIND_AGGREGATE: u32 = 5;
+
+/// How memory of the plugin's own grows.
+pub const MEM_BATCH: u32 = 0;
+pub const MEM_CONSTANT: u32 = 1;
+pub const MEM_GROUPS: u32 = 2;
+pub const MEM_FRAME: u32 = 3;
+pub const MEM_SPILL: u32 = 4;
+pub const MEM_HELD: u32 = 5;
 
 /// Ways to be parallel.
 pub const PAR_SERIAL: u32 = 0;
 pub const PAR_STATELESS: u32 = 1;
 pub const PAR_KEYED: u32 = 2;
+pub const PAR_SPLITS: u32 = 3;
 
 /// Flags of a stage; those from bit 16 on must be understood.
+pub const F_PRESERVES_ORDER: u32 = 1 << 0;
+pub const F_NEEDS_ORDER: u32 = 1 << 1;
 pub const F_ROW_ALIGNED: u32 = 1 << 2;
+pub const F_DETERMINISTIC: u32 = 1 << 3;
+pub const F_BLOCKING: u32 = 1 << 4;
+pub const F_SNAPSHOT: u32 = 1 << 5;
+pub const F_NULL_PROPAGATING: u32 = 1 << 6;
 pub const F_REJECTS: u32 = 1 << 7;
 pub const F_RETAINS_INPUT: u32 = 1 << 16;
 pub const F_THREAD_AFFINE: u32 = 1 << 17;
@@ -219,10 +255,13 @@ pub struct BindIn {
     pub config_json: Str,
     pub max_workers: u32,
     pub flags: u32,
+    pub n_own: u32,
+    pub reserved: u32,
 }
 
 /// `sp_bind_out`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct BindOut {
     pub struct_size: u32,
     pub flags: u32,
@@ -272,7 +311,7 @@ pub struct Stage {
     pub version: *const c_char,
     pub summary: *const c_char,
     pub doc_md: *const c_char,
-    pub params_schema: *const c_char,
+    pub params: *const c_char,
     pub bind:
         Option<unsafe extern "C" fn(*const Stage, *const Host, *const BindIn, *mut BindOut, *mut ErrorOut) -> Status>,
     pub unbind: Option<unsafe extern "C" fn(*mut c_void)>,
@@ -294,6 +333,33 @@ pub type Process =
 unsafe impl Sync for Stage {}
 // SAFETY: as above.
 unsafe impl Send for Stage {}
+// SAFETY: as for a stage.
+unsafe impl Sync for Plugin {}
+
+/// What a stage of kind [`KIND_AGGREGATE`] answers with an [`Aggregate`].
+pub const AGGREGATE_EXTENSION: &std::ffi::CStr = c"standpipe.aggregate/1";
+
+/// Group numbers and rows or states of an aggregate.
+pub type Gather = unsafe extern "C" fn(*mut c_void, *const Call, *const u32, *mut ArrowArray, *mut ErrorOut) -> Status;
+/// Groups of an aggregate, and where their states or values go.
+pub type Give =
+    unsafe extern "C" fn(*mut c_void, *const Call, u32, *const u32, *mut ArrowArray, *mut ErrorOut) -> Status;
+
+/// `sp_aggregate`. All fields are there in every version 1; `room` may be NULL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Aggregate {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub state_size: usize,
+    pub state_schema: Option<unsafe extern "C" fn(*mut c_void, *mut ArrowSchema, *mut ErrorOut) -> Status>,
+    pub room: Option<unsafe extern "C" fn(*mut c_void, *const Call, u32, *const ArrowArray, *mut ErrorOut) -> Status>,
+    pub update: Option<Gather>,
+    pub merge: Option<Gather>,
+    pub state: Option<Give>,
+    pub finalize: Option<Give>,
+    pub clear: Option<unsafe extern "C" fn(*mut c_void)>,
+}
 
 /// `sp_plugin`.
 #[repr(C)]

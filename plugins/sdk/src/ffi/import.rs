@@ -21,9 +21,11 @@ use std::ffi::c_void;
 pub struct Importer<'i, 'a> {
     pub arena: &'a Arena,
     /// What was lent for the call: its columns are known when they come back.
-    pub lent: &'i Lent<'i, 'a>,
+    pub lent: Option<&'i Lent<'i, 'a>>,
     /// The `release` of arrays whose memory is the arena's.
-    pub arena_release: ReleaseArray,
+    pub arena_release: Option<ReleaseArray>,
+    /// All arrays are what a host lends: normalised, and there for `'a`.
+    pub all_lasting: bool,
 }
 
 impl<'a> Importer<'_, 'a> {
@@ -61,10 +63,10 @@ impl<'a> Importer<'_, 'a> {
 
     /// Whether an array's buffers live as long as the chunk.
     fn is_lasting(&self, array: &ArrowArray) -> bool {
-        self.lent.is_ours(array)
-            || array
-                .release
-                .is_some_and(|f| std::ptr::eq(f as *const (), self.arena_release as *const ()))
+        let same = |f: ReleaseArray, g: ReleaseArray| std::ptr::eq(f as *const (), g as *const ());
+        self.all_lasting
+            || self.lent.is_some_and(|lent| lent.is_ours(array))
+            || matches!((array.release, self.arena_release), (Some(f), Some(g)) if same(f, g))
     }
 
     /// Counts of buffers and children, and that they are there.
@@ -112,7 +114,7 @@ impl<'a> Importer<'_, 'a> {
         lasting: bool,
     ) -> Result<Column<'a>> {
         let lasting = lasting && self.is_lasting(array);
-        if lasting && let Some(column) = self.lent.found(array, ty, from, len) {
+        if lasting && let Some(column) = self.lent.and_then(|lent| lent.found(array, ty, from, len)) {
             return Ok(column);
         }
         let rows = length(array)?;
@@ -285,6 +287,10 @@ impl<'a> Importer<'_, 'a> {
         }
         // SAFETY: the caller's promise.
         let views: &[View] = unsafe { self.values(array, start, len, lasting)? };
+        if self.all_lasting {
+            // SAFETY: the host's promise for what it lends: each view lies inside its buffer, is padded, and is UTF-8 in text.
+            return Ok(unsafe { Text::new(views, buffers) });
+        }
         let mut mended = false;
         for (row, view) in views.iter().enumerate() {
             match look(*view, buffers, utf8) {

@@ -1,0 +1,124 @@
+//! `use plugin geo`, and the names behind its dot.
+
+use super::report::{Checker, code_text};
+use crate::diag::{Diagnostic, Span, suggest};
+use crate::expr::FunctionSpec;
+use crate::plugin::{Library, Refusal};
+use crate::syntax::ast::{Ident, StageCall, Str};
+use standpipe_sdk::spec::StageSpec;
+
+impl<'a> Checker<'a> {
+    /// The plugin that a `use` names, or why it is not used.
+    pub(super) fn use_plugin(&self, name: &'a Ident, version: Option<&'a Str>, alias: &'a Ident) {
+        match self
+            .options
+            .plugins
+            .open(&name.text, version.map(|version| version.value.as_str()))
+        {
+            Ok(library) => drop(self.names.borrow_mut().plugins.insert(&alias.text, library)),
+            Err(Refusal { code, message, help }) => self.report(
+                Diagnostic::error(code_text(code), name.span, message)
+                    .labelled("this plugin is not used")
+                    .help_if(help),
+            ),
+        }
+    }
+
+    /// A script that says itself where a library is.
+    pub(super) fn plugin_path(&self, path: &Str) {
+        let stem = path
+            .value
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .split('.')
+            .next()
+            .unwrap_or_default();
+        let name = stem.strip_prefix("lib").unwrap_or(stem);
+        self.report(
+            Diagnostic::error("E0802", path.span, "a script cannot say where a plugin is")
+                .labelled("a library")
+                .help(format!(
+                    "`use plugin {name}`, with `[plugins.{name}]` and `path = \"{}\"` in `standpipe.toml`, then `standpipe plugin lock`",
+                    path.value
+                )),
+        );
+    }
+
+    /// The plugin that a name before a dot means.
+    pub(super) fn plugin(&self, name: &Ident) -> Option<&'static Library> {
+        self.names.borrow().plugins.get(name.text.as_str()).copied()
+    }
+
+    /// The spec of `geo.locate`.
+    pub(super) fn plugin_stage(&self, module: &Ident, name: &Ident) -> Option<&'static StageSpec> {
+        self.plugin(module)?.stage(&name.text)
+    }
+
+    /// Says that a plugin has no such stage; nothing if the name before the dot is no plugin.
+    pub(super) fn plugin_stage_missing(&self, call: &StageCall) -> bool {
+        let [module, name] = call.name.as_slice() else {
+            return false;
+        };
+        let Some(library) = self.plugin(module) else {
+            return false;
+        };
+        self.member_missing(
+            "stage",
+            library,
+            name,
+            call.name_span(),
+            library.stages(),
+            library.functions(),
+        );
+        true
+    }
+
+    /// The function `geo.distance`, or nothing once its absence is reported.
+    pub(super) fn plugin_function(&self, module: &Ident, name: &Ident) -> Option<&'static FunctionSpec> {
+        let library = self.plugin(module)?;
+        let found = library.function(&name.text);
+        if found.is_none() {
+            let span = module.span.to(name.span);
+            self.member_missing("function", library, name, span, library.functions(), library.stages());
+        }
+        found
+    }
+
+    fn member_missing(
+        &self,
+        what: &str,
+        library: &Library,
+        name: &Ident,
+        span: Span,
+        known: impl Iterator<Item = &'static str>,
+        others: impl Iterator<Item = &'static str>,
+    ) {
+        let (code, other) = if what == "stage" {
+            ("E0206", "function")
+        } else {
+            ("E0205", "stage")
+        };
+        let known: Vec<&str> = known.collect();
+        let mut diagnostic = Diagnostic::error(
+            code,
+            span,
+            format!("plugin `{}` has no {what} `{}`", library.name, name.text),
+        );
+        diagnostic = match suggest(&name.text, known.iter().copied()) {
+            Some(near) => diagnostic.labelled(format!("`{near}` is close")),
+            None if others.into_iter().any(|other| other == name.text) => {
+                diagnostic.labelled(format!("it has a {other} of this name"))
+            }
+            None => diagnostic.labelled("not there"),
+        };
+        if !known.is_empty() {
+            diagnostic = diagnostic.note(format!(
+                "{what}s of `{}`: {}",
+                library.name,
+                crate::diag::list_names(&known, 20)
+            ));
+        }
+        self.report(diagnostic);
+    }
+}

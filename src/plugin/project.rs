@@ -1,0 +1,148 @@
+//! The project's word on plugins: `standpipe.toml` says where they are, `standpipe.lock` which files are trusted.
+//!
+//! Laws
+//! - Scripts only name plugins. Where a file is and whether it is trusted is said here, by whoever owns the project.
+//! - The lock is written by `standpipe plugin lock` alone, sorted, so that it can be reviewed as a diff.
+
+use super::library::Refusal;
+use super::{DOES_NOT_LOAD, NOT_FOUND};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The project file.
+pub const PROJECT_FILE: &str = "standpipe.toml";
+/// What pins the files.
+pub const LOCK_FILE: &str = "standpipe.lock";
+
+/// A folder with a project file.
+#[derive(Clone, Debug)]
+pub struct Project {
+    pub folder: PathBuf,
+    pub plugins: BTreeMap<String, Entry>,
+}
+
+/// `[plugins.geo]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Where the library is: relative to the project, or absolute.
+    pub path: PathBuf,
+    /// `"process"`: in a child process.
+    #[serde(default)]
+    pub isolate: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ProjectText {
+    #[serde(default)]
+    plugins: BTreeMap<String, Entry>,
+}
+
+impl Project {
+    /// The project that `folder` is in; `None` if neither it nor a folder above has a project file.
+    ///
+    /// # Errors
+    /// If the project file cannot be read.
+    pub fn find(folder: &Path) -> Result<Option<Project>, Refusal> {
+        let start = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        let Ok(start) = start.canonicalize() else {
+            return Ok(None);
+        };
+        for folder in start.ancestors() {
+            let file = folder.join(PROJECT_FILE);
+            if file.is_file() {
+                let text = read(&file)?.unwrap_or_default();
+                let parsed: ProjectText = toml::from_str(&text).map_err(|e| not_understood(&file, &e.to_string()))?;
+                return Ok(Some(Project {
+                    folder: folder.to_path_buf(),
+                    plugins: parsed.plugins,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The lock, empty if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn lock(&self) -> Result<Lock, Refusal> {
+        let file = self.folder.join(LOCK_FILE);
+        match read(&file)? {
+            None => Ok(Lock::default()),
+            Some(text) => {
+                let lock: Lock = toml::from_str(&text).map_err(|e| not_understood(&file, &e.to_string()))?;
+                match lock.version {
+                    1 => Ok(lock),
+                    other => Err(not_understood(&file, &format!("its version is {other}, not 1"))),
+                }
+            }
+        }
+    }
+}
+
+/// The lock file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lock {
+    pub version: u32,
+    /// By name.
+    #[serde(default, rename = "plugin")]
+    pub plugins: Vec<Locked>,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Lock {
+            version: 1,
+            plugins: vec![],
+        }
+    }
+}
+
+/// One trusted file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    pub name: String,
+    pub version: String,
+    pub sha256: String,
+    /// `1.0`
+    pub abi: String,
+    /// What it brings, for whoever reads the diff.
+    #[serde(default)]
+    pub stages: Vec<String>,
+}
+
+impl Lock {
+    pub fn get(&self, name: &str) -> Option<&Locked> {
+        self.plugins.iter().find(|locked| locked.name == name)
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> String {
+        let body = toml::to_string(self).unwrap_or_default();
+        format!("# Written by `standpipe plugin lock`: the files that this project trusts.\n{body}")
+    }
+}
+
+fn read(file: &Path) -> Result<Option<String>, Refusal> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Refusal::new(
+            NOT_FOUND,
+            format!("cannot read `{}`: {error}", file.display()),
+        )),
+    }
+}
+
+fn not_understood(file: &Path, what: &str) -> Refusal {
+    Refusal::new(
+        DOES_NOT_LOAD,
+        format!("`{}` is not understood: {}", file.display(), what.trim_end()),
+    )
+}

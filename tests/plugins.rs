@@ -1,0 +1,407 @@
+//! Plugins from the project's files to rows: found, verified, refused with a way out, used.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use standpipe::{Engine, Failure, Report};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn run_command(program: &str, arguments: &[&str]) -> String {
+    let output = match Command::new(program).args(arguments).output() {
+        Ok(output) => output,
+        Err(error) => panic!("`{program}` does not run ({error}); `apt-get install build-essential` installs it"),
+    };
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {arguments:?}\n{text}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Builds a C plugin.
+fn compile(source: &Path, library: &Path, more: &[&str]) {
+    let mut arguments = vec![
+        "-std=c99",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        "-I",
+        "plugins/sdk/include",
+    ];
+    arguments.extend(more);
+    arguments.extend(["-o", text(library), text(source)]);
+    run_command("cc", &arguments);
+}
+
+/// A project with the plugin `words`, not locked yet.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new() -> Project {
+        let project = Project(tempfile::tempdir().unwrap());
+        compile(Path::new("tests/plugins/words.c"), &project.library(), &[]);
+        project.says("[plugins.words]\npath = \"libwords.so\"\n");
+        project
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn library(&self) -> PathBuf {
+        self.path("libwords.so")
+    }
+
+    fn says(&self, text: &str) {
+        fs::write(self.path("standpipe.toml"), text).unwrap();
+    }
+
+    fn cli(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_standpipe"));
+        let output = command.args(arguments).current_dir(self.0.path()).output().unwrap();
+        let text = |bytes| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace(text(self.0.path()), "PROJECT")
+        };
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    fn locked(self) -> Project {
+        let (status, _, stderr) = self.cli(&["plugin", "lock"]);
+        assert_eq!(status, Some(0), "{stderr}");
+        self
+    }
+
+    /// What the check of a script that uses the plugin says.
+    fn refusal(&self) -> String {
+        self.run("use plugin words\nfrom range(1, 3) | words.count_up")
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn run(&self, script: &str) -> Result<(Vec<String>, Report), Failure> {
+        rows(&Engine::builder().project(self.0.path()).workers(2).build(), script)
+    }
+}
+
+fn rows(engine: &Engine, script: &str) -> Result<(Vec<String>, Report), Failure> {
+    let mut pipeline = engine.compile("test.pipe", script)?;
+    let mut out = vec![];
+    let report = pipeline.run_with(|_, batch| {
+        for row in 0..batch.rows() {
+            let cells = batch.columns().iter().map(|column| format!("{:?}", column.cell(row)));
+            out.push(cells.collect::<Vec<_>>().join(" "));
+        }
+        Ok(())
+    })?;
+    Ok((out, report))
+}
+
+#[test]
+fn a_locked_plugin_works_in_a_script() {
+    let project = Project::new().locked();
+    let script = "use plugin words (\">=1.2, <2\")\n\
+        from range(1, 4) | derive six = words.double(value, times: 6), two = words.double(value) | words.repeat value - 1";
+    let (rows, report) = project.run(script).unwrap();
+    let want = [
+        "Int(2) Int(12) Int(4) Int(0)",
+        "Int(3) Int(18) Int(6) Int(0)",
+        "Int(3) Int(18) Int(6) Int(1)",
+        "Int(4) Int(24) Int(8) Int(0)",
+        "Int(4) Int(24) Int(8) Int(1)",
+        "Int(4) Int(24) Int(8) Int(2)",
+    ];
+    assert_eq!(rows, want);
+    let used: Vec<_> = report
+        .plugins
+        .iter()
+        .map(|p| (p.name.as_str(), p.rows_in, p.rows_out))
+        .collect();
+    assert_eq!(used, [("words.double", 8, 8), ("words.repeat", 4, 6)]);
+}
+
+#[test]
+fn an_alias_and_a_path_from_the_caller_do_as_well() {
+    let project = Project::new();
+    let engine = Engine::builder().plugin(project.library()).build();
+    let script = "use plugin words as w\nfrom range(1, 25) | w.count_up";
+    let (rows, report) = rows(&engine, script).unwrap();
+    assert_eq!(rows, ["Int(10)", "Int(20)", "Int(-25)"]);
+    assert_eq!(report.plugins[0].peak_bytes, 1000);
+    let script = "use plugin words from range(1, 2) | words.count_up";
+    let plain = project.cli(&["run", "-e", script, "--plugin", "libwords.so"]);
+    assert_eq!(plain, (Some(0), "seen\n-2\n".into(), String::new()));
+}
+
+#[test]
+fn bad_rows_follow_the_policy() {
+    let project = Project::new().locked();
+    let run = |script: &str| project.run(&format!("use plugin words\nfrom range(-1, 2) | {script}"));
+    let (skipped, _) = run("derive d = words.double(value) on error skip").unwrap();
+    assert_eq!(skipped, ["Int(0) Int(0)", "Int(1) Int(2)", "Int(2) Int(4)"]);
+    let (null, _) = run("derive d = words.double(value) on error null | take 2").unwrap();
+    assert_eq!(null, ["Int(-1) Null", "Int(0) Int(0)"]);
+    let (caught, _) = run("derive d = words.double(value) catch 7 | take 1").unwrap();
+    assert_eq!(caught, ["Int(-1) Int(7)"]);
+    // A branch that is not taken cannot fail.
+    let (branch, _) = run("derive d = if value < 0 then 0 else words.double(value) | take 1").unwrap();
+    assert_eq!(branch, ["Int(-1) Int(0)"]);
+    let failed = run("derive d = words.double(value)").unwrap_err().to_string();
+    assert!(
+        failed.contains("E0805") && failed.contains("a number below zero (NEGATIVE)"),
+        "{failed}"
+    );
+    let (set_aside, _) = run("words.repeat value + 1, most: 2 on error skip").unwrap();
+    assert_eq!(set_aside, ["Int(0) Int(0)", "Int(1) Int(0)", "Int(1) Int(1)"]);
+    let failed = run("words.repeat value + 1, most: 2 | take 3").unwrap();
+    assert_eq!(failed.0, set_aside, "rows before the bad one");
+    let failed = run("words.repeat value + 1, most: 2").unwrap_err().to_string();
+    assert!(failed.contains("too many copies"), "{failed}");
+}
+
+#[test]
+fn wrong_arguments_are_underlined() {
+    let project = Project::new().locked();
+    let said = |script: &str| {
+        let script = format!("use plugin words\nfrom range(1, 2) | {script}");
+        project.run(&script).unwrap_err().to_string()
+    };
+    let all: Vec<String> = [
+        "words.repeat value, most: 0",
+        "words.repeat \"x\"",
+        "words.repeat",
+        "words.repeat value, least: 1",
+        "words.repaet value",
+        "words.double value",
+        "derive x = words.duoble(value)",
+        "derive x = words.double(value, value)",
+        "derive x = words.double(\"a\")",
+        "derive x = words.repeat(value)",
+        "other.thing value",
+    ]
+    .map(said)
+    .into();
+    insta::assert_snapshot!(all.join("\n\n"));
+}
+
+#[test]
+fn every_refusal_says_why_and_how_to_go_on() {
+    let mut said = vec![];
+    let mut say = |name: &str, text: &str, folder: &Path| {
+        said.push(format!(
+            "-- {name}\n{}\n",
+            text.replace(folder.to_str().unwrap(), "PROJECT")
+        ));
+    };
+
+    let project = Project::new();
+    let folder = project.0.path().canonicalize().unwrap();
+    say("not locked", &project.refusal(), &folder);
+    let project = project.locked();
+    assert!(
+        project
+            .run("use plugin words from range(1, 3) | words.count_up")
+            .is_ok()
+    );
+
+    let script = "use plugin words (\">=2\") from range(1, 3) | words.count_up";
+    say(
+        "another version",
+        &project.run(script).unwrap_err().to_string(),
+        &folder,
+    );
+    let script = "use plugin words (\"two\") from range(1, 3) | words.count_up";
+    say("no version", &project.run(script).unwrap_err().to_string(), &folder);
+    let script = "use plugin word from range(1, 3) | word.count_up";
+    say(
+        "not in the project",
+        &project.run(script).unwrap_err().to_string(),
+        &folder,
+    );
+    let script = "use \"./libwords.so\" as words from range(1, 3) | words.count_up";
+    say(
+        "a path in a script",
+        &project.run(script).unwrap_err().to_string(),
+        &folder,
+    );
+
+    fs::set_permissions(project.library(), Permissions::from_mode(0o757)).unwrap();
+    say("anyone can write", &project.refusal(), &folder);
+    fs::set_permissions(project.library(), Permissions::from_mode(0o755)).unwrap();
+
+    let whole = fs::read(project.library()).unwrap();
+    let mut changed = whole.clone();
+    changed.push(0);
+    fs::write(project.library(), &changed).unwrap();
+    say("changed", &project.refusal(), &folder);
+    fs::write(project.library(), &whole).unwrap();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let real = elsewhere.path().join("real.so");
+    fs::rename(project.library(), &real).unwrap();
+    symlink(&real, project.library()).unwrap();
+    let outside = project
+        .refusal()
+        .replace(text(&elsewhere.path().canonicalize().unwrap()), "ELSEWHERE");
+    say("a link out of the project", &outside, &folder);
+    fs::remove_file(project.library()).unwrap();
+    say("not there", &project.refusal(), &folder);
+
+    project.says("[plugins.words]\npath = \"libwords.so\"\nisolate = \"process\"\n");
+    say("isolated", &project.refusal(), &folder);
+    project.says("[plugins.words]\npaht = \"libwords.so\"\n");
+    say("a misspelt key", &project.refusal(), &folder);
+    fs::remove_file(project.path("standpipe.toml")).unwrap();
+    say("no project", &project.refusal(), &folder);
+    insta::assert_snapshot!(said.join("\n"));
+}
+
+#[test]
+fn files_that_cannot_be_loaded_are_refused_before_they_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let canonical = folder.path().canonicalize().unwrap();
+    // Whatever is loaded leaves a trace.
+    let trace = folder.path().join("trace");
+    let built = |name: &str, code: &str| {
+        let (source, library) = (
+            folder.path().join(format!("{name}.c")),
+            folder.path().join(format!("lib{name}.so")),
+        );
+        let constructor = format!(
+            "#include <stdio.h>\n__attribute__((constructor)) static void run(void) {{ fclose(fopen(\"{}\", \"w\")); }}\n{code}\n",
+            trace.display()
+        );
+        fs::write(&source, constructor).unwrap();
+        compile(&source, &library, &[]);
+        library
+    };
+    let said = |library: &Path, name: &str| {
+        let engine = Engine::builder().plugin(library).build();
+        let script = format!("use plugin {name} from range(1, 3) | {name}.x");
+        let text = rows(&engine, &script).unwrap_err().to_string();
+        assert!(!trace.exists(), "{name} has run");
+        text.replace(canonical.to_str().unwrap(), "FOLDER")
+            .replace(std::env::consts::ARCH, "ARCH")
+    };
+    let no_symbol = built("plain", "int f(void) { return 1; }");
+    let other_abi = built("other", "int standpipe_plugin_entry_v9(void) { return 1; }");
+    let note = r#"__attribute__((used)) const char note[] = "STANDPIPEMETA1{\"id\": \"noted\", \"abi\": [2, 0]}";"#;
+    let other_note = built(
+        "noted",
+        &format!("{note}\nint standpipe_plugin_entry_v1(void) {{ return 1; }}"),
+    );
+    let whole = fs::read(&no_symbol).unwrap();
+    let changed = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(format!("lib{name}.so"));
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let mut machine = whole.clone();
+    machine[18..20].copy_from_slice(&8u16.to_le_bytes());
+    let files = [
+        (no_symbol, "plain"),
+        (other_abi, "other"),
+        (other_note, "noted"),
+        (changed("cut", &whole[..whole.len() / 2]), "cut"),
+        (changed("machine", &machine), "machine"),
+        (changed("script", b"#!/bin/sh\n"), "script"),
+        (changed("empty", b""), "empty"),
+    ];
+    let all: Vec<String> = files.iter().map(|(library, name)| said(library, name)).collect();
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn a_plugin_that_lies_about_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |name: &str, fields: &str, stage: &str| {
+        let (source, library) = (
+            folder.path().join(format!("{name}.c")),
+            folder.path().join(format!("lib{name}.so")),
+        );
+        let code = format!(
+            "#include \"standpipe_plugin.h\"\n\
+            static sp_status bind(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {{ \
+            (void)s; (void)h; (void)in; (void)out; (void)e; return SP_E_CONFIG; }}\n\
+            static sp_status create(void *b, const sp_call *c, uint32_t n, void **i, sp_error *e) {{ \
+            (void)b; (void)c; (void)n; (void)i; (void)e; return SP_OK; }}\n\
+            static sp_status process(void *i, const sp_call *c, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {{ \
+            (void)i; (void)c; (void)in; (void)out; (void)e; return SP_OK; }}\n\
+            static void destroy(void *i) {{ (void)i; }}\n\
+            static const sp_stage x = {{{stage}}};\n\
+            static const sp_stage *const stages[] = {{&x}};\n\
+            static const sp_plugin p = {{{fields}}};\n\
+            const sp_plugin *standpipe_plugin_entry_v1(void) {{ return &p; }}\n"
+        );
+        fs::write(&source, code).unwrap();
+        compile(&source, &library, &["-Wno-unused-function", "-Wno-unused-variable"]);
+        let script = format!("use plugin {name} from range(1, 3) | {name}.x");
+        rows(&Engine::builder().plugin(&library).build(), &script)
+            .unwrap_err()
+            .to_string()
+    };
+    let good = "sizeof(sp_plugin), 1, 0, 1, \"x\", \"1.0.0\", \"\", \"\", stages, 0, 0, 0";
+    let stage = |kind: &str, name: &str, params: &str, process: &str| {
+        format!(
+            "sizeof(sp_stage), {kind}, 0, 0, {name}, \"\", \"\", \"\", {params}, bind, 0, create, {process}, 0, 0, 0, destroy, 0"
+        )
+    };
+    let x = stage("SP_TRANSFORM", "\"x\"", "0", "process");
+    let all = [
+        said("fine", good, &x),
+        said("short", "8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0", &x),
+        said("newer", "sizeof(sp_plugin), 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0", &x),
+        said("missing", "sizeof(sp_plugin), 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0", &x),
+        said("nameless", good, &stage("SP_TRANSFORM", "\"No Name\"", "0", "process")),
+        said("helpless", good, &stage("SP_TRANSFORM", "\"x\"", "0", "0")),
+        said("unkind", good, &stage("77", "\"x\"", "0", "process")),
+        said(
+            "params",
+            good,
+            &stage("SP_TRANSFORM", "\"x\"", "\"{\\\"itmes\\\": 1}\"", "process"),
+        ),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn the_command_line_shows_locks_and_lists() {
+    let project = Project::new();
+    let without_hash = |text: &str| {
+        let words = text.split(' ').map(|word| match word.trim_end().len() {
+            64 => "HASH",
+            _ => word,
+        });
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let mut all = vec![];
+    let mut call = |arguments: &[&str]| {
+        let (status, out, err) = project.cli(arguments);
+        let status = status.unwrap_or(-1);
+        all.push(format!(
+            "$ standpipe {}\n{}{err}(status {status})\n",
+            arguments.join(" "),
+            without_hash(&out)
+        ));
+    };
+    call(&["plugin", "inspect", "libwords.so"]);
+    call(&["plugin", "inspect", "nothing.so"]);
+    call(&["plugin", "list"]);
+    call(&["plugin", "lock", "--check"]);
+    call(&["plugin", "lock"]);
+    call(&["plugin", "lock"]);
+    call(&["plugin", "list"]);
+    fs::write(project.path("other.so"), "no library").unwrap();
+    project.says("[plugins.words]\npath = \"libwords.so\"\n\n[plugins.other]\npath = \"other.so\"\n");
+    call(&["plugin", "lock"]);
+    call(&["plugin", "list"]);
+    project.says("");
+    call(&["plugin", "lock"]);
+    insta::assert_snapshot!(all.join("\n"));
+}
