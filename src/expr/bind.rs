@@ -1410,7 +1410,7 @@ fn finish_call(spec: &'static FunctionSpec, mut bound: Vec<Argument>, span: Span
         None => None,
     };
     let ty = match spec.returns {
-        Returns::Bound => foreign.as_ref().map_or(Type::Null, |(field, _)| field.ty.clone()),
+        Returns::Bound(_) => foreign.as_ref().map_or(Type::Null, |(field, _)| field.ty.clone()),
         Returns::Bool => Type::Bool,
         Returns::Int => Type::Int,
         Returns::Float => Type::Float,

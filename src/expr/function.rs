@@ -76,7 +76,7 @@ impl FunctionSpec {
 
     /// The same for functions of libraries.
     pub const FOREIGN: FunctionSpec = FunctionSpec {
-        returns: Returns::Bound,
+        returns: Returns::Bound("…"),
         eval: |args| match args.prepared::<ForeignPrepared>() {
             Some(prepared) => prepared.0.eval(args),
             None => Err(Error::Panic("a foreign function was not bound".into())),
@@ -243,8 +243,8 @@ pub enum Returns {
     ListOfLambda(usize),
     /// Computed from the arguments; an error is a diagnostic.
     Of(fn(&[Given<'_>]) -> Result<Type, String>),
-    /// What [`Foreign::bind`] says.
-    Bound,
+    /// What [`Foreign::bind`] says; the word is for people.
+    Bound(&'static str),
 }
 
 impl fmt::Display for Returns {
@@ -263,7 +263,8 @@ impl fmt::Display for Returns {
             Returns::Element(_) => "element?",
             Returns::Strings => "list<string>",
             Returns::ListOfLambda(_) => "list",
-            Returns::Of(_) | Returns::Bound => "…",
+            Returns::Of(_) => "…",
+            Returns::Bound(word) => word,
         })
     }
 }

@@ -67,21 +67,20 @@ pub(super) fn of_stage(params: Option<&str>) -> Result<Takes, Refused> {
     Ok(takes)
 }
 
-/// The parameters of a function, and for an aggregate how many of them are columns.
-pub(super) fn of_function(params: Option<&str>) -> Result<(&'static [ParamSpec], usize), Refused> {
-    let (mut specs, mut columns) = (vec![], usize::MAX);
+/// The parameters of a function, for an aggregate how many of them are columns, and the type of what comes out, for the reference.
+pub(super) fn of_function(params: Option<&str>) -> Result<(&'static [ParamSpec], usize, &'static str), Refused> {
+    let (mut specs, mut columns, mut returns) = (vec![], usize::MAX, "…");
     for (key, value) in &params.map(object).transpose()?.unwrap_or_default() {
         match key.as_str() {
             "params" => {
                 specs = list(value)?.iter().map(parameter).collect::<Result<_, _>>()?;
             }
             "columns" => columns = number(value)?,
-            // For the reference only.
-            "returns" => {}
+            "returns" => returns = leak(text(value)?),
             other => return Err(format!("`{other}` is not known")),
         }
     }
-    Ok((Vec::leak(specs), columns))
+    Ok((Vec::leak(specs), columns, returns))
 }
 
 fn object(text: &str) -> Result<Map<String, Json>, Refused> {

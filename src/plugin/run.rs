@@ -12,6 +12,7 @@
 use super::bind::{Plan, RowsOf};
 use super::host::{self, Entered, Registered, Service};
 use super::said;
+use crate::stages::unnest::number;
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::lend::{Lease, Lent};
@@ -117,6 +118,9 @@ struct Calling<'r, 'e, 'a> {
     given: usize,
     /// Where rows come from whose origin is not told.
     place: Place,
+    /// The last row of a list, to number those that are made of one row.
+    before: Option<(Place, u32)>,
+    last_row: Option<u32>,
     flow: Flow,
     /// The arena refused an `alloc`.
     refused: Option<Error>,
@@ -352,6 +356,8 @@ impl<'r, 'e, 'a> Calling<'r, 'e, 'a> {
             at: 0,
             given: 0,
             place,
+            before: None,
+            last_row: None,
             flow: Flow::More,
             refused: None,
             error: None,
@@ -534,10 +540,18 @@ impl<'r, 'e, 'a> Calling<'r, 'e, 'a> {
     }
 
     /// These rows of the input; a run of them is not copied.
-    fn picked(&self, row_of: &[u32]) -> Result<Batch<'a>> {
+    fn picked(&mut self, row_of: &[u32]) -> Result<Batch<'a>> {
+        let places: Option<&[Place]> = match self.batch.origin() {
+            Some(places) => Some(self.arena.map(row_of, |row| {
+                let first = self.last_row.replace(row) != Some(row);
+                number(&mut self.before, places[row as usize], first)
+            })?),
+            None => None,
+        };
         let first = row_of.first().copied().unwrap_or(0);
         if row_of.iter().zip(first..).all(|(&row, next)| row == next) {
-            return self.batch.slice(first as usize, row_of.len(), self.arena);
+            let rows = self.batch.slice(first as usize, row_of.len(), self.arena)?;
+            return Ok(Batch::new(rows.columns(), places, rows.rows()));
         }
         let mut columns = Columns::new(self.arena, self.batch.columns().len())?;
         for (at, column) in self.batch.columns().iter().enumerate() {
@@ -547,10 +561,6 @@ impl<'r, 'e, 'a> Calling<'r, 'e, 'a> {
                 false => Column::absent(row_of.len()),
             });
         }
-        let places: Option<&[Place]> = match self.batch.origin() {
-            Some(places) => Some(self.arena.map(row_of, |row| places[row as usize])?),
-            None => None,
-        };
         Ok(Batch::new(columns.finish(), places, row_of.len()))
     }
 

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 /// The spec of a function. It is made once and stays.
 pub(super) fn spec_of(vtable: Vtable) -> Result<&'static FunctionSpec> {
-    let (params, _) = params::of_function(vtable.params).map_err(|what| wrong_params(vtable.name, &what))?;
+    let (params, _, returns) = params::of_function(vtable.params).map_err(|what| wrong_params(vtable.name, &what))?;
     let flags = vtable.stage.flags;
     let unknown = flags & ffi::F_MUST_UNDERSTAND;
     if unknown != 0 {
@@ -35,7 +35,7 @@ pub(super) fn spec_of(vtable: Vtable) -> Result<&'static FunctionSpec> {
         name: vtable.name,
         about: vtable.about,
         params,
-        returns: Returns::Bound,
+        returns: Returns::Bound(returns),
         nulls: match flags & ffi::F_NULL_PROPAGATING {
             0 => Nulls::Own,
             _ => Nulls::Propagate,

@@ -272,7 +272,7 @@ fn elements_of(lists: &Column<'_>, row: usize) -> std::ops::Range<usize> {
 }
 
 /// The place of the next row made of the row at `from`; `first`: it is the first one.
-pub(super) fn number(before: &mut Option<(Place, u32)>, from: Place, first: bool) -> Place {
+pub(crate) fn number(before: &mut Option<(Place, u32)>, from: Place, first: bool) -> Place {
     let next = match *before {
         // A later piece of the record that the row before came from: `unnest` behind `unnest`.
         Some((last, next)) if first => {

@@ -8,10 +8,12 @@
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
+use crate::ffi::Call;
 use bumpalo::Bump;
 use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -30,7 +32,20 @@ pub struct Arena {
     poison: bool,
     /// Test hook: allocations left until one is refused; `usize::MAX` = never.
     refuse_after: Cell<usize>,
+    /// The memory is a host's, who takes it back.
+    lender: Option<Lender>,
 }
+
+/// A host that lends memory for the time of a call.
+#[derive(Clone, Copy)]
+struct Lender {
+    alloc: unsafe extern "C" fn(*const Call, usize) -> *mut c_void,
+    call: *const Call,
+}
+
+// SAFETY: the call and its memory belong to one thread. An arena with a lender is a local of the function that the host called
+// (`Arena::lent` demands it), and what borrows from an arena cannot leave its thread, since an arena is not `Sync`.
+unsafe impl Send for Lender {}
 
 impl Arena {
     /// An arena that hands out at most `limit` bytes between two resets.
@@ -43,7 +58,25 @@ impl Arena {
             held: RefCell::default(),
             poison: false,
             refuse_after: Cell::new(usize::MAX),
+            lender: None,
         }
+    }
+
+    /// An arena whose memory is that of a call: it stays where it is when the arena goes, and the host takes it back.
+    ///
+    /// # Safety
+    /// `call` is a call that lasts, and the arena is dropped, on this thread, before it ends. It is not `reset`.
+    pub(crate) unsafe fn lent(call: *const Call) -> Self {
+        let mut arena = Arena::new(usize::MAX);
+        // SAFETY: the caller's promise: a call, with a host.
+        let alloc = unsafe { (*(*call).host).alloc };
+        arena.lender = Some(Lender { alloc, call });
+        arena
+    }
+
+    /// Whether values are held that go when the arena goes.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.borrow().is_empty()
     }
 
     /// An arena of `limit` bytes that takes its memory now, in one block.
@@ -108,6 +141,13 @@ impl Arena {
                 return Err(refused());
             }
             n => self.refuse_after.set(n - 1),
+        }
+        if let Some(lender) = self.lender {
+            // SAFETY: the call lasts, and this is its thread: the promise to `lent`.
+            let memory = unsafe { (lender.alloc)(lender.call, size) }.cast::<u8>();
+            let memory = std::ptr::NonNull::new(memory).filter(|memory| memory.addr().get() % ALIGN == 0);
+            self.used.set(used);
+            return memory.ok_or_else(refused);
         }
         let layout = Layout::from_size_align(size, ALIGN).map_err(|_| refused())?;
         let memory = self.bump.try_alloc_layout(layout).map_err(|_| refused())?;

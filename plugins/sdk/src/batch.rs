@@ -53,6 +53,18 @@ impl<'a> Batch<'a> {
         Batch::new(columns, self.origin, self.rows)
     }
 
+    /// The same rows with more columns behind theirs. Panics if one has another number of rows.
+    ///
+    /// # Errors
+    /// `Memory` if the arena is full.
+    pub fn beside(self, more: &[Column<'a>], arena: &'a Arena) -> Result<Self> {
+        let mut columns = Columns::new(arena, self.columns.len() + more.len())?;
+        for &column in self.columns.iter().chain(more) {
+            columns.push(column);
+        }
+        Ok(self.with_columns(columns.finish()))
+    }
+
     /// Rows `from..from + len`.
     pub fn slice(self, from: usize, len: usize, arena: &'a Arena) -> Result<Self> {
         if from == 0 && len == self.rows {

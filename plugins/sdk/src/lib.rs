@@ -8,6 +8,11 @@
 //! - Columns have Arrow's layout: LSB-first validity bitmaps (1 = valid), 16-byte string views, 32-bit list offsets.
 //! - Every allocation that grows with the data can be refused; nobody here aborts for lack of memory.
 //! - Nothing here knows a stage, a format or a function by name.
+//!
+//! Authors of plugins start at [`plugin`].
+
+// What the macros write names this crate, also in here.
+extern crate self as standpipe_sdk;
 
 pub mod aggregate;
 pub mod arena;
@@ -17,12 +22,18 @@ pub mod budget;
 pub mod build;
 pub mod cells;
 pub mod column;
+pub mod counting;
 pub mod error;
 pub mod fault;
 pub mod ffi;
+#[doc(hidden)]
+pub mod guest;
 pub mod interleave;
 pub mod kept;
 pub mod place;
+pub mod plugin;
+pub mod prelude;
+pub mod scalar;
 pub mod spec;
 pub mod spill;
 pub mod stage;
@@ -48,3 +59,64 @@ pub use stage::{
 pub use text::{Text, View};
 pub use types::{Field, Item, Schema, Type};
 pub use value::{Cell, Value};
+
+/// Makes a library a plugin: the entry point, the tables behind it, the description that tools read, and a heap that is counted.
+///
+/// `export! { id: "org.example.geo", functions: [haversine], stages: [Locate] }`; scripts say the last word of the id. Once per
+/// library, whose `Cargo.toml` says `crate-type = ["cdylib"]`.
+#[macro_export]
+macro_rules! export {
+    (
+        id: $id:literal
+        $(, functions: [$($function:path),* $(,)?])?
+        $(, stages: [$($stage:ty),* $(,)?])?
+        $(,)?
+    ) => {
+        #[allow(unsafe_code)]
+        const _: () = {
+            #[cfg(panic = "abort")]
+            ::std::compile_error!("a plugin must be able to catch its panics: `panic = \"abort\"` cannot be");
+
+            use $crate::guest::describe;
+            const MANIFEST: describe::Manifest = describe::Manifest {
+                id: $id,
+                version: ::std::env!("CARGO_PKG_VERSION"),
+                license: ::std::env!("CARGO_PKG_LICENSE"),
+                functions: &[$($(&<$function as $crate::scalar::Scalar>::SPEC),*)?],
+                stages: &[$($(&<$stage as $crate::plugin::Stage>::SPEC),*)?],
+            };
+            static NOTE: [u8; describe::note_len(&MANIFEST)] = describe::note(&MANIFEST);
+            static ID: [u8; MANIFEST.id.len() + 1] = describe::with_nul(MANIFEST.id);
+            static VERSION: [u8; MANIFEST.version.len() + 1] = describe::with_nul(MANIFEST.version);
+            static LICENSE: [u8; MANIFEST.license.len() + 1] = describe::with_nul(MANIFEST.license);
+            static TABLE: &[&$crate::guest::Guest] = &[
+                $($({
+                    const SPEC: &$crate::scalar::ScalarSpec = &<$function as $crate::scalar::Scalar>::SPEC;
+                    static NAME: [u8; SPEC.name.len() + 1] = describe::with_nul(SPEC.name);
+                    static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
+                    static PARAMS: [u8; describe::function_params_len(SPEC)] = describe::function_params(SPEC);
+                    static GUEST: $crate::guest::Guest = $crate::guest::Guest::function(SPEC, &NAME, &ABOUT, &PARAMS);
+                    &GUEST
+                },)*)?
+                $($({
+                    const SPEC: &$crate::spec::StageSpec = &<$stage as $crate::plugin::Stage>::SPEC;
+                    static NAME: [u8; SPEC.name.len() + 1] = describe::with_nul(SPEC.name);
+                    static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
+                    static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
+                    static GUEST: $crate::guest::Guest = $crate::guest::Guest::stage(SPEC, &NAME, &ABOUT, &PARAMS);
+                    &GUEST
+                },)*)?
+            ];
+            static PLUGIN: $crate::ffi::Plugin = $crate::guest::plugin(&ID, &VERSION, &LICENSE, &NOTE, TABLE);
+
+            #[global_allocator]
+            static HEAP: $crate::counting::Counting = $crate::counting::Counting;
+
+            // SAFETY: the name is the one that the ABI reserves for this; a library that exports twice does not link.
+            #[unsafe(no_mangle)]
+            extern "C" fn standpipe_plugin_entry_v1() -> *const $crate::ffi::Plugin {
+                &raw const PLUGIN
+            }
+        };
+    };
+}

@@ -279,14 +279,7 @@ pub enum Memory {
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Memory::Batch => "batch",
-            Memory::Constant => "constant",
-            Memory::Groups => "groups",
-            Memory::Frame => "frame",
-            Memory::Spill => "spill",
-            Memory::Held => "held",
-        })
+        f.write_str(self.word())
     }
 }
 
@@ -613,6 +606,21 @@ impl Bound {
             make: Make::Rearrange,
             needs_places: false,
         }
+    }
+
+    /// A stage that passes on the stream's own columns with `added` ones behind them, and reads `reads`.
+    pub fn adds(call: &Call<'_>, added: &[Field], reads: Vec<usize>, make: Make) -> Bound {
+        let mut bound = Bound::keeps(call, reads, make);
+        bound.schema = call.own_fields().iter().chain(added).cloned().collect();
+        bound.lineage.extend(added.iter().map(|_| Lineage::New));
+        bound
+    }
+
+    /// The same stage, which sets rows aside.
+    #[must_use]
+    pub fn rejecting(mut self) -> Bound {
+        self.needs_places = true;
+        self
     }
 
     /// A stage that passes on the stream's own columns and reads `reads`.

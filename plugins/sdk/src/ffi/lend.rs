@@ -5,7 +5,7 @@
 //! - Every lent array, child or not, is counted in its [`Lease`] until it is released: whoever lends sees what was kept.
 #![allow(unsafe_code)]
 
-use super::{ArrowArray, PLUGIN_FAILED};
+use super::{ArrowArray, PLUGIN_FAILED, ReleaseArray};
 use crate::arena::Arena;
 use crate::bits::Bits;
 use crate::column::{Column, Data};
@@ -49,7 +49,11 @@ impl<'i, 'a> Lent<'i, 'a> {
         arena: &'a Arena,
         lease: &Arc<Lease>,
     ) -> Result<Lent<'i, 'a>> {
-        let exporter = Exporter { arena, lease };
+        let exporter = Exporter {
+            arena,
+            lease: Some(lease),
+            release: release_lent,
+        };
         lease.open.store(0, SeqCst);
         lease.over.store(false, SeqCst);
         let children: &'a mut [*mut ArrowArray] = arena.fill(columns.len(), null_mut())?;
@@ -139,9 +143,50 @@ unsafe extern "C" fn release_lent(array: *mut ArrowArray) {
     }
 }
 
+/// `rows` rows of columns as a struct array that is given away: buffers and structs stay where they are, in or behind the arena.
+/// `release` needs nothing but the array.
+///
+/// # Errors
+/// `Memory`; `Failed` for a column whose values were not decoded.
+pub fn give<'a>(
+    columns: &[Column<'a>],
+    types: &[&Type],
+    rows: usize,
+    arena: &'a Arena,
+    release: ReleaseArray,
+) -> Result<ArrowArray> {
+    let exporter = Exporter {
+        arena,
+        lease: None,
+        release,
+    };
+    let children = arena.fill(columns.len(), null_mut())?;
+    for (at, (column, ty)) in columns.iter().zip(types).enumerate() {
+        children[at] = arena.one(exporter.column(column, ty)?)?;
+    }
+    exporter.array(rows, 0, &[std::ptr::null()], children)
+}
+
+/// `release` of arrays that only have to be marked: their memory goes by itself, soon.
+///
+/// # Safety
+/// The array is NULL, or one whose children are there.
+pub unsafe extern "C" fn release_marked(array: *mut ArrowArray) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(array) = array.as_mut() else { return };
+        for at in 0..array.n_children.max(0) as usize {
+            (**array.children.add(at)).release = None;
+        }
+        array.release = None;
+    }
+}
+
 struct Exporter<'a, 'l> {
     arena: &'a Arena,
-    lease: &'l Arc<Lease>,
+    /// `None`: what is given is not counted.
+    lease: Option<&'l Arc<Lease>>,
+    release: ReleaseArray,
 }
 
 impl<'a> Exporter<'a, '_> {
@@ -164,7 +209,9 @@ impl<'a> Exporter<'a, '_> {
         buffers: &'a mut [*const c_void],
         children: &'a [*mut ArrowArray],
     ) -> Result<ArrowArray> {
-        self.lease.open.fetch_add(1, SeqCst);
+        if let Some(lease) = self.lease {
+            lease.open.fetch_add(1, SeqCst);
+        }
         Ok(ArrowArray {
             length: len as i64,
             null_count: nulls as i64,
@@ -174,8 +221,10 @@ impl<'a> Exporter<'a, '_> {
             buffers: buffers.as_mut_ptr(),
             children: children.as_ptr().cast_mut(),
             dictionary: null_mut(),
-            release: Some(release_lent),
-            private_data: Arc::as_ptr(self.lease).cast_mut().cast(),
+            release: Some(self.release),
+            private_data: self
+                .lease
+                .map_or(null_mut(), |lease| Arc::as_ptr(lease).cast_mut().cast()),
         })
     }
 

@@ -38,6 +38,11 @@ impl Exported {
     pub fn as_ptr(&self) -> *const ArrowSchema {
         &raw const self.0
     }
+
+    /// The schema itself: whoever has it releases it.
+    pub fn take(self) -> ArrowSchema {
+        std::mem::ManuallyDrop::new(self).0
+    }
 }
 
 impl Drop for Exported {

@@ -1,0 +1,298 @@
+//! The plugin's side of the boundary: specs and operators of Rust behind the C vtable. `export!` makes the tables, the code is here.
+//!
+//! Laws
+//! - No panic crosses the boundary: every entry runs inside [`guard`]. After one, only `destroy` is legal.
+//! - What a stage emits is where the host put it or borrows from it: memory comes from the call's own arena, and only what is held
+//!   beside it, or lies elsewhere, is copied by the host.
+//! - A row-wise stage gets the columns that it reads, and of its output the host is given those that it made.
+#![allow(unsafe_code)]
+
+mod arguments;
+pub mod describe;
+mod function;
+mod transform;
+
+use crate::budget::Budget;
+use crate::counting;
+use crate::error::{Error, Result};
+use crate::ffi::{self, ErrorOut, Host, Status};
+use crate::scalar::ScalarSpec;
+use crate::spec::{Setup, StageSpec};
+use crate::spill::Spill;
+use std::any::Any;
+use std::ffi::{c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// A stage or function as it stands in the plugin's table.
+#[repr(C)]
+pub struct Guest {
+    /// First, so that the pointer that the host gives back is one to all of this.
+    stage: ffi::Stage,
+    spec: Spec,
+}
+
+enum Spec {
+    Stage(&'static StageSpec),
+    Function(&'static ScalarSpec),
+}
+
+// SAFETY: constant data; the pointers in it are to constant data as well.
+unsafe impl Sync for Guest {}
+
+/// Text of a table: it ends with a NUL.
+type Text = &'static [u8];
+
+const fn text(text: Text) -> *const c_char {
+    text.as_ptr().cast()
+}
+
+impl Guest {
+    /// A stage. Its texts end with a NUL.
+    pub const fn stage(spec: &'static StageSpec, name: Text, about: Text, params: Text) -> Guest {
+        Guest {
+            stage: ffi::Stage {
+                bind: Some(transform::bind),
+                unbind: Some(transform::unbind),
+                create: Some(transform::create),
+                process: Some(transform::process),
+                finish: Some(transform::finish),
+                destroy: Some(transform::destroy),
+                ..table(ffi::KIND_TRANSFORM, 0, name, about, params)
+            },
+            spec: Spec::Stage(spec),
+        }
+    }
+
+    /// A function. Its texts end with a NUL.
+    pub const fn function(spec: &'static ScalarSpec, name: Text, about: Text, params: Text) -> Guest {
+        let propagates = match spec.nulls {
+            crate::scalar::Nulls::Propagate => ffi::F_NULL_PROPAGATING,
+            crate::scalar::Nulls::Own => 0,
+        };
+        let rejects = if spec.fallible { ffi::F_REJECTS } else { 0 };
+        // A host looks at the nulls of a propagating function's column too, so it may have some of its own.
+        Guest {
+            stage: ffi::Stage {
+                bind: Some(function::bind),
+                unbind: None,
+                create: Some(function::create),
+                process: Some(function::process),
+                finish: None,
+                destroy: Some(function::destroy),
+                ..table(ffi::KIND_SCALAR, propagates | rejects, name, about, params)
+            },
+            spec: Spec::Function(spec),
+        }
+    }
+}
+
+const fn table(kind: u32, flags: u32, name: Text, about: Text, params: Text) -> ffi::Stage {
+    ffi::Stage {
+        struct_size: size_of::<ffi::Stage>() as u32,
+        kind,
+        flags,
+        state_version: 0,
+        name: text(name),
+        version: std::ptr::null(),
+        summary: text(about),
+        doc_md: std::ptr::null(),
+        params: text(params),
+        bind: None,
+        unbind: None,
+        create: None,
+        process: None,
+        finish: None,
+        snapshot: None,
+        restore: None,
+        destroy: None,
+        extension: None,
+    }
+}
+
+/// What the entry function gives. Texts end with a NUL.
+pub const fn plugin(
+    id: Text,
+    version: Text,
+    license: Text,
+    note: Text,
+    stages: &'static [&'static Guest],
+) -> ffi::Plugin {
+    ffi::Plugin {
+        struct_size: size_of::<ffi::Plugin>() as u32,
+        abi_major: ffi::ABI_MAJOR,
+        abi_minor: ffi::ABI_MINOR,
+        n_stages: stages.len() as u32,
+        id: text(id),
+        version: text(version),
+        license: text(license),
+        // So that no linker drops it.
+        build_info: text(note),
+        // A pointer to a `Guest` is one to its first field.
+        stages: stages.as_ptr().cast(),
+        init: None,
+        deinit: None,
+        extension: None,
+    }
+}
+
+/// Why an entry fails.
+struct Failed {
+    status: Status,
+    message: String,
+    param: String,
+}
+
+impl Failed {
+    fn new(status: Status, message: impl Into<String>) -> Failed {
+        Failed {
+            status,
+            message: message.into(),
+            param: String::new(),
+        }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Memory { .. } => Failed::new(ffi::E_MEMORY, ""),
+            Error::Cancelled => Failed::new(ffi::E_CANCELLED, ""),
+            Error::Io { .. } => Failed::new(ffi::E_IO, error.to_string()),
+            Error::Failed { message, help, .. } => {
+                let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+                Failed::new(ffi::E_DATA, message + &help)
+            }
+            other => Failed::new(ffi::E_INTERNAL, other.to_string()),
+        }
+    }
+}
+
+/// Runs an entry; what fails or panics in it becomes its status.
+///
+/// # Safety
+/// `error` is NULL or points to the error that the host gave.
+unsafe fn guard(error: *mut ErrorOut, entry: impl FnOnce() -> Result<Status, Failed>) -> Status {
+    let outcome = catch_unwind(AssertUnwindSafe(entry)).unwrap_or_else(|panic| {
+        let what = words(&*panic).unwrap_or("it gives no words").to_owned();
+        // What a panic carries may panic again where it is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(panic)));
+        Err(Failed::new(ffi::E_PANIC, format!("it panics: {what}")))
+    });
+    match outcome {
+        Ok(status) => status,
+        Err(failed) => {
+            // SAFETY: the caller's promise.
+            if let Some(error) = unsafe { error.as_mut() } {
+                write(&mut error.message, &failed.message);
+                write(&mut error.param, &failed.param);
+                if failed.status == ffi::E_PANIC {
+                    error.flags |= ffi::ERR_POISONED;
+                }
+            }
+            failed.status
+        }
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> Option<&str> {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+/// As much of `text` as there is room for, and a NUL.
+fn write(to: &mut [u8], text: &str) {
+    let mut end = text.len().min(to.len() - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    to[..end].copy_from_slice(&text.as_bytes()[..end]);
+    to[end] = 0;
+}
+
+/// What an instance has of its own, and what the host was told of it.
+struct Own {
+    budget: Arc<Budget>,
+    cancelled: Arc<AtomicBool>,
+    /// Bytes of the heap, as far as calls of this instance took them.
+    heap: i64,
+    declared: i64,
+}
+
+impl Own {
+    fn new() -> Own {
+        Own {
+            budget: Budget::new(usize::MAX),
+            cancelled: Arc::default(),
+            heap: 0,
+            declared: 0,
+        }
+    }
+
+    /// What operators are made with. The host's limit is not known in here: what is reserved is declared behind each call.
+    fn setup(&self, call: *const ffi::Call) -> Setup {
+        // SAFETY: a call of the host's, with its table of services, which lives as long as the program.
+        let (host, owner): (&'static Host, usize) = unsafe { (&*(*call).host, (*call).owner.addr()) };
+        Setup {
+            budget: self.budget.clone(),
+            spill: Spill::anywhere(),
+            share: 64 << 20,
+            workers: 1,
+            chunk_bytes: 256 << 10,
+            max_record: 8 << 20,
+            sync: true,
+            cancelled: self.cancelled.clone(),
+            say: Arc::new(move |text| {
+                // SAFETY: an owner is a number for the host, who refuses one that is gone.
+                unsafe {
+                    (host.log)(
+                        std::ptr::without_provenance_mut(owner),
+                        0,
+                        ffi::Str::new(text.trim_end()),
+                    );
+                }
+            }),
+        }
+    }
+
+    /// Runs a call, then declares what the instance has now.
+    ///
+    /// # Safety
+    /// `call` is the host's call that lasts.
+    unsafe fn counted<T>(
+        &mut self,
+        call: *const ffi::Call,
+        run: impl FnOnce() -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        // SAFETY: the caller's promise.
+        let (host, owner) = unsafe { (&*(*call).host, (*call).owner) };
+        // SAFETY: as above.
+        self.cancelled.store(unsafe { (host.cancelled)(owner) } != 0, Relaxed);
+        let before = counting::taken();
+        let outcome = run();
+        self.heap += counting::taken().wrapping_sub(before);
+        let has = self
+            .heap
+            .max(i64::try_from(self.budget.used()).unwrap_or(i64::MAX))
+            .max(0);
+        let delta = has - self.declared;
+        if delta == 0 {
+            return outcome;
+        }
+        // SAFETY: as above.
+        let status = unsafe { (host.reserve)(owner, delta) };
+        if status < 0 {
+            outcome?;
+            let message = format!("it has {has} bytes of its own, more than the run's memory has room for");
+            return Err(Failed::new(ffi::E_INTERNAL, message));
+        }
+        self.declared = has;
+        outcome
+    }
+}
+
+/// A box as C holds it.
+fn into_raw<T>(value: T) -> *mut c_void {
+    Box::into_raw(Box::new(value)).cast()
+}

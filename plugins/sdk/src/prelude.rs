@@ -1,0 +1,9 @@
+//! What nearly every plugin needs.
+
+pub use crate::plugin::{ColumnArg, FromArg, Params, Stage, Transform};
+pub use crate::scalar::Scalar;
+pub use crate::spec::{Bound, Call, Complaint, Make, Memory, Setup};
+pub use crate::{
+    Arena, Batch, Bits, Column, Columns, Data, Emitter, Error, Field, Flow, Result, RowWise, Schema, Serial, Type,
+};
+pub use standpipe_sdk_macros::{Params, scalar};
