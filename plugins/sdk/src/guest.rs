@@ -17,7 +17,7 @@ use crate::counting;
 use crate::error::{Error, Result};
 use crate::ffi::{self, ErrorOut, Host, Status};
 use crate::scalar::ScalarSpec;
-use crate::spec::{Setup, StageSpec};
+use crate::spec::{Asked, Setup, StageSpec};
 use crate::spill::Spill;
 use std::any::Any;
 use std::ffi::{c_char, c_void};
@@ -243,6 +243,8 @@ impl Own {
             max_record: 8 << 20,
             sync: true,
             cancelled: self.cancelled.clone(),
+            // The host keeps the origin of rows itself.
+            asked: Asked::Nothing,
             say: Arc::new(move |text| {
                 // SAFETY: an owner is a number for the host, who refuses one that is gone.
                 unsafe {

@@ -13,6 +13,7 @@ use super::super::keys::{Key, Keys};
 use super::super::sort;
 use super::super::spill::{lane_floor, merge_floor};
 use super::super::unnest::{LEAST_ROOM, scratch_room};
+use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Asked, Least, Room, Setup};
 use standpipe_sdk::{
