@@ -304,13 +304,19 @@ impl World<'_> {
             }
         };
         let spawned = std::thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(lanes.len());
             for lane in &mut lanes {
                 let thread = std::thread::Builder::new().name("standpipe".into()).stack_size(STACK);
-                if let Err(error) = thread.spawn_scoped(scope, || guarded(lane)) {
-                    run.kill();
-                    return Err(Error::io("start", "a worker", error));
+                match thread.spawn_scoped(scope, || guarded(lane)) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        run.kill();
+                        return Err(Error::io("start", "a worker", error));
+                    }
                 }
             }
+            // The scope waits for the work, this for the threads: their stacks are free for those that come next.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
             Ok(())
         });
         spawned?;
