@@ -52,6 +52,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
     let share = settings.share();
     let budget = Budget::new(settings.stages_bytes());
     let disk = Arc::new(Disk::new(&settings.spill_dir, settings.disk_bytes).spill_rows(settings.hooks.spill_rows));
+    progress.run(&disk);
     let mut world = World {
         graph,
         settings,

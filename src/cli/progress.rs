@@ -90,17 +90,77 @@ impl Screen {
             bar
         });
         line.set_position(done);
-        let per_second = |count: u64| (count as f64 / elapsed.as_secs_f64()) as u64;
-        let rows = progress.rows_read();
-        let rate = match done {
-            0 => format!("{} rows/s", per_second(rows)),
-            _ => format!("{} at {}/s", shown(done), shown(per_second(done))),
-        };
         let memory = memory::resident().map_or(0, |(now, _)| now);
-        line.set_message(format!(
-            "{rows} rows, {rate}, memory {} of {}",
-            shown(memory),
-            shown(limit as u64)
-        ));
+        line.set_message(message(&Seen::of(progress, memory, limit as u64, elapsed)));
+    }
+}
+
+/// What the line shows.
+struct Seen {
+    rows: u64,
+    bytes: u64,
+    elapsed: Duration,
+    memory: u64,
+    limit: u64,
+    /// On disk now, and ever written there.
+    spilled: (u64, u64),
+    merging: bool,
+}
+
+impl Seen {
+    fn of(progress: &Progress, memory: u64, limit: u64, elapsed: Duration) -> Seen {
+        Seen {
+            rows: progress.rows_read(),
+            bytes: progress.bytes_read(),
+            elapsed,
+            memory,
+            limit,
+            spilled: progress.spilled_bytes(),
+            merging: progress.is_merging(),
+        }
+    }
+}
+
+fn message(seen: &Seen) -> String {
+    let per_second = |count: u64| (count as f64 / seen.elapsed.as_secs_f64()) as u64;
+    let rate = match seen.bytes {
+        0 => format!("{} rows/s", per_second(seen.rows)),
+        bytes => format!("{} at {}/s", shown(bytes), shown(per_second(bytes))),
+    };
+    let disk = match seen.spilled {
+        (_, 0) => String::new(),
+        (now, ever) => format!(", {} on disk ({} spilled)", shown(now), shown(ever)),
+    };
+    format!(
+        "{}{} rows, {rate}, memory {} of {}{disk}",
+        if seen.merging { "merging, " } else { "" },
+        seen.rows,
+        shown(seen.memory),
+        shown(seen.limit)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_tells_of_the_disk_once_something_is_there() {
+        let mut seen = Seen {
+            rows: 1000,
+            bytes: 0,
+            elapsed: Duration::from_secs(2),
+            memory: 3 << 20,
+            limit: 64 << 20,
+            spilled: (0, 0),
+            merging: false,
+        };
+        assert_eq!(message(&seen), "1000 rows, 500 rows/s, memory 3.0 MiB of 64.0 MiB");
+        seen.bytes = 4 << 20;
+        seen.spilled = (5 << 20, 6 << 20);
+        let reading = "1000 rows, 4.0 MiB at 2.0 MiB/s, memory 3.0 MiB of 64.0 MiB, 5.0 MiB on disk (6.0 MiB spilled)";
+        assert_eq!(message(&seen), reading);
+        seen.merging = true;
+        assert_eq!(message(&seen), format!("merging, {reading}"));
     }
 }

@@ -1,7 +1,8 @@
 //! How far a run is, for whoever draws it.
 
-use standpipe_sdk::Source;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use standpipe_sdk::{Disk, Source};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts that workers add to and a display reads.
 #[derive(Debug, Default)]
@@ -9,9 +10,22 @@ pub struct Progress {
     rows: AtomicU64,
     bytes: [AtomicU64; 4],
     total: AtomicU64,
+    merging: AtomicBool,
+    /// The disk of the run.
+    disk: Mutex<Option<Arc<Disk>>>,
 }
 
 impl Progress {
+    /// A run starts, which spills to `disk`.
+    pub(crate) fn run(&self, disk: &Arc<Disk>) {
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(disk.clone());
+    }
+
+    /// A region is about to start: it merges what was spilled, or not.
+    pub(crate) fn phase(&self, merging: bool) {
+        self.merging.store(merging, Relaxed);
+    }
+
     /// A region starts; `total` bytes are to be read, where that is known.
     pub(crate) fn start(&self, total: Option<u64>) {
         for bytes in &self.bytes {
@@ -27,6 +41,17 @@ impl Progress {
     /// Source number `at` has been read up to where it says.
     pub(crate) fn read(&self, source: &dyn Source, at: usize) {
         self.bytes[at % self.bytes.len()].store(source.claimed_bytes(), Relaxed);
+    }
+
+    /// Whether the region at work merges what was spilled.
+    pub fn is_merging(&self) -> bool {
+        self.merging.load(Relaxed)
+    }
+
+    /// Bytes that lie on disk, and all that were ever written there.
+    pub fn spilled_bytes(&self) -> (u64, u64) {
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        disk.as_ref().map_or((0, 0), |disk| (disk.used(), disk.total()))
     }
 
     /// Rows read so far.

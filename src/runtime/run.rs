@@ -253,6 +253,8 @@ impl World<'_> {
             let free = self.setup.budget.limit().saturating_sub(self.setup.budget.used());
             let _ = self.ahead.grow(free.min(ahead));
         }
+        let spilled = |&id: &NodeId| self.spills[id].done().segments > 0;
+        self.progress.phase(region.sources.iter().any(spilled));
         let mut sources = Vec::with_capacity(region.sources.len());
         for &id in &region.sources {
             sources.push(self.source(id)?);
