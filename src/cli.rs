@@ -212,6 +212,7 @@ fn parameter(text: &str) -> Result<(String, String), String> {
 /// The program.
 pub(crate) fn main() -> ExitCode {
     memory::tune();
+    memory::outlive_file_limits();
     quiet_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

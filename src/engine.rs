@@ -588,6 +588,8 @@ impl RunError {
                     ("read", std::io::ErrorKind::NotFound) => "E0601",
                     ("read", _) => "E0602",
                     ("write" | "publish", _) => "E0603",
+                    // The system has no memory for a thread.
+                    ("start", _) => "E0701",
                     _ => "E0999",
                 };
                 return format!("error[{code}]: {}\n", self.error);

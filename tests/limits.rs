@@ -358,3 +358,34 @@ fn every_stage_that_sees_more_than_a_chunk_has_a_script() {
         assert!(cases().iter().any(|case| case.name == *name), "{name} is no script");
     }
 }
+
+#[test]
+fn no_lane_takes_the_memory_that_another_spills_with() {
+    let data = tempfile::tempdir().unwrap();
+    rows(data.path());
+    for name in ["sort", "distinct", "union_of_itself"] {
+        let case = cases().into_iter().find(|case| case.name == name).unwrap();
+        let place = Place::new(data.path());
+        let mut want = None;
+        for workers in [2, 3, 4] {
+            let usual = Setting {
+                memory: USUAL,
+                workers,
+                chunk: 4 << 10,
+                spill_rows: None,
+            };
+            let least = place.pipeline(&case, &usual).explain_memory().unwrap().least_bytes;
+            let setting = Setting { memory: least, ..usual };
+            for turn in 0..8 {
+                let got = place.run(&case, &setting);
+                let (got, segments) =
+                    got.unwrap_or_else(|error| panic!("{name}, {workers} workers, turn {turn}: {error}"));
+                assert!(segments > 0, "{name}: nothing was spilled");
+                assert!(
+                    *want.get_or_insert_with(|| got.clone()) == got,
+                    "{name}, {workers} workers, turn {turn}"
+                );
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -151,4 +152,135 @@ fn the_disk_is_full() {
         &output,
         &["E0703", "`sort` needs ", &disk.path().display().to_string(), "bytes"],
     );
+}
+
+#[test]
+fn no_file_may_grow_any_more() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = Command::new("sh");
+    command
+        .current_dir(folder.path())
+        .args(["-c", "ulimit -f 1024; exec \"$@\"", "sh"]);
+    command.arg(assert_cmd::cargo::cargo_bin!("standpipe"));
+    command.args([
+        "run",
+        "-e",
+        SCRIPT,
+        "--workers",
+        "2",
+        "--memory",
+        "12MiB",
+        "--no-sync",
+        "--spill-dir",
+    ]);
+    let output = command.arg(spill.path()).output().unwrap();
+    let place = spill.path().display().to_string();
+    assert_failed(
+        folder.path(),
+        &output,
+        &["E0703", "`sort` needs ", &place, "bytes more"],
+    );
+    assert!(is_empty(spill.path()));
+}
+
+/// Writes noise over all that the process has open in `spill`, again and again until it ends; how often.
+fn damage(process: u32, spill: &Path, mut is_over: impl FnMut() -> bool) -> usize {
+    let open = format!("/proc/{process}/fd");
+    let mut times = 0;
+    while !is_over() {
+        for entry in std::fs::read_dir(&open).into_iter().flatten().flatten() {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            if !target.starts_with(spill) {
+                continue;
+            }
+            // The file has no name, but the process still has it open.
+            if let Ok(file) = std::fs::OpenOptions::new().write(true).open(entry.path()) {
+                let len = file.metadata().map_or(0, |meta| meta.len());
+                let noise = [0x5A; 64];
+                for at in (0..len).step_by(4096) {
+                    let _ = file.write_all_at(&noise, at);
+                }
+                times += usize::from(len > 0);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    times
+}
+
+#[test]
+fn what_was_spilled_is_damaged_on_disk() {
+    const DISTINCT: &str =
+        r#"from range(1, 300000) | derive key = value * 7919 % 1000003 | distinct by key | write csv "out.csv""#;
+    const AGGREGATE: &str = r#"from range(1, 300000) | derive key = value * 7919 % 1000003 | aggregate n = count(), s = sum(value) by key | write csv "out.csv""#;
+    const REPLAY: &str = "stream s = from range(1, 600000) | derive t = value * 7919 % 1000003\nfrom s | union s | write csv \"out.csv\"";
+    for (stage, script) in [
+        ("sort", SCRIPT),
+        ("distinct", DISTINCT),
+        ("aggregate", AGGREGATE),
+        ("replay", REPLAY),
+    ] {
+        let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("standpipe"))
+            .current_dir(folder.path())
+            .args([
+                "run",
+                "-e",
+                script,
+                "--workers",
+                "2",
+                "--memory",
+                "11MiB",
+                "--no-sync",
+                "--spill-dir",
+            ])
+            .arg(spill.path())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let times = damage(child.id(), spill.path(), || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        assert!(times > 0, "{stage}: nothing was spilled");
+        let place = spill.path().display().to_string();
+        let reads = format!("`{stage}` cannot read its spill file in");
+        assert_failed(
+            folder.path(),
+            &output,
+            &["E0704", &reads, &place, "the block at byte ", "is damaged"],
+        );
+        assert!(is_empty(spill.path()));
+    }
+}
+
+#[test]
+fn a_record_that_is_too_long_is_a_bad_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("id,text\n1,short\n2,{}\n3,short\n", "x".repeat(200_000));
+    std::fs::write(folder.path().join("in.csv"), text).unwrap();
+    let run = |script: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("standpipe"));
+        let command = command.current_dir(folder.path());
+        command
+            .args([
+                "run",
+                "-e",
+                script,
+                "--max-record",
+                "100KiB",
+                "--memory",
+                "12MiB",
+                "--no-sync",
+            ])
+            .output()
+            .unwrap()
+    };
+    let output = run(r#"read csv "in.csv" | sort -id | write csv "out.csv""#);
+    assert_failed(folder.path(), &output, &["E0410", "in.csv, line 3", "102400"]);
+    let output = run(
+        "read csv \"in.csv\" on error to rejects | sort -id | write csv \"out.csv\"\nfrom rejects | select code, line | write csv \"bad.csv\"",
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let written = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(written("out.csv"), "id,text\n3,short\n1,short\n");
+    assert_eq!(written("bad.csv"), "code,line\nE0410,3\n");
 }

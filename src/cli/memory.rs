@@ -17,6 +17,17 @@ pub(super) fn tune() {
     }
 }
 
+/// A file that may not grow any more is an error like a full disk, not the end of the process.
+pub(super) fn outlive_file_limits() {
+    #[cfg(unix)]
+    {
+        // SAFETY: ignoring a signal installs no handler, so no code of ours runs in one; no other thread runs yet.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        }
+    }
+}
+
 /// Resident bytes now, and the most there were, where the system says.
 pub(super) fn resident() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
