@@ -29,6 +29,7 @@ pub mod list;
 pub mod merge;
 pub mod number;
 mod picked;
+pub mod pivot;
 pub mod read;
 pub mod rename;
 pub mod replay;

@@ -12,10 +12,10 @@ use super::report::Checker;
 use super::rows::Rows;
 use crate::diag::{Diagnostic, Span};
 use crate::expr::{AggregateCall, Expr, Kind as ExprForm};
-use crate::syntax::ast::{self, Ident, ItemValue, StageCall, StageItem};
+use crate::syntax::ast::{self, BinaryOp, ExprKind, Ident, ItemValue, StageCall, StageItem, UnaryOp};
 use standpipe_sdk::aggregate::ResultNulls;
-use standpipe_sdk::spec::{AggregateArg, Arg, ArgKind, Item, Items, Want};
-use standpipe_sdk::{Field, Type};
+use standpipe_sdk::spec::{AggregateArg, Arg, ArgKind, Item, Items, Names, Spread, StageSpec, Want};
+use standpipe_sdk::{Field, Type, Value};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub(super) struct Aggregating<'s> {
     /// There is one group, with rows or without.
     single: bool,
     null_on_error: bool,
+    /// What a row must be to count at all.
+    within: RefCell<Option<Expr>>,
     found: RefCell<Vec<Found>>,
 }
 
@@ -92,6 +94,15 @@ impl Checker<'_> {
         if !whole {
             return None;
         }
+        if let Some(within) = aggregating.within.borrow().clone() {
+            filter = Some(match filter {
+                None => within,
+                Some(own) => {
+                    let no = Expr::constant(Value::Bool(false), Type::Bool, at);
+                    self.accept(Expr::if_(within, own, Some(no), at))?
+                }
+            });
+        }
         let mut call = match crate::expr::aggregate_call(&name.text, given, at) {
             Ok(call) => call,
             Err(issue) => return self.accept(Err(issue)),
@@ -130,8 +141,100 @@ impl Checker<'_> {
 }
 
 impl Resolver<'_, '_> {
-    /// The items of a stage that takes aggregates, as the aggregates that stand in them.
-    pub(super) fn aggregates(&mut self, wants: Items, items: &[&StageItem], call: &StageCall) -> Vec<Item> {
+    /// The items that options say: an expression over aggregates for each of some values, over the rows that have it.
+    pub(super) fn spread(&mut self, spec: &StageSpec, call: &StageCall) -> Vec<Item> {
+        let given = |what| {
+            let param = spec.options.iter().find(|param| param.arg == ArgKind::Spread(what))?;
+            let option = call.options.iter().find(|option| option.name.text == param.name)?;
+            option.value.to_expr()
+        };
+        let all = [Spread::Key, Spread::Values, Spread::Each].map(given);
+        let [Some(key), Some(values), Some(each)] = all else {
+            // Which one is missing is said with the other options.
+            all.iter().flatten().for_each(|expr| self.checker.seen(expr));
+            self.out.broken = true;
+            return vec![];
+        };
+        let values = match values.kind {
+            ExprKind::List(list) if !list.is_empty() => list,
+            _ => {
+                [&key, &each].into_iter().for_each(|expr| self.checker.seen(expr));
+                self.wrong(
+                    values.span,
+                    "a list of the keys that become columns is needed here: `[\"a\", \"b\"]`",
+                    "no such list",
+                );
+                return vec![];
+            }
+        };
+        let (mut items, mut within) = (vec![], vec![]);
+        for value in values {
+            let span = value.span;
+            let Some((name, value)) = self.column_key(value) else {
+                continue;
+            };
+            items.push(StageItem {
+                name: Some(Ident {
+                    text: name,
+                    quoted: true,
+                    span,
+                }),
+                value: ItemValue::Expr(each.clone()),
+                span,
+            });
+            within.push(ast::Expr {
+                kind: ExprKind::Binary {
+                    op: BinaryOp::Eq,
+                    op_span: span,
+                    left: Box::new(key.clone()),
+                    right: Box::new(value),
+                },
+                parenthesised: false,
+                span,
+            });
+        }
+        let items: Vec<&StageItem> = items.iter().collect();
+        let wants = Items {
+            names: Names::Always,
+            ..Items::some(ArgKind::Aggregate, 0, usize::MAX, "")
+        };
+        self.aggregates(wants, &items, &within, call)
+    }
+
+    /// A value that becomes a column: its name, and the value.
+    fn column_key(&mut self, value: ast::Expr) -> Option<(String, ast::Expr)> {
+        let is_number = |value: &ast::Expr| matches!(value.kind, ExprKind::Int(_) | ExprKind::Float { .. });
+        let name = match &value.kind {
+            ExprKind::Name(Ident { text, .. }) | ExprKind::Str(text) => {
+                let kind = ExprKind::Str(text.clone());
+                return Some((text.clone(), ast::Expr { kind, ..value }));
+            }
+            ExprKind::Unary { op, operand, .. } if *op == UnaryOp::Neg && is_number(operand) => value.span,
+            ExprKind::Null | ExprKind::Bool(_) | ExprKind::Date(_) | ExprKind::Timestamp(_) => value.span,
+            _ if is_number(&value) => value.span,
+            _ => {
+                self.checker.seen(&value);
+                self.wrong(
+                    value.span,
+                    "a word, a text, a number, a date, `true`, `false` or `null` is needed here: it becomes a column",
+                    "none of them",
+                );
+                return None;
+            }
+        };
+        let name = self.checker.text_of(name).trim_start_matches('@').to_owned();
+        Some((name, value))
+    }
+
+    /// The items of a stage that takes aggregates, as the aggregates that stand in them. `within`: for each item what a row must be to
+    /// count in it; such items see keys and no other items.
+    pub(super) fn aggregates(
+        &mut self,
+        wants: Items,
+        items: &[&StageItem],
+        within: &[ast::Expr],
+        call: &StageCall,
+    ) -> Vec<Item> {
         self.enough(wants, items.len(), call, "");
         let mut keys = Rows {
             missing: self.rows.missing.clone(),
@@ -158,12 +261,19 @@ impl Resolver<'_, '_> {
             input: self.rows,
             single: call.by.is_empty(),
             null_on_error: self.null_on_error,
+            within: RefCell::default(),
             found: RefCell::default(),
         };
         let mut made: Vec<Made> = vec![];
         let mut computed: Vec<Computed> = vec![];
         let mut picks: Vec<usize> = (0..keys.fields.len()).collect();
-        for item in items {
+        for (at, item) in items.iter().enumerate() {
+            let before = self.checker.reported();
+            if let Some(condition) = within.get(at) {
+                let made = self.checker.expression(condition, &Scope::rows(self.rows));
+                self.out.guess |= made.is_none();
+                aggregating.within.replace(made);
+            }
             let ItemValue::Expr(value) = &item.value else {
                 self.report(
                     Diagnostic::error("E0124", item.span, format!("`{}` takes no `*`", call.full_name()))
@@ -174,7 +284,7 @@ impl Resolver<'_, '_> {
             let name = self.item_name(wants, ArgKind::Aggregate, item, value);
             let scope = Scope {
                 rows: Some(&keys),
-                made: &made,
+                made: if within.is_empty() { &made } else { &[] },
                 locals: &[],
                 place: Place::Row,
                 aggregates: Aggregates::Here(&aggregating),
@@ -200,6 +310,11 @@ impl Resolver<'_, '_> {
             };
             picks.push(index);
             made.push(Made { field, index, guess });
+            // What is wrong with one value is most likely wrong with all.
+            if !within.is_empty() && self.checker.reported() > before {
+                self.out.broken = true;
+                break;
+            }
         }
         self.same_names(&names);
 

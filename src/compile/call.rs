@@ -178,10 +178,15 @@ impl<'r, 'a> Resolver<'r, 'a> {
         let mut items: Vec<&StageItem> = moved.iter().collect();
         items.extend(&call.items);
         match spec.items.arg {
+            _ if spec.options.iter().any(|param| matches!(param.arg, ArgKind::Spread(_))) => {
+                self.count(spec.items, &items, call, "");
+                self.clauses(spec, call);
+                self.out.items = self.spread(spec, call);
+            }
             // The items see the keys.
             ArgKind::Aggregate => {
                 self.clauses(spec, call);
-                self.out.items = self.aggregates(spec.items, &items, call);
+                self.out.items = self.aggregates(spec.items, &items, &[], call);
             }
             // Computed once the columns are known.
             ArgKind::PerColumn => self.clauses(spec, call),
@@ -620,7 +625,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 None => self.wrong(value.span, "a type is needed here", "not a type"),
             },
             // Their parts were told apart by position, or by what they compute.
-            ArgKind::Each(_) | ArgKind::Aggregate => None,
+            ArgKind::Each(_) | ArgKind::Aggregate | ArgKind::Spread(_) => None,
         }
     }
 

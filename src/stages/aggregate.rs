@@ -27,8 +27,8 @@ use fill::Filler;
 use spill::Spiller;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Memory, Names, Order,
-    Setup, StageSpec, Want,
+    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Lineage, Make, Memory, Names,
+    Order, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, Source, Span, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -66,11 +66,12 @@ pub const SPEC: StageSpec = StageSpec {
             output: "spread,even,share\n3,2,0.5\n",
         },
     ],
-    bind: &bind,
+    bind: &|call| bind_as("aggregate", call),
     ..StageSpec::BASE
 };
 
-fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+/// Binds `aggregate`, or another stage that is one.
+pub(super) fn bind_as(stage: &'static str, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let by = keys::grouping(call, call.by)?;
     let mut calls = vec![];
     let mut reads = by.clone();
@@ -107,24 +108,36 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let schema = key_fields.iter().cloned().chain(values).collect();
     let lineage = vec![Lineage::New; by.len() + calls.len()];
     let sorted_by = (0..by.len()).map(|key| (key, false)).collect();
+    let make = Make::Breaker(breaker(stage, by, key_fields, calls));
+    Ok(Bound {
+        schema,
+        lineage,
+        reads,
+        sorted_by,
+        make,
+        needs_places: false,
+    })
+}
+
+/// Groups by the columns `by`, which come out as `key_fields`, then what each call gives; sorted by the keys. `stage` is who says that
+/// something does not fit.
+pub(super) fn breaker(
+    stage: &'static str,
+    by: Vec<usize>,
+    key_fields: Vec<Field>,
+    calls: Vec<Called>,
+) -> Factory<Arc<dyn Breaker>> {
     let plan = Arc::new(Plan {
+        stage,
         keys: Keys::grouping(by),
         partials: calls.iter().map(|call| call.arg.aggregate.partial().width()).collect(),
         long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > key::PREFIX_BYTES),
         key_fields,
         calls,
     });
-    let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
+    Box::new(move |setup: &Setup| {
         let made = Aggregate::new(&plan, setup);
-        Ok(Arc::new(made.map_err(|e| codes::held("aggregate", e))?))
-    };
-    Ok(Bound {
-        schema,
-        lineage,
-        reads,
-        sorted_by,
-        make: Make::Breaker(Box::new(make)),
-        needs_places: false,
+        Ok(Arc::new(made.map_err(|e| codes::held(stage, e))?))
     })
 }
 
@@ -137,6 +150,7 @@ const MOST_LANE_BYTES: usize = 4 << 20;
 
 /// What a run of the stage needs of its arguments.
 struct Plan {
+    stage: &'static str,
     keys: Keys,
     key_fields: Vec<Field>,
     /// A key may be longer than its prefix.
@@ -147,9 +161,9 @@ struct Plan {
 }
 
 /// One aggregate, and where the script calls it.
-struct Called {
-    arg: AggregateArg,
-    span: Span,
+pub(super) struct Called {
+    pub(super) arg: AggregateArg,
+    pub(super) span: Span,
 }
 
 impl Plan {
@@ -195,7 +209,7 @@ struct Aggregate {
 
 impl Aggregate {
     fn new(plan: &Arc<Plan>, setup: &Setup) -> Result<Aggregate> {
-        let store = Store::new("aggregate", setup);
+        let store = Store::new(plan.stage, setup);
         let workers = setup.workers.max(1);
         let sharding = Sharding::new((SHARDS_PER_WORKER * workers).min(MOST_SHARDS));
         let table = |_| Mutex::new(Table::new(plan, &setup.budget));
@@ -271,7 +285,7 @@ impl Breaker for Aggregate {
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        self.sorted().map_err(|e| codes::held("aggregate", e))
+        self.sorted().map_err(|e| codes::held(self.plan.stage, e))
     }
 }
 

@@ -16,6 +16,7 @@ use super::from;
 use super::join;
 use super::merge;
 use super::number;
+use super::pivot;
 use super::read;
 use super::rename;
 use super::route;
@@ -54,6 +55,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &join::SPEC,
         &merge::SPEC,
         &number::SPEC,
+        &pivot::SPEC,
         &read::SPEC,
         &rename::SPEC,
         &route::SPEC,
@@ -68,7 +70,6 @@ pub fn list() -> &'static [&'static StageSpec] {
         &tee::SPEC,
         &top::SPEC,
         &union::SPEC,
-        &unnest::SPEC,
         &unpivot::SPEC,
         &write::SPEC,
     ];

@@ -196,8 +196,21 @@ pub enum ArgKind {
     /// keys (`by`) and of earlier items, the host computes behind the stage. So the stage must give the keys in `by` order,
     /// then one column per aggregate.
     Aggregate,
+    /// One of three options that say the items of a stage: [`ArgKind::Aggregate`]s, named like the values.
+    Spread(Spread),
     /// Written `arg0, arg1, …` where each has its own kind.
     Each(&'static [ArgKind]),
+}
+
+/// What an [`ArgKind::Spread`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// An expression over the input row.
+    Key,
+    /// Values of it, constants: `[a, "b", 3]`.
+    Values,
+    /// An expression over aggregates: an item for each of the values, over the rows of which the key is it.
+    Each,
 }
 
 /// What type an argument must have.

@@ -184,7 +184,7 @@ impl Reader for Piece {
                 used: from,
                 limit: usize::MAX,
             };
-            crate::stages::codes::held("aggregate", refused)
+            crate::stages::codes::held(sorted.plan.stage, refused)
         })?;
         for &group in &sorted.groups[from..to] {
             self.groups

@@ -45,16 +45,17 @@ struct Ready<'a> {
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
+        let stage = self.stage.plan.stage;
         if chunk != self.chunk {
             (self.chunk, self.before) = (chunk, 0);
         }
         let mut from = 0;
         while from < batch.rows() {
             let to = batch.rows().min(from + ROWS);
-            self.take(&batch, from, to).map_err(|e| held("aggregate", e))?;
+            self.take(&batch, from, to).map_err(|e| held(stage, e))?;
             if self.stage.spills_after(to - from) {
                 let spilled = self.flush().and_then(|()| self.stage.spill_now());
-                spilled.map_err(|e| held("aggregate", e))?;
+                spilled.map_err(|e| held(stage, e))?;
             }
             from = to;
         }
@@ -64,7 +65,8 @@ impl Fill for Filler {
 
     fn done(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.done, true) {
-            self.flush().map_err(|e| held("aggregate", e))?;
+            let stage = self.stage.plan.stage;
+            self.flush().map_err(|e| held(stage, e))?;
             self.table = Table::new(&self.stage.plan, &self.stage.budget);
             self.known = None;
             self.arena.release();

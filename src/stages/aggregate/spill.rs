@@ -490,11 +490,11 @@ impl Merged {
                     std::thread::sleep(NAP);
                     continue;
                 }
-                Err(error) => return Err(held("aggregate", error)),
+                Err(error) => return Err(held(self.plan.stage, error)),
             }
             let whole = state
                 .close(&mut claim, &self.budget)
-                .map_err(|e| held("aggregate", e))?;
+                .map_err(|e| held(self.plan.stage, e))?;
             if !whole {
                 continue;
             }
@@ -579,7 +579,7 @@ impl Reader for MergedReader {
         let (first, last) = (self.claim.given, self.claim.given + len);
         self.combine.clear();
         let taken = self.combine.take_groups(&self.claim, first, last);
-        taken.map_err(|e| held("aggregate", e))?;
+        taken.map_err(|e| held(self.merged.plan.stage, e))?;
         let faults = Faults::new(arena, stop_at_first);
         let from = self.claim.first + first as u64;
         let batch = self.batch(first, last, from, arena, &faults)?;

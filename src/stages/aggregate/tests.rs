@@ -30,10 +30,13 @@ fn bound(schema: &Schema, calls: &[(&str, &[usize], Option<usize>)], by: &[usize
         })
         .collect();
     let by: Vec<Item> = by.iter().map(|&at| item(&schema.fields()[at].name, at)).collect();
-    bind(&Call {
-        by: &by,
-        ..call(schema, schema.width(), &items)
-    })
+    bind_as(
+        "aggregate",
+        &Call {
+            by: &by,
+            ..call(schema, schema.width(), &items)
+        },
+    )
     .unwrap()
 }
 
