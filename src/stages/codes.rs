@@ -5,6 +5,9 @@ use standpipe_sdk::error::{Code, Error};
 /// The condition of `assert` is false or null.
 pub const ASSERT_FAILED: Code = Code(405);
 
+/// A record that a stage makes is longer than `max_record`.
+pub const OVERLONG: Code = Code(410);
+
 /// A row is before one that came before it, where rows must be sorted.
 pub const NOT_SORTED: Code = Code(415);
 
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn every_code_has_a_text() {
-        let rows = [ASSERT_FAILED, NOT_SORTED, HELD_TOO_MUCH, BAD_CONSTANT];
+        let rows = [ASSERT_FAILED, OVERLONG, NOT_SORTED, HELD_TOO_MUCH, BAD_CONSTANT];
         let types = [NO_SUCH_COLUMN, NOT_A_LIST, NO_KEY, OTHER_COLUMNS, OTHER_TYPES];
         let arguments = [
             WRONG_ARGUMENT,

@@ -15,6 +15,7 @@ use super::flatten;
 use super::from;
 use super::join;
 use super::merge;
+use super::nest;
 use super::number;
 use super::pivot;
 use super::read;
@@ -54,6 +55,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &from::SPEC,
         &join::SPEC,
         &merge::SPEC,
+        &nest::SPEC,
         &number::SPEC,
         &pivot::SPEC,
         &read::SPEC,
@@ -70,6 +72,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &tee::SPEC,
         &top::SPEC,
         &union::SPEC,
+        &unnest::SPEC,
         &unpivot::SPEC,
         &write::SPEC,
     ];
