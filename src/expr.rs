@@ -37,7 +37,7 @@ mod values;
 mod walk;
 
 pub use aggregate::{AggregateCall, AggregateSpec, aggregate, aggregate_call, is_aggregate};
-pub use aggregates::families as aggregates;
+pub use aggregates::{FloatSum, families as aggregates};
 pub use bind::run_example;
 pub use codes::*;
 pub use compute::Compute;

@@ -11,6 +11,8 @@ mod store;
 mod sums;
 mod wide;
 
+pub use binned::Sum as FloatSum;
+
 use crate::expr::aggregate::AggregateSpec;
 
 /// Every aggregate, family by family.

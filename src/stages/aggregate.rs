@@ -38,7 +38,7 @@ use table::{Sharding, Table};
 /// `aggregate`.
 pub const SPEC: StageSpec = StageSpec {
     name: "aggregate",
-    about: "One row per group, sorted by the keys, of what aggregates make of its rows",
+    about: "One row per group, sorted by the keys, of what aggregates make of its rows; nulls are one group, aggregates skip them",
     kind: Kind::Breaker,
     items: Items {
         names: Names::Always,

@@ -17,7 +17,7 @@ use standpipe_sdk::{Arena, Batch, Faults, Flow, Prepare, Reservation, Serial};
 /// `dedup`.
 pub const SPEC: StageSpec = StageSpec {
     name: "dedup",
-    about: "The first of equal rows that follow each other; with `by`, of those equal in it",
+    about: "The first of equal rows that follow each other; with `by`, of those equal in it; nulls are equal, so are nans",
     kind: Kind::Serial,
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
     memory: Memory::Constant,
@@ -37,7 +37,7 @@ pub const SPEC: StageSpec = StageSpec {
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let reads = keys::grouping(call, &rows_or(call))?;
-    let maker = KeyMaker::new(&reads, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &reads);
     let own = call.own;
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
         Ok(Box::new(Dedup {

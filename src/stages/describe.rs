@@ -6,7 +6,7 @@
 //! | `rows`, `nulls` | how many rows there are, and in how many of them it is null |
 //! | `distinct` | how many values it has, null left out: exact up to 1,024 of them, else within a few percent; null for JSON |
 //! | `min`, `max` | its first and last value in the order of `sort`, as CSV would print it; null for types without an order |
-//! | `mean` | of numbers: their exact sum, as a float, over their count; else null |
+//! | `mean` | of numbers: their mean as a float, of floats as `avg` gives it; else null |
 //!
 //! Laws
 //! - Every figure is the same however the rows are cut and whoever sees them.

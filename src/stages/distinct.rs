@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// `distinct`.
 pub const SPEC: StageSpec = StageSpec {
     name: "distinct",
-    about: "The first of all equal rows; with `by`, of all that are equal in it",
+    about: "The first of all equal rows; with `by`, of all that are equal in it; nulls are equal, so are nans",
     kind: Kind::Serial,
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
     memory: Memory::Spill,
@@ -47,7 +47,7 @@ pub const SPEC: StageSpec = StageSpec {
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let reads = keys::grouping(call, &rows_or(call))?;
-    let maker = KeyMaker::new(&reads, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &reads);
     let own = call.own;
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> { Ok(Box::new(Distinct::new(&maker, own, setup)?)) };
     Ok(Bound::keeps(call, reads, Make::Serial(Box::new(make))))

@@ -116,7 +116,7 @@ fn bind_down(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     if !complaints.is_empty() {
         return Err(complaints);
     }
-    let maker = (!by.is_empty()).then(|| KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty)));
+    let maker = (!by.is_empty()).then(|| KeyMaker::of(call, &by));
     let own = call.own;
     let reads = columns.iter().copied().chain(by).collect();
     let make = {

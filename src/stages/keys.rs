@@ -234,6 +234,14 @@ pub fn grouping(call: &Call<'_>, items: &[Item]) -> Result<Vec<usize>, Vec<Compl
     columns(call, items, "no rows can be told apart by it", |ty| !has_json(ty))
 }
 
+/// The input columns of `by`; what is wrong with them goes to `complaints`.
+pub fn groups(call: &Call<'_>, complaints: &mut Vec<Complaint>) -> Vec<usize> {
+    grouping(call, call.by).unwrap_or_else(|mut more| {
+        complaints.append(&mut more);
+        vec![]
+    })
+}
+
 /// The input columns of `items`, each of which may be sorted by.
 pub fn ordered(call: &Call<'_>, items: &[Item]) -> Result<Vec<usize>, Vec<Complaint>> {
     columns(call, items, "it has no order", Type::is_ordered)

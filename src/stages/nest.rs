@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// `nest`.
 pub const SPEC: StageSpec = StageSpec {
     name: "nest",
-    about: "The rows of each group as one row with a list of records; groups come in the order of their first rows",
+    about: "The rows of each group as one row with a list of records; groups come in the order of their first rows, nulls are one group",
     kind: Kind::Breaker,
     items: Items {
         names: Names::Optional,
@@ -66,10 +66,7 @@ pub const SPEC: StageSpec = StageSpec {
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
-    let by = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
+    let by = keys::groups(call, &mut complaints);
     let key_fields = fields(call, call.by, &mut complaints);
     let others: Vec<Item>;
     let items = match call.items {

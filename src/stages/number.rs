@@ -52,15 +52,12 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         )),
         Some(_) => {}
     }
-    let reads = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
+    let reads = keys::groups(call, &mut complaints);
     let (Some(name), true) = (call.as_name, complaints.is_empty()) else {
         return Err(complaints);
     };
     let (own, by) = (call.own, reads.clone());
-    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &by);
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
         let groups = || Groups::new("number", maker.clone(), &setup.budget);
         Ok(Box::new(Number {

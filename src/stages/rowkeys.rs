@@ -7,6 +7,7 @@
 use super::keys::Keys;
 use foldhash::fast::RandomState;
 use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::Call;
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Prepare, Text, Type};
 use std::hash::BuildHasher;
 
@@ -31,6 +32,11 @@ pub(super) struct RowKeys<'a> {
 }
 
 impl KeyMaker {
+    /// Keys of these columns of a call's input.
+    pub(super) fn of(call: &Call<'_>, columns: &[usize]) -> Self {
+        KeyMaker::new(columns, |at| call.input.get(at).map(|field| &field.ty))
+    }
+
     /// Keys of `columns`, of which `ty` gives the types.
     pub(super) fn new<'t>(columns: &[usize], ty: impl Fn(usize) -> Option<&'t Type>) -> Self {
         let text = match columns {

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// `sort`.
 pub const SPEC: StageSpec = StageSpec {
     name: "sort",
-    about: "Orders rows by keys, `-` turning one round; equal rows keep their order",
+    about: "Orders rows by keys, `-` turning one round; nan and then null stand last either way, equal rows keep their order",
     kind: Kind::Breaker,
     items: Items::some(ArgKind::Key, 1, usize::MAX, "keys, the most significant first"),
     options: &[keys::NULLS],

@@ -8,7 +8,7 @@ use super::codes::held;
 use super::copies::{Copies, HeldRow, Scratch, emit};
 use super::groups::{Groups, grow};
 use super::rowkeys::KeyMaker;
-use super::{keys, take};
+use super::take;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, Setup, StageSpec, Want,
@@ -40,17 +40,9 @@ pub const SPEC: StageSpec = StageSpec {
 };
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
-    let mut complaints = vec![];
-    let rows = take::count(call, "tail", &mut complaints);
-    let reads = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
-    let (Some(rows), true) = (rows, complaints.is_empty()) else {
-        return Err(complaints);
-    };
+    let (rows, reads) = take::rows_of_groups(call, "tail")?;
     let (own, grouped) = (call.own, !reads.is_empty());
-    let maker = KeyMaker::new(&reads, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &reads);
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
         Ok(Box::new(Tail {
             rows: usize::try_from(rows).unwrap_or(usize::MAX),

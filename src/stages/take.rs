@@ -54,18 +54,10 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 
 /// Binds `take` or, with `rest`, `skip`.
 pub(super) fn bind_as(call: &Call<'_>, stage: &'static str, rest: bool) -> Result<Bound, Vec<Complaint>> {
-    let mut complaints = vec![];
-    let rows = count(call, stage, &mut complaints);
-    let reads = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
-    let (Some(rows), true) = (rows, complaints.is_empty()) else {
-        return Err(complaints);
-    };
+    let (rows, reads) = rows_of_groups(call, stage)?;
     let own = call.own;
     let by = reads.clone();
-    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &by);
     let make = move |setup: &standpipe_sdk::spec::Setup| -> Result<Box<dyn Serial>> {
         Ok(match (by.is_empty(), rest) {
             (true, false) => Box::new(Take { left: rows, own }),
@@ -79,6 +71,17 @@ pub(super) fn bind_as(call: &Call<'_>, stage: &'static str, rest: bool) -> Resul
         })
     };
     Ok(Bound::keeps(call, reads, Make::Serial(Box::new(make))))
+}
+
+/// So many rows of each group, and the columns that make one.
+pub(super) fn rows_of_groups(call: &Call<'_>, stage: &str) -> Result<(u64, Vec<usize>), Vec<Complaint>> {
+    let mut complaints = vec![];
+    let rows = count(call, stage, &mut complaints);
+    let by = keys::groups(call, &mut complaints);
+    match rows {
+        Some(rows) if complaints.is_empty() => Ok((rows, by)),
+        _ => Err(complaints),
+    }
 }
 
 /// The first item, a number of rows.

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// `top`.
 pub const SPEC: StageSpec = StageSpec {
     name: "top",
-    about: "The first rows in an order; with `by`, of each group: `sort` and `take` without the sort",
+    about: "The first rows in an order; with `by`, of each group, sorted by the groups: `sort` and `take` without the sort; nulls stand last, of equal rows the first ones win",
     kind: Kind::Breaker,
     items: Items::some(ArgKind::Const(Want::Int), 1, 1, "how many rows"),
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes a group"),
@@ -58,10 +58,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
     let rows = take::count(call, "top", &mut complaints);
     let keys = keys::sorting(call, call.on, &mut complaints);
-    let by = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
-        complaints.append(&mut more);
-        vec![]
-    });
+    let by = keys::groups(call, &mut complaints);
     let (Some(rows), true) = (rows, complaints.is_empty()) else {
         return Err(complaints);
     };
@@ -72,7 +69,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     };
     let order: Vec<Key> = by.iter().map(group).chain(keys.iter().copied()).collect();
     let reads = order.iter().map(|key| key.column).collect();
-    let maker = KeyMaker::new(&by, |at| call.input.get(at).map(|field| &field.ty));
+    let maker = KeyMaker::of(call, &by);
     let make = breaker("top", rows, keys, (!by.is_empty()).then_some(maker), call.own);
     let mut bound = Bound::keeps(call, reads, Make::Breaker(make));
     bound.sorted_by = keys::known_order(call, &order);

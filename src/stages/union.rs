@@ -16,7 +16,7 @@ use standpipe_sdk::{Field, Item, Schema, Type, Value};
 /// `union`.
 pub const SPEC: StageSpec = StageSpec {
     name: "union",
-    about: "The rows, then those of other streams with the same columns",
+    about: "The rows, then those of other streams with the same columns; equal rows stay",
     kind: Kind::Wiring,
     items: Items::some(ArgKind::Stream, 1, usize::MAX, "the streams that follow"),
     options: &[MISSING],

@@ -20,7 +20,7 @@ use standpipe_sdk::{
 /// `unnest`.
 pub const SPEC: StageSpec = StageSpec {
     name: "unnest",
-    about: "A row for each element of a list; the element takes the list's place",
+    about: "A row for each element of a list, null elements too; the element takes the list's place, an empty or null list gives no row",
     kind: Kind::RowWise,
     least,
     items: Items::some(ArgKind::Column, 1, 1, "the list"),

@@ -30,7 +30,7 @@ const NAN: u16 = 8;
 
 /// A sum of floats, in 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sum {
+pub struct Sum {
     /// The windows, lowest first: `high * 2^64 + low` each.
     low: [u64; 3],
     high: [i32; 3],
@@ -53,7 +53,7 @@ impl Default for Sum {
 impl Sum {
     /// Adds a value.
     #[inline(always)]
-    pub(super) fn add(&mut self, x: f64) {
+    pub fn add(&mut self, x: f64) {
         let bits = x.to_bits();
         let exponent = (bits >> 52) as i32 & 0x7ff;
         let normal = i32::from(exponent != 0);
@@ -117,7 +117,7 @@ impl Sum {
     }
 
     /// Adds what another sum has.
-    pub(super) fn merge(&mut self, other: &Sum) {
+    pub fn merge(&mut self, other: &Sum) {
         let mut other = *other;
         if other.base > self.base {
             self.raise_to(other.base);
@@ -169,7 +169,7 @@ impl Sum {
     }
 
     /// The sum over `count`, which is not 0: right to within a hair of half a unit in the last place.
-    pub(super) fn mean(&self, count: u64) -> f64 {
+    pub fn mean(&self, count: u64) -> f64 {
         if let Some(value) = self.not_finite() {
             return value;
         }
