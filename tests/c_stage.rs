@@ -125,7 +125,7 @@ fn rust_and_c_agree_on_every_layout() {
             process, finish, snapshot, restore, destroy, extension
         }
         ffi::Aggregate = "sp_aggregate" {
-            struct_size, flags, state_size, state_schema, room, update, merge, state, finalize, clear
+            struct_size, flags, state_size, state_schema, room, room_to_merge, update, merge, state, finalize, clear
         }
         ffi::Plugin = "sp_plugin" {
             struct_size, abi_major, abi_minor, n_stages, id, version, license, build_info, stages, init, deinit, extension

@@ -253,6 +253,7 @@ typedef struct sp_aggregate {
   sp_status (*state_schema)(void *bound, struct ArrowSchema *out, sp_error *); /* "+s" */
   /* Makes room for n_groups groups in all, and for what `update` with these rows may add; NULL = state_size says all. */
   sp_status (*room)(void *inst, const sp_call *, uint32_t n_groups, const struct ArrowArray *args, sp_error *);
+  sp_status (*room_to_merge)(void *inst, const sp_call *, uint32_t n_groups, const struct ArrowArray *states, sp_error *);
   /* Row r goes to group group_of_row[r]. Rows with a null argument are not among them. */
   sp_status (*update)(void *inst, const sp_call *, const uint32_t *group_of_row, struct ArrowArray *args, sp_error *);
   sp_status (*merge)(void *inst, const sp_call *, const uint32_t *group_of_row, struct ArrowArray *states, sp_error *);

@@ -341,11 +341,13 @@ pub const AGGREGATE_EXTENSION: &std::ffi::CStr = c"standpipe.aggregate/1";
 
 /// Group numbers and rows or states of an aggregate.
 pub type Gather = unsafe extern "C" fn(*mut c_void, *const Call, *const u32, *mut ArrowArray, *mut ErrorOut) -> Status;
+/// How many groups there are to be, and the rows or states that come next.
+pub type Room = unsafe extern "C" fn(*mut c_void, *const Call, u32, *const ArrowArray, *mut ErrorOut) -> Status;
 /// Groups of an aggregate, and where their states or values go.
 pub type Give =
     unsafe extern "C" fn(*mut c_void, *const Call, u32, *const u32, *mut ArrowArray, *mut ErrorOut) -> Status;
 
-/// `sp_aggregate`. All fields are there in every version 1; `room` may be NULL.
+/// `sp_aggregate`. All fields are there in every version 1; `room` and `room_to_merge` may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Aggregate {
@@ -353,7 +355,8 @@ pub struct Aggregate {
     pub flags: u32,
     pub state_size: usize,
     pub state_schema: Option<unsafe extern "C" fn(*mut c_void, *mut ArrowSchema, *mut ErrorOut) -> Status>,
-    pub room: Option<unsafe extern "C" fn(*mut c_void, *const Call, u32, *const ArrowArray, *mut ErrorOut) -> Status>,
+    pub room: Option<Room>,
+    pub room_to_merge: Option<Room>,
     pub update: Option<Gather>,
     pub merge: Option<Gather>,
     pub state: Option<Give>,

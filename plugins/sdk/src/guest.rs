@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::ffi::{self, ErrorOut, Host, Status};
 use crate::scalar::ScalarSpec;
 use crate::spec::{Asked, Setup, StageSpec};
-use crate::spill::Spill;
+use crate::spill::{Disk, Spill};
 use std::any::Any;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -131,10 +131,19 @@ pub const fn plugin(
         build_info: text(note),
         // A pointer to a `Guest` is one to its first field.
         stages: stages.as_ptr().cast(),
-        init: None,
+        init: Some(init),
         deinit: None,
         extension: None,
     }
+}
+
+/// Panics are caught and become errors of the run: that they also print is for those who ask for a backtrace.
+unsafe extern "C" fn init(_: *const Host, _: ffi::Str, _: *mut ErrorOut) -> Status {
+    if std::env::var_os("RUST_BACKTRACE").is_none_or(|v| v.is_empty() || v == "0") {
+        // A library has a hook of its own; the host's stays as it is.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    ffi::OK
 }
 
 /// Why an entry fails.
@@ -236,7 +245,8 @@ impl Own {
         let (host, owner): (&'static Host, usize) = unsafe { (&*(*call).host, (*call).owner.addr()) };
         Setup {
             budget: self.budget.clone(),
-            spill: Spill::anywhere(),
+            // Nothing of a plugin goes to disk: the run's limit is not known in here.
+            spill: Spill::new(Arc::new(Disk::new(std::env::temp_dir(), Some(0)))),
             share: 64 << 20,
             workers: 1,
             chunk_bytes: 256 << 10,

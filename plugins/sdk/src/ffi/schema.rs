@@ -145,7 +145,7 @@ fn json_metadata() -> Vec<u8> {
     out
 }
 
-/// The columns of a `+s` schema that somebody else made. It is not released.
+/// The columns of a `+s` schema that somebody else made, each of another name. It is not released.
 ///
 /// # Errors
 /// For what is no schema of ours; the message names the column.
@@ -153,6 +153,28 @@ fn json_metadata() -> Vec<u8> {
 /// # Safety
 /// `schema` is a schema as Arrow's C Data Interface describes it, and stays so during the call.
 pub unsafe fn import(schema: &ArrowSchema) -> Result<Schema> {
+    // SAFETY: the caller's promise.
+    let schema = unsafe { import_input(schema)? };
+    match twice(schema.fields()) {
+        Some(name) => Err(wrong("", &format!("two columns are called `{name}`"))),
+        None => Ok(schema),
+    }
+}
+
+fn twice(fields: &[Field]) -> Option<&str> {
+    let mut all = fields.iter().enumerate();
+    let found = all.find(|(at, field)| fields[..*at].iter().any(|earlier| earlier.name == field.name));
+    found.map(|(_, field)| &*field.name)
+}
+
+/// The same for what a host gives: columns that it computed may be called like others.
+///
+/// # Errors
+/// As [`import`].
+///
+/// # Safety
+/// As [`import`].
+pub unsafe fn import_input(schema: &ArrowSchema) -> Result<Schema> {
     // SAFETY: the caller's promise.
     match unsafe { field(schema, 0)? }.ty {
         Type::Record(schema) => Ok(schema),
@@ -207,10 +229,8 @@ unsafe fn field(schema: &ArrowSchema, depth: usize) -> Result<Field> {
         }
         "+s" if (0..=1 << 20).contains(&schema.n_children) => {
             let fields: Vec<Field> = (0..schema.n_children as usize).map(child).collect::<Result<_>>()?;
-            for (at, field) in fields.iter().enumerate() {
-                if fields[..at].iter().any(|earlier| earlier.name == field.name) {
-                    return Err(fail(&format!("two columns are called `{}`", field.name)));
-                }
+            if let Some(name) = twice(&fields).filter(|_| depth > 0) {
+                return Err(fail(&format!("two columns are called `{name}`")));
             }
             Type::Record(Schema::new(fields))
         }

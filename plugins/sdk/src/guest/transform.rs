@@ -17,7 +17,7 @@ use crate::ffi::import::Importer;
 use crate::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, Status, lend, schema};
 use crate::place::Place;
 use crate::spec::{Bound, Call, Complaint, Lineage, Make, StageSpec};
-use crate::stage::{Downstream, Emitter, Flow, RowWise, Serial};
+use crate::stage::{Downstream, Emitter, Flow, Prepare, RowWise, Serial};
 use crate::types::{Field, Schema, Type};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(super) unsafe extern "C" fn bind(
             let spec = spec_of(stage)?;
             let nothing = || Failed::new(ffi::E_SCHEMA, "a stage has one input");
             let given = given.as_ref().filter(|given| given.n_inputs == 1).ok_or_else(nothing)?;
-            let input = schema::import((*given.inputs).as_ref().ok_or_else(nothing)?)?;
+            let input = schema::import_input((*given.inputs).as_ref().ok_or_else(nothing)?)?;
             let plan = plan(spec, &input, given)?;
             let out = out.as_mut().ok_or_else(nothing)?;
             out.schema = schema::Exported::new(&plan.bound.schema)?.take();
@@ -167,7 +167,8 @@ pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
 
 enum Work {
     RowWise(Box<dyn RowWise>),
-    Serial(Box<dyn Serial>),
+    /// With what is done to each batch before its turn: in here that is the same thread.
+    Serial(Box<dyn Serial>, Option<Box<dyn Prepare>>),
 }
 
 struct Instance {
@@ -193,7 +194,11 @@ pub(super) unsafe extern "C" fn create(
             let work = own.counted(call, || {
                 Ok(match &plan.bound.make {
                     Make::RowWise(make) => Work::RowWise(make(&setup)?),
-                    Make::Serial(make) => Work::Serial(make(&setup)?),
+                    Make::Serial(make) => {
+                        let stage = make(&setup)?;
+                        let prepare = stage.prepare();
+                        Work::Serial(stage, prepare)
+                    }
                     _ => Work::RowWise(Box::new(Nothing)),
                 })
             })?;
@@ -280,9 +285,12 @@ unsafe fn run(
             let batch = unsafe { batch(plan, input, &arena)? };
             stage.push(batch, &mut Emitter::new(&arena, &faults, &mut given))
         }
-        (Work::Serial(stage), Some(input)) => {
+        (Work::Serial(stage, prepare), Some(input)) => {
             // SAFETY: as above.
-            let batch = unsafe { batch(plan, input, &arena)? };
+            let mut batch = unsafe { batch(plan, input, &arena)? };
+            if let Some(prepare) = prepare {
+                batch = prepare.prepare(batch, &arena)?;
+            }
             let (rows, flow) = stage.step(batch, &arena, &faults)?;
             match rows {
                 Some(rows) => given
@@ -291,7 +299,7 @@ unsafe fn run(
                 None => Ok(flow),
             }
         }
-        (Work::Serial(stage), None) => {
+        (Work::Serial(stage, _), None) => {
             let mut emitter = Emitter::new(&arena, &faults, &mut given);
             stage.finish(&mut emitter).map(|()| Flow::More)
         }

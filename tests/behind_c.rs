@@ -1,0 +1,153 @@
+//! Built-in stages behind the C interface give what they give without it: nothing is privileged.
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+use standpipe::runtime::settings::Hooks;
+use standpipe::{Engine, Failure, plugin};
+use standpipe_sdk::guest::{self, Guest, describe};
+use standpipe_sdk::spec::{Kind, StageSpec};
+use standpipe_sdk::{Column, ffi};
+
+/// Text of a table, for good.
+fn text(text: &str) -> &'static [u8] {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    Vec::leak(bytes)
+}
+
+fn forever<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn stage(spec: &'static StageSpec, name: &str) -> &'static Guest {
+    let params = describe::stage_params::<8192>(spec);
+    forever(Guest::stage(
+        spec,
+        text(name),
+        text(spec.about),
+        Vec::leak(params.to_vec()),
+    ))
+}
+
+fn contents(guests: Vec<&'static Guest>, prefix: &str) -> standpipe::plugin::Contents {
+    let table = guest::plugin(text("test"), text("1.0.0"), text(""), text(""), Vec::leak(guests));
+    // The hook for panics would be the test's own.
+    let table = ffi::Plugin { init: None, ..table };
+    // SAFETY: the table and everything in it is leaked; the SDK keeps to the header.
+    unsafe { plugin::contents_of(forever(table), "", prefix) }.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The stages that run behind the C interface. Others are of kinds that do not cross it, or take what does not: streams, aggregates,
+/// conditions on pairs of rows; places beyond the batch; or say what they do to people.
+const BEHIND_C: &[&str] = &[
+    "cast", "dedup", "derive", "drop", "each", "fill", "filter", "flatten", "number", "rename", "select", "set",
+    "skip", "take", "unnest", "unpivot",
+];
+
+fn rows(
+    script: &str,
+    stages: &[&'static StageSpec],
+    workers: usize,
+    chunk_rows: Option<usize>,
+) -> Result<Vec<String>, Failure> {
+    let hooks = Hooks {
+        chunk_rows,
+        poison: true,
+        ..Hooks::default()
+    };
+    let mut builder = Engine::builder().workers(workers).hooks(hooks);
+    for spec in stages {
+        builder = builder.stage(spec);
+    }
+    let mut pipeline = builder.build().compile("test.pipe", script)?;
+    let mut out = vec![];
+    pipeline.run_with(|schema, batch| {
+        if out.is_empty() {
+            out.push(schema.to_string());
+        }
+        for row in 0..batch.rows() {
+            let cells = batch.columns().iter().map(|column| shown(*column, row));
+            out.push(cells.collect::<Vec<_>>().join(" | "));
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn shown(column: Column<'_>, row: usize) -> String {
+    match column.cell(row) {
+        standpipe::Cell::List(list) => {
+            let cells: Vec<String> = (0..list.len()).map(|row| shown(list, row)).collect();
+            format!("[{}]", cells.join(", "))
+        }
+        standpipe::Cell::Record(columns, row) => {
+            let cells: Vec<String> = columns.iter().map(|column| shown(*column, row)).collect();
+            format!("{{{}}}", cells.join(", "))
+        }
+        cell => format!("{cell:?}"),
+    }
+}
+
+#[test]
+fn built_in_stages_give_the_same_behind_the_c_interface() {
+    let built_in = |name: &&str| {
+        let found = standpipe::stages::list::list().iter().find(|spec| spec.name == *name);
+        *found.unwrap_or_else(|| panic!("no stage {name}"))
+    };
+    let specs: Vec<&'static StageSpec> = BEHIND_C.iter().map(built_in).collect();
+    let guests = specs
+        .iter()
+        .map(|spec| stage(spec, &format!("c_{}", spec.name)))
+        .collect();
+    let behind = contents(guests, "").stages;
+    let mut tried = 0;
+    for spec in &specs {
+        for example in spec
+            .examples
+            .iter()
+            .filter(|example| !example.script.contains("on error"))
+        {
+            let with_c = example
+                .script
+                .replace(&format!("| {}", spec.name), &format!("| c_{}", spec.name));
+            assert_ne!(with_c, example.script);
+            for (workers, chunk_rows) in [(1, None), (3, Some(1)), (1, Some(2))] {
+                let want = rows(example.script, &[], workers, chunk_rows);
+                let got = rows(&with_c, &behind, workers, chunk_rows);
+                match (want, got) {
+                    (Ok(want), Ok(got)) => assert_eq!(got, want, "{with_c}"),
+                    (Err(_), Err(_)) => {}
+                    (Ok(_), Err(error)) => panic!("{with_c}\n{error}"),
+                    (Err(_), Ok(_)) => panic!("{with_c}\nno error"),
+                }
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > BEHIND_C.len(), "{tried} examples only");
+    for name in ["sort", "aggregate", "join", "tee", "read"] {
+        let spec = built_in(&name);
+        assert!(!matches!(spec.kind, Kind::RowWise), "`{name}` could be in the list");
+    }
+}
+
+#[test]
+fn long_inputs_go_through_several_calls() {
+    let specs: Vec<&'static StageSpec> = standpipe::stages::list::list().to_vec();
+    let pick = |name: &str| *specs.iter().find(|spec| spec.name == name).unwrap();
+    let guests = ["filter", "derive", "number", "take"].map(|name| stage(pick(name), &format!("d_{name}")));
+    let behind = contents(guests.to_vec(), "").stages;
+    let plain = "from range(1, 30000) | derive t = f\"text number {value}, long enough\" | filter value % 3 == 1 | number as n | take 9000";
+    let with_c = plain
+        .replace("| derive", "| d_derive")
+        .replace("| filter", "| d_filter")
+        .replace("| number", "| d_number")
+        .replace("| take", "| d_take");
+    let want = rows(plain, &[], 1, None).unwrap();
+    assert_eq!(want.len(), 9001);
+    for workers in [1, 4] {
+        assert!(
+            rows(&with_c, &behind, workers, None).unwrap() == want,
+            "{workers} workers"
+        );
+    }
+}

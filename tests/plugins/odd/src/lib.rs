@@ -1,0 +1,201 @@
+//! Functions and stages that do what plugins should not do, and a few that are only unusual.
+
+use standpipe_sdk::prelude::*;
+use standpipe_sdk::spec::StageSpec;
+use standpipe_sdk::{Faults, build::TextBuilder};
+
+/// Panics at the number 3.
+#[scalar]
+pub fn sour(x: i64) -> i64 {
+    assert!(x != 3, "three is too much");
+    x
+}
+
+/// Looks at nulls itself.
+#[scalar]
+pub fn nil(x: Option<i64>, y: Option<&str>) -> Option<bool> {
+    match (x, y) {
+        (None, None) => Some(true),
+        (Some(_), Some(_)) => Some(false),
+        _ => None,
+    }
+}
+
+/// Joins what it gets, or fails.
+#[scalar(name = "glue")]
+pub fn joined(a: &str, b: bool, c: f64) -> Result<String, String> {
+    if c < 0.0 {
+        return Err(format!("{c} is below zero"));
+    }
+    Ok(format!("{a}/{b}/{c}"))
+}
+
+/// Says whether a number is even.
+#[scalar]
+pub fn even(x: i64) -> bool {
+    x % 2 == 0
+}
+
+/// An odd number for each number.
+#[scalar]
+pub fn odd_one(x: i64) -> i64 {
+    x.wrapping_mul(2).wrapping_add(1)
+}
+
+/// Panics where it is told to.
+#[derive(Params)]
+pub struct Panics {
+    /// bind, create, push or drop
+    at: String,
+}
+
+struct Bomb {
+    in_push: bool,
+    in_drop: bool,
+}
+
+impl Transform for Panics {
+    const NAME: &'static str = "panics";
+
+    fn bind(self, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+        assert!(self.at != "bind", "no binding");
+        let at = self.at;
+        let make = Make::RowWise(Box::new(move |_| {
+            assert!(at != "create", "no creation");
+            Ok(Box::new(Bomb {
+                in_push: at == "push",
+                in_drop: at == "drop",
+            }))
+        }));
+        Ok(Bound::keeps(call, vec![], make))
+    }
+}
+
+impl RowWise for Bomb {
+    fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
+        if self.in_push {
+            // What a panic carries may be anything.
+            std::panic::panic_any(Box::new(7));
+        }
+        out.last(batch)
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.in_drop, "no end");
+    }
+}
+
+/// Keeps everything it sees.
+#[derive(Params)]
+pub struct Hoards;
+
+struct Hoard(Vec<Vec<u8>>);
+
+impl Transform for Hoards {
+    const NAME: &'static str = "hoards";
+
+    fn bind(self, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+        Ok(Bound::keeps(
+            call,
+            vec![],
+            Make::Serial(Box::new(|_| Ok(Box::new(Hoard(vec![]))))),
+        ))
+    }
+}
+
+impl Serial for Hoard {
+    fn step<'a>(&mut self, batch: Batch<'a>, _: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+        self.0.push(vec![1; batch.rows() * 100]);
+        Ok((Some(batch), Flow::More))
+    }
+}
+
+/// Gives the last row, at the end.
+#[derive(Params)]
+pub struct Last {
+    /// the column to give
+    column: ColumnArg,
+}
+
+struct Latest {
+    at: usize,
+    value: Option<String>,
+}
+
+impl Transform for Last {
+    const NAME: &'static str = "last";
+
+    fn bind(self, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+        self.column.must_be(call, &Type::String)?;
+        let at = self.column.at;
+        let make = Make::Serial(Box::new(move |_| Ok(Box::new(Latest { at, value: None }))));
+        let mut bound = Bound::adds(call, &[Field::new("last", Type::String, true)], vec![at], make);
+        // Only that one.
+        bound.schema = bound.schema.fields().last().cloned().into_iter().collect();
+        bound.lineage.drain(..call.own);
+        Ok(bound)
+    }
+}
+
+impl Serial for Latest {
+    fn step<'a>(&mut self, batch: Batch<'a>, _: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+        let column = batch.column(self.at);
+        if let (Some(row), Data::String(text)) = (batch.rows().checked_sub(1), column.data()) {
+            self.value = column.is_valid(row).then(|| text.str(row).to_owned());
+        }
+        Ok((None, Flow::More))
+    }
+
+    fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+        let arena = out.arena();
+        let mut text = TextBuilder::new(arena, 1, 0)?;
+        text.push(self.value.as_deref().unwrap_or(""))?;
+        let valid = Bits::collect(arena, 1, |_| self.value.is_some())?;
+        let column = arena.fill(1, Column::string(text.finish()?, Some(valid)))?;
+        out.last(Batch::new(column, None, 1)).map(drop)
+    }
+}
+
+/// Loses the places of its rows.
+#[derive(Params)]
+pub struct Lost;
+
+struct Losing;
+
+impl Transform for Lost {
+    const NAME: &'static str = "lost";
+
+    fn bind(self, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+        Ok(Bound::keeps(
+            call,
+            vec![],
+            Make::RowWise(Box::new(|_| Ok(Box::new(Losing)))),
+        ))
+    }
+}
+
+impl RowWise for Losing {
+    fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
+        out.last(Batch::new(batch.columns(), None, batch.rows()))
+    }
+}
+
+/// A stage of a kind that does not cross the boundary.
+pub struct Sorts;
+
+impl Stage for Sorts {
+    const SPEC: StageSpec = StageSpec {
+        name: "sorts",
+        about: "Cannot be",
+        bind: &|call| Ok(Bound::keeps(call, vec![], Make::Wiring)),
+        ..StageSpec::BASE
+    };
+}
+
+standpipe_sdk::export! {
+    id: "odd",
+    functions: [sour, nil, joined, even, odd_one],
+    stages: [Panics, Hoards, Last, Lost, Sorts],
+}
