@@ -7,6 +7,7 @@
 
 mod files;
 mod memory;
+mod new;
 mod plugin;
 mod progress;
 mod reference;

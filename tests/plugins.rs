@@ -405,3 +405,65 @@ fn the_command_line_shows_locks_and_lists() {
     call(&["plugin", "lock"]);
     insta::assert_snapshot!(all.join("\n"));
 }
+
+/// Does what `plugin new` prints, to the letter, in a shell.
+fn follow_the_hints(name: &str, language: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_standpipe"));
+    let path = format!(
+        "{}:{}",
+        text(program.parent().unwrap()),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", script])
+            .current_dir(folder.path())
+            .env("PATH", &path);
+        // The plugin is a project of its own: it must not be built as this one is.
+        command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        let output = command.output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{script}\n{err}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let hints = shell(&format!("standpipe plugin new {name} --lang {language}"));
+    assert!(hints.starts_with(&format!("cd {name}\n")), "{hints}");
+    let out = shell(&hints);
+    let again = Command::new(program)
+        .args(["plugin", "new", name])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(again.status.code(), Some(2), "what is there is not overwritten");
+    out
+}
+
+#[test]
+fn a_new_plugin_in_c_works_by_its_hints() {
+    let out = follow_the_hints("doubler", "c");
+    assert!(out.ends_with("n,twice\n1,2\n21,42\n,\n"), "{out}");
+}
+
+#[test]
+fn a_new_plugin_in_rust_works_by_its_hints() {
+    let out = follow_the_hints("greeter", "rust");
+    assert!(out.contains("1 passed"), "{out}");
+    let want = "name,n,twice,greeting\nAda,1,2,\"Good morning, Ada\"\nGrace,21,42,\"Good morning, Grace\"\n";
+    assert!(out.ends_with(want), "{out}");
+}
+
+#[test]
+fn a_name_that_scripts_cannot_say_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["Geo", "1st", "a-b", "", "../x"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_standpipe"))
+            .args(["plugin", "new", name])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,5 +1,6 @@
 //! `standpipe plugin`: what a library is, which ones the project trusts.
 
+use super::new::{Language, new};
 use super::{FAILED, fail, files, print_data, say};
 use clap::Subcommand;
 use serde_json::Value as Json;
@@ -22,6 +23,16 @@ pub(super) enum PluginCommand {
     },
     /// The project's plugins, and why one is refused
     List,
+    /// Write a plugin that builds, is tested and runs, to start from
+    New {
+        /// Its name, and the folder's
+        name: String,
+        #[arg(long, value_enum, default_value = "rust")]
+        lang: Language,
+        /// Where the SDK for Rust is [default: beside this program's sources, else the registry's]
+        #[arg(long, value_name = "DIR")]
+        sdk: Option<PathBuf>,
+    },
 }
 
 pub(super) fn run(command: &PluginCommand) -> u8 {
@@ -29,6 +40,7 @@ pub(super) fn run(command: &PluginCommand) -> u8 {
         PluginCommand::Inspect { file } => inspect(file),
         PluginCommand::Lock { check } => lock(*check),
         PluginCommand::List => list(),
+        PluginCommand::New { name, lang, sdk } => new(name, *lang, sdk.as_deref()),
     }
 }
 
