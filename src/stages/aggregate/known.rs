@@ -23,6 +23,9 @@ const ROWS_PER_UNKNOWN: usize = 8;
 /// So often may more rows be unknown before it is switched off.
 const STRIKES: u32 = 4;
 
+/// Lanes remember nothing where that would take more than one part in so many of all memory: others need it more.
+const BUDGETS: usize = 64;
+
 /// The bits of what no row has: a free place.
 const FREE: u128 = u128::MAX;
 /// The bits of null.
@@ -50,7 +53,8 @@ pub(super) struct KeyBits<'a> {
 impl Known {
     /// `None` if keys of that many columns are not remembered, or there is no memory to do so.
     pub(super) fn new(columns: usize, budget: &Arc<Budget>) -> Option<Known> {
-        if !(1..=COLUMNS).contains(&columns) {
+        let bytes = SLOTS * (columns * size_of::<u128>() + size_of::<u32>());
+        if !(1..=COLUMNS).contains(&columns) || bytes > budget.limit() / BUDGETS {
             return None;
         }
         let mut known = Known {
@@ -261,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_found_and_nothing_else_is() {
-        let budget = Budget::new(1 << 20);
+        let budget = Budget::new(16 << 20);
         let arena = Arena::new(1 << 22);
         let batch = values::batch(&columns(), &rows(0, 300), &arena).unwrap();
         let more = values::batch(&columns(), &rows(250, 400), &arena).unwrap();
@@ -311,7 +315,7 @@ mod tests {
 
     #[test]
     fn only_so_many_are_remembered_and_others_are_still_told_apart() {
-        let (budget, arena) = (Budget::new(1 << 20), Arena::new(1 << 20));
+        let (budget, arena) = (Budget::new(16 << 20), Arena::new(1 << 20));
         let many: Vec<i64> = (0..5 * SLOTS as i64).collect();
         let columns = [Column::int(&many, None)];
         let batch = Batch::new(&columns, None, many.len());
@@ -330,10 +334,11 @@ mod tests {
 
     #[test]
     fn it_is_given_up_where_it_is_no_use_or_has_no_room() {
-        assert!(Known::new(1, &Budget::new(100)).is_none());
-        assert!(Known::new(0, &Budget::new(1 << 20)).is_none());
-        assert!(Known::new(COLUMNS + 1, &Budget::new(1 << 20)).is_none());
-        let mut known = Known::new(1, &Budget::new(1 << 20)).unwrap();
+        let budget = Budget::new(16 << 20);
+        assert!(Known::new(1, &Budget::new(1 << 20)).is_none());
+        assert!(Known::new(0, &budget).is_none());
+        assert!(Known::new(COLUMNS + 1, &budget).is_none());
+        let mut known = Known::new(1, &budget).unwrap();
         assert!((0..10 * STRIKES).all(|_| !known.strike()), "there was nothing to know");
         known.len = 1;
         assert_eq!((0..=STRIKES).map(|_| known.strike()).filter(|&up| up).count(), 1);

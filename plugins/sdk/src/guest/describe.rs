@@ -147,6 +147,7 @@ impl<const N: usize> Out<N> {
             ArgKind::Match => ("match", Want::Any),
             ArgKind::Pairs => ("pairs", Want::Any),
             ArgKind::Aggregate => ("aggregate", Want::Any),
+            ArgKind::Spread(_) => ("spread", Want::Any),
         };
         self.byte(b'"');
         self.raw(word);
