@@ -88,6 +88,8 @@ pub struct Options<'a> {
     pub unreadable: &'a [Span],
     /// Warn about what is only questionable.
     pub pedantic: bool,
+    /// Rewrite the graph before it runs. Without it the result is the same, later: for tests.
+    pub rewrites: bool,
     /// The sink of a last pipeline without one.
     pub print: Option<&'a SinkMaker>,
     pub inputs: &'a [Input],
@@ -188,7 +190,7 @@ fn checked(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
     let graph = if diagnostics.iter().any(Diagnostic::is_error) {
         None
     } else {
-        Some(rewrite::finish(draft))
+        Some(rewrite::finish(draft, options.rewrites))
     };
     Compiled {
         graph,

@@ -485,6 +485,7 @@ impl Pipeline {
             look: true,
             unreadable: &unreadable,
             pedantic: shared.pedantic,
+            rewrites: !shared.settings.hooks.as_written,
             print,
             inputs,
             outputs,

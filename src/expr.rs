@@ -50,6 +50,7 @@ pub use function::{
 };
 pub use functions::families as functions;
 pub use set::Set;
+pub use walk::Instead;
 
 use regex::Regex;
 use standpipe_sdk::{Code, Field, Span, Type, Value};

@@ -374,8 +374,7 @@ fn run(
         chunk_rows,
         poison: true,
         refuse_after,
-        spill_rows: None,
-        panic_at: None,
+        ..Hooks::default()
     });
     for spec in specs {
         builder = builder.stage(spec);

@@ -6,9 +6,10 @@
 
 use crate::expr::Expr;
 use crate::graph::{Edge, Node, NodeId, Op, Policy, Port};
-use standpipe_sdk::spec::{Asked, Least, Limited, Lineage, Memory, Order, Room};
+use standpipe_sdk::spec::{
+    Asked, Call, Filters, KeepsBy, Least, Limited, Lineage, Meets, Memory, Order, Room, SortKey, StageSpec,
+};
 use standpipe_sdk::{Schema, Span};
-use std::collections::BTreeSet;
 
 /// A graph that is not finished.
 #[derive(Default)]
@@ -30,14 +31,46 @@ pub(super) struct Facts {
     pub(super) places: bool,
     /// What its output is sorted by.
     pub(super) sorted_by: Vec<(usize, bool)>,
-    /// The sources it hangs on.
-    pub(super) roots: BTreeSet<NodeId>,
     /// How many nodes the longest path to it has.
     pub(super) depth: usize,
+    /// A row may fail in it.
+    pub(super) fails: bool,
+    /// The stage itself looks at the places of its rows.
+    pub(super) reads_places: bool,
+    /// What its spec says of the call.
+    pub(super) told: Told,
+}
+
+/// What a spec says of a call that was bound.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
     /// So many first rows of its input are its output.
     pub(super) first: Option<u64>,
     /// What to run where only first rows of its output are wanted.
     pub(super) limited: Option<Limit>,
+    /// The column it keeps rows by, where it does nothing else.
+    pub(super) keeps_by: Option<KeepsBy>,
+    /// Which conditions behind it could as well stand before it.
+    pub(super) filters: Filters,
+    pub(super) meets: Meets,
+    /// What it sorts by, where it does nothing else.
+    pub(super) sorts: Option<Vec<SortKey>>,
+    /// The order of its input makes no difference.
+    pub(super) unordered: bool,
+}
+
+impl Told {
+    pub(super) fn of(spec: &StageSpec, call: &Call<'_>) -> Told {
+        Told {
+            first: (spec.first)(call),
+            limited: (spec.limited)(call).map(Limit),
+            keeps_by: (spec.keeps_by)(call),
+            filters: (spec.filters)(call),
+            meets: (spec.meets)(call),
+            sorts: (spec.sorts)(call),
+            unordered: (spec.unordered)(call),
+        }
+    }
 }
 
 /// A [`Limited`] among facts.
@@ -92,12 +125,8 @@ impl Draft {
         let mut facts = new.facts;
         for edge in &new.inputs {
             if let Some(before) = self.facts.get(edge.from) {
-                facts.roots.extend(&before.roots);
                 facts.depth = facts.depth.max(before.depth + 1);
             }
-        }
-        if new.inputs.is_empty() {
-            facts.roots.insert(id);
         }
         self.nodes.push(Node {
             name: new.name,

@@ -73,7 +73,8 @@ fn node_text(graph: &Graph, id: NodeId, out: &mut String) {
 fn title(node: &Node) -> String {
     let detail = &node.detail;
     let name = &node.name;
-    match node.op {
+    match &node.op {
+        Op::Compute { exprs, .. } if exprs.is_empty() => format!("{name}: drops {detail}"),
         Op::Compute { .. } => format!("{name}: computes {detail}"),
         Op::Build(_) | Op::Drain => format!("{name}: {detail}"),
         _ if detail.is_empty() => name.clone(),

@@ -3,7 +3,7 @@
 use super::aggregates::Behind;
 use super::attributes::Attributes;
 use super::call::{Resolved, Resolver};
-use super::draft::{Draft, Facts, Limit, NewNode, out, pieces};
+use super::draft::{Draft, Facts, NewNode, Told, out, pieces};
 use super::names::{StreamKind, Unit, UnitKind};
 use super::report::Checker;
 use super::rows::Rows;
@@ -319,11 +319,10 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut resolved =
             Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
         let behind = resolved.behind.take();
-        let (first, limited) = (Cell::new(None), Cell::new(None));
+        let told = Cell::new(None);
         let bind = |call: &Call<'_>| {
             let bound = (spec.bind)(call)?;
-            first.set((spec.first)(call));
-            limited.set((spec.limited)(call));
+            told.set(Some(Told::of(spec, call)));
             Ok(bound)
         };
         let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
@@ -371,8 +370,8 @@ impl<'r, 'a> Builder<'r, 'a> {
             reads: bound.reads,
             places: bound.needs_places || spec.kind == Kind::Breaker,
             sorted_by: bound.sorted_by,
-            first: first.get(),
-            limited: limited.take().map(Limit),
+            reads_places: bound.needs_places,
+            told: told.take().unwrap_or_default(),
             ..Facts::default()
         };
         // Only a stage that asks for places sets rows aside: whole rows, in which there is no value to make null.
@@ -387,6 +386,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         if fails && !bound.needs_places {
             node.policy = policy;
         }
+        node.facts.fails = fails;
         let name = node.name.clone();
         let id = self.draft.push(node);
         if fails {
@@ -561,6 +561,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             let mut node = NewNode::new(name, call.span, vec![edge], schema, op);
             node.detail = detail.join(", ");
             node.facts.places = fallible || reads_places;
+            node.facts.fails = fallible;
             if fallible {
                 node.policy = policy;
             }

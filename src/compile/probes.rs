@@ -4,7 +4,7 @@
 //! source of its own that is read behind the probed rows.
 
 use super::call::{Computed, Resolver, fits, not_wanted};
-use super::draft::{Facts, NewNode, out};
+use super::draft::{Facts, NewNode, Told, out};
 use super::expressions::Scope;
 use super::pipelines::{Builder, State, name_streams, rows_behind, spec_name};
 use super::rows::{Lookup, Rows};
@@ -12,8 +12,9 @@ use crate::diag::Diagnostic;
 use crate::expr::{Expr, Kind as ExprForm};
 use crate::graph::{Edge, OnError, Op, Pairs, Policy, Port};
 use crate::syntax::ast::{self, BinaryOp, ExprKind, Ident, StageCall};
-use standpipe_sdk::spec::{Arg, Compare, Factory, Item, Lineage, Make, Probing, StageSpec, Want};
+use standpipe_sdk::spec::{Arg, Call, Compare, Factory, Item, Lineage, Make, Probing, StageSpec, Want};
 use standpipe_sdk::{Field, Schema, Serial, Type};
+use std::cell::Cell;
 
 impl<'r, 'a> Resolver<'r, 'a> {
     /// What is compared of both streams: a name, or `a == b`.
@@ -239,7 +240,13 @@ impl<'r, 'a> Builder<'r, 'a> {
             resolved.guess = true;
             resolved.broken = true;
         }
-        let bound = self.bind(spec.bind, state, &resolved, call, &[other.schema()]);
+        let told = Cell::new(None);
+        let bind = |call: &Call<'_>| {
+            let bound = (spec.bind)(call)?;
+            told.set(Some(Told::of(spec, call)));
+            Ok(bound)
+        };
+        let bound = self.bind(bind, state, &resolved, call, &[other.schema()]);
         let (Some(bound), Some(end)) = (bound, end) else {
             self.after_mistake(state, &resolved);
             return;
@@ -290,7 +297,9 @@ impl<'r, 'a> Builder<'r, 'a> {
             lineage: bound.lineage.clone(),
             reads: bound.reads,
             places: may_fail,
+            fails: may_fail,
             sorted_by: bound.sorted_by,
+            told: told.take().unwrap_or_default(),
             ..Facts::default()
         };
         if may_fail {
@@ -333,6 +342,8 @@ impl<'r, 'a> Builder<'r, 'a> {
             lineage: (0..width).map(Lineage::From).collect(),
             reads: reads.to_vec(),
             places: true,
+            fails: true,
+            reads_places: true,
             ..Facts::default()
         };
         node.policy = policy;

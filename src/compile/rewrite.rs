@@ -3,19 +3,23 @@
 //! Laws
 //! - No rewrite changes which rows fail, or what comes out.
 //! - Positions never shift: a column nobody needs stays, `Absent`.
+//! - They know stages by what their specs say, never by name.
 
 mod dead;
+mod filters;
 mod first;
 mod liveness;
 mod order;
 mod places;
 mod rearranges;
 mod replay;
+mod sorts;
+mod unread;
 
 use super::draft::Draft;
 use super::report::Checker;
 use crate::diag::Diagnostic;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Op, Port};
 use order::Obstacle;
 
 /// Puts the nodes into the order they are read in; says so if there is none.
@@ -43,12 +47,20 @@ pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
     );
 }
 
-/// Every rewrite, and the graph that comes of it.
-pub(super) fn finish(mut draft: Draft) -> Graph {
-    rearranges::merge(&mut draft);
+/// The graph, and before that, if `all` are wanted, every rewrite. Without them what does not run is left out, and sources are asked for
+/// what is read: that decides which cells are checked.
+pub(super) fn finish(mut draft: Draft, all: bool) -> Graph {
     dead::remove(&mut draft);
-    first::limit(&mut draft);
-    liveness::spread(&mut draft);
+    if all {
+        filters::move_ahead(&mut draft);
+        sorts::leave_out(&mut draft);
+        rearranges::merge(&mut draft);
+        first::limit(&mut draft);
+    }
+    let needs = liveness::spread(&mut draft);
+    if all {
+        unread::drop(&mut draft, &needs);
+    }
     places::spread(&mut draft);
     Graph { nodes: draft.nodes }
 }
@@ -61,6 +73,38 @@ impl Draft {
             counts[edge.from] += 1;
         }
         counts
+    }
+
+    /// The nodes behind node `id` that still have its rows before they are numbered anew: a breaker is the last on its path.
+    fn behind(&self, id: NodeId) -> Vec<NodeId> {
+        let mut reached = vec![false; self.nodes.len()];
+        reached[id] = true;
+        let mut found = vec![];
+        for at in id + 1..self.nodes.len() {
+            let node = &self.nodes[at];
+            let goes_on = |from: NodeId| reached[from] && (from == id || !self.nodes[from].op.is_filled());
+            if node
+                .inputs
+                .iter()
+                .any(|edge| edge.port != Port::Built && goes_on(edge.from))
+            {
+                reached[at] = true;
+                found.push(at);
+            }
+        }
+        found
+    }
+
+    /// Whether anybody behind node `id` looks at places, or tells them: then rows there must keep their numbers.
+    fn places_matter(&self, id: NodeId) -> bool {
+        self.behind(id).into_iter().any(|at| {
+            let facts = &self.facts[at];
+            match &self.nodes[at].op {
+                // What it tells are the numbers of its own rows.
+                Op::Breaker(_) => facts.reads_places,
+                _ => facts.places || facts.fails || facts.reads_places,
+            }
+        })
     }
 
     /// Keeps the nodes for which `keep` is true; no edge of a kept node may come from one that goes.

@@ -38,6 +38,7 @@ fn check_as(text: &str, folder: &Path, params: &[(String, Given)], assume_params
         look: true,
         unreadable: &unreadable,
         pedantic: false,
+        rewrites: true,
         print: None,
         inputs: &[],
         outputs: &[],

@@ -1,7 +1,7 @@
 //! `route`, `tee`, `union`, `merge`: edges of the graph, and what checks and sorts the rows where they meet.
 
 use super::call::Resolver;
-use super::draft::{Facts, Limit, NewNode, out};
+use super::draft::{Facts, NewNode, Told, out};
 use super::pipelines::{Builder, State, name_streams};
 use super::rows::Rows;
 use crate::diag::Diagnostic;
@@ -154,10 +154,10 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut resolved = Resolver::new(self.checker, &rows, policy.on_error == OnError::Null).by(spec, call);
         resolved.options = options;
         state.rows = rows;
-        let limited = Cell::new(None);
+        let told = Cell::new(None);
         let bind = |call: &Call<'_>| {
             let bound = (spec.bind)(call)?;
-            limited.set((spec.limited)(call));
+            told.set(Some(Told::of(spec, call)));
             Ok(bound)
         };
         let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
@@ -190,7 +190,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             reads: bound.reads,
             places: true,
             sorted_by: bound.sorted_by,
-            limited: limited.take().map(Limit),
+            told: told.take().unwrap_or_default(),
             ..Facts::default()
         };
         state.edge = out(self.draft.push(node));

@@ -154,6 +154,51 @@ impl Kind {
     }
 }
 
+/// What stands for a column elsewhere.
+pub enum Instead {
+    Column(Expr),
+    /// For the field that was asked for.
+    Field(Expr),
+}
+
+/// Replaces columns; whether the value may be null where it could not before.
+fn replace(expr: &mut Expr, to: &dyn Fn(usize, Option<usize>) -> Option<Instead>) -> Option<bool> {
+    let found = match &expr.kind {
+        Kind::Column { index, .. } => match to(*index, None)? {
+            Instead::Column(found) => Some(found),
+            Instead::Field(_) => return None,
+        },
+        Kind::Field { e, index: field, .. } => match &e.kind {
+            Kind::Column { index, .. } => match to(*index, Some(*field))? {
+                Instead::Field(found) => Some(found),
+                Instead::Column(_) => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(found) = found {
+        if found.ty != expr.ty || found.fallible {
+            return None;
+        }
+        let more = found.nullable && !expr.nullable;
+        *expr = Expr {
+            span: expr.span,
+            ..found
+        };
+        return Some(more);
+    }
+    let mut more = Some(false);
+    expr.kind.parts_mut(&mut |part| {
+        more = match (more, replace(part, to)) {
+            (Some(more), Some(also)) => Some(more || also),
+            _ => None,
+        }
+    });
+    expr.nullable |= more?;
+    more
+}
+
 impl Expr {
     /// Calls `f` with every column it reads (a column may come more than once).
     pub fn columns(&self, f: &mut impl FnMut(usize)) {
@@ -191,6 +236,31 @@ impl Expr {
             *index = to(*index);
         }
         self.kind.parts_mut(&mut |part| part.remap(to));
+    }
+
+    /// The conditions that all have to be true where this one is.
+    pub fn conjuncts(self) -> Vec<Expr> {
+        match self.kind {
+            Kind::And(l, r) => [l.conjuncts(), r.conjuncts()].concat(),
+            _ => vec![self],
+        }
+    }
+
+    /// The same over other rows. `to` gives what stands there for a column, or for one field of it where only that is read; `None`
+    /// where nothing does.
+    pub fn over(&self, to: &dyn Fn(usize, Option<usize>) -> Option<Instead>) -> Option<Expr> {
+        let mut expr = self.clone();
+        replace(&mut expr, to)?;
+        Some(expr)
+    }
+
+    /// Whether it only passes a value on, in another type perhaps.
+    pub fn is_plain(&self) -> bool {
+        match &self.kind {
+            Kind::Column { .. } | Kind::Constant(_) => true,
+            Kind::Cast { e, implicit: true } => !self.fallible && e.is_plain(),
+            _ => false,
+        }
     }
 
     /// Whether it reads a column, a lambda's parameter or something of the run: then it cannot be computed beforehand.

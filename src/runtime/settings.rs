@@ -43,6 +43,8 @@ pub struct Hooks {
     pub refuse_after: Option<usize>,
     /// What can spill spills after so many rows.
     pub spill_rows: Option<usize>,
+    /// Run stages as the script has them: no rewrite but those that decide what sources are asked for.
+    pub as_written: bool,
     /// Panic when this node of the graph sees this claim.
     pub panic_at: Option<(usize, u64)>,
 }

@@ -27,8 +27,8 @@ use fill::Filler;
 use spill::Spiller;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Lineage, Make, Memory, Names,
-    Order, Setup, StageSpec, Want,
+    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage, Make,
+    Memory, Names, Order, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, Source, Span, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -67,6 +67,12 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &|call| bind_as("aggregate", call),
+    filters,
+    unordered: |call| {
+        call.items
+            .iter()
+            .all(|item| matches!(&item.arg, Arg::Aggregate(arg) if !arg.aggregate.ordered()))
+    },
     ..StageSpec::BASE
 };
 
@@ -92,7 +98,7 @@ pub(super) fn bind_as(stage: &'static str, call: &Call<'_>) -> Result<Bound, Vec
     }
     reads.sort_unstable();
     reads.dedup();
-    let name = |item: &standpipe_sdk::spec::Item, or: &Field| item.name.clone().unwrap_or_else(|| or.name.clone());
+    let name = |item: &Item, or: &Field| item.name.clone().unwrap_or_else(|| or.name.clone());
     let key_fields: Vec<Field> = by
         .iter()
         .zip(call.by)
@@ -139,6 +145,15 @@ pub(super) fn breaker(
         let made = Aggregate::new(&plan, setup);
         Ok(Arc::new(made.map_err(|e| codes::held(stage, e))?))
     })
+}
+
+/// A condition on keys keeps or drops whole groups.
+fn filters(call: &Call<'_>) -> Filters {
+    let key = |(at, item): (usize, &Item)| match item.arg {
+        Arg::Column(column) => Some((at, column)),
+        _ => None,
+    };
+    Filters::Keys(call.by.iter().enumerate().filter_map(key).collect())
 }
 
 /// Shards of the table per worker: lanes seldom want the same one. Each that a batch's rows are taken to costs, however few they are.

@@ -42,6 +42,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| keys::filters(call, &rows_or(call)),
     ..StageSpec::BASE
 };
 

@@ -12,7 +12,8 @@ use super::rowkeys::KeyMaker;
 use down::Down;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Lineage, Make, Memory, Names, Setup, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Filters, Item, Items, Kind, Lineage, Make, Memory, Names, Setup,
+    StageSpec, Want,
 };
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, RowWise, Serial, Type};
 
@@ -53,6 +54,10 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| match call.mode {
+        Some(_) => keys::filters(call, call.by),
+        None => Filters::Pass,
+    },
     ..StageSpec::BASE
 };
 

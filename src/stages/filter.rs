@@ -5,7 +5,9 @@
 //! - If all rows stay the batch is passed on as it is; if none stays nothing is emitted.
 
 use standpipe_sdk::error::Result;
-use standpipe_sdk::spec::{ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, StageSpec, Want};
+use standpipe_sdk::spec::{
+    ArgKind, Bound, Call, Complaint, Example, Filters, Items, KeepsBy, Kind, Make, StageSpec, Want,
+};
 use standpipe_sdk::{Arena, Batch, Bits, Column, Data, Emitter, Flow, RowWise};
 
 /// `filter`.
@@ -19,16 +21,24 @@ pub const SPEC: StageSpec = StageSpec {
         output: "id,n\n3,7\n",
     }],
     bind: &bind,
+    filters: |_| Filters::Pass,
+    keeps_by,
     ..StageSpec::BASE
 };
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
-    let Some((condition, _)) = call.items.first().and_then(|item| call.column_of(item)) else {
+    let Some(KeepsBy { column, make }) = keeps_by(call) else {
         return Err(vec![]);
     };
-    let own = call.own;
-    let make = move |_: &_| Ok(Box::new(Filter { condition, own }) as Box<dyn RowWise>);
-    Ok(Bound::keeps(call, vec![condition], Make::RowWise(Box::new(make))))
+    Ok(Bound::keeps(call, vec![column], Make::RowWise(make(column, call.own))))
+}
+
+fn keeps_by(call: &Call<'_>) -> Option<KeepsBy> {
+    let (column, _) = call.items.first().and_then(|item| call.column_of(item))?;
+    Some(KeepsBy {
+        column,
+        make: |condition, own| Box::new(move |_| Ok(Box::new(Filter { condition, own }))),
+    })
 }
 
 struct Filter {

@@ -8,7 +8,7 @@ use super::select::own_picks;
 use standpipe_sdk::bits::both;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Param, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Filters, Items, Kind, Lineage, Make, Param, StageSpec, Want,
 };
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, RowWise, Type};
 
@@ -35,6 +35,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |_| Filters::Pass,
     ..StageSpec::BASE
 };
 

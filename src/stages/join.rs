@@ -27,8 +27,8 @@ mod tests;
 use super::codes;
 use super::keys;
 use standpipe_sdk::spec::{
-    Arg, ArgKind, Bound, Call, Compare, Complaint, Example, Items, Kind, Lineage, Make, Memory, Param, Probing, Setup,
-    StageSpec, Want,
+    Arg, ArgKind, Bound, Call, Compare, Complaint, Example, Items, Kind, Lineage, Make, Meets, Memory, Param, Probing,
+    Setup, StageSpec, Want,
 };
 use standpipe_sdk::{Build, Field, Result, Schema, Type, Value};
 use std::sync::Arc;
@@ -90,6 +90,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    meets,
     ..StageSpec::BASE
 };
 
@@ -290,6 +291,27 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         }),
         needs_places: false,
     })
+}
+
+/// What may be asked of a stream before its rows meet those of the other one.
+///
+/// A condition on left columns: of every left row comes what it meets, whatever the other left rows are. A condition on right columns
+/// only where a left row that meets nothing is no row of the output. Rows whose keys are equal have one key.
+fn meets(call: &Call<'_>) -> Meets {
+    let keys = call.on.iter().filter_map(|item| match item.arg {
+        Arg::Match {
+            left,
+            right,
+            compare: Compare::Equal,
+            ..
+        } => Some((left, right)),
+        _ => None,
+    });
+    Meets {
+        first: !matches!(call.mode, Some("right" | "full")),
+        second: matches!(call.mode, None | Some("inner" | "cross")),
+        keys: keys.collect(),
+    }
 }
 
 /// A key of both sides.

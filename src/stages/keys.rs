@@ -11,7 +11,7 @@ mod block;
 pub use block::{HASH_VERSION, KeyBlock, hash};
 
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::{Arg, ArgKind, Call, Complaint, Item, Param};
+use standpipe_sdk::spec::{Arg, ArgKind, Call, Complaint, Filters, Item, Param};
 use standpipe_sdk::{Cell, Column, Type};
 
 use super::codes;
@@ -82,6 +82,15 @@ impl Keys {
         }
         Ok(())
     }
+}
+
+/// Of a stage that treats rows by groups: a condition on columns of the groups' key keeps or drops whole groups.
+pub(super) fn filters(call: &Call<'_>, by: &[Item]) -> Filters {
+    let own = |item: &Item| match item.arg {
+        Arg::Column(at) if at < call.own => Some((at, at)),
+        _ => None,
+    };
+    Filters::Keys(by.iter().filter_map(own).collect())
 }
 
 /// The most bytes a key of these types takes; `None` if there is no such number.

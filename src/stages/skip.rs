@@ -22,6 +22,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| super::keys::filters(call, call.by),
     ..StageSpec::BASE
 };
 

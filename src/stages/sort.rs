@@ -20,7 +20,8 @@ use super::spill::{Merge, Merged, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Order, Setup, StageSpec,
+    ArgKind, Bound, Call, Complaint, Example, Factory, Filters, Items, Kind, Make, Memory, Order, Setup, SortKey,
+    StageSpec,
 };
 use standpipe_sdk::{Arena, Batch, Breaker, Budget, Column, Fill, Kept, Reservation, Source};
 use std::cmp::Ordering;
@@ -49,7 +50,9 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |_| Filters::Pass,
     limited: super::top::of_sort,
+    sorts,
     ..StageSpec::BASE
 };
 
@@ -71,6 +74,17 @@ pub(super) fn of_rows(stage: &'static str, call: &Call<'_>, keys: Vec<Key>) -> F
     let types = keys.iter().filter_map(|key| call.input.get(key.column)).map(|f| &f.ty);
     let short = keys::max_width(types).is_some_and(|bytes| bytes <= PREFIX_BYTES);
     breaker(stage, keys, short, call.own)
+}
+
+fn sorts(call: &Call<'_>) -> Option<Vec<SortKey>> {
+    let mut complaints = vec![];
+    let keys = keys::sorting(call, call.items, &mut complaints).into_iter();
+    let keys = keys.map(|key| SortKey {
+        column: key.column,
+        descending: key.descending,
+        nulls_first: key.nulls_first,
+    });
+    complaints.is_empty().then(|| keys.collect())
 }
 
 /// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.

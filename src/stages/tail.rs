@@ -7,6 +7,7 @@
 use super::codes::held;
 use super::copies::{Copies, HeldRow, Scratch, emit};
 use super::groups::{Groups, grow};
+use super::keys;
 use super::rowkeys::KeyMaker;
 use super::take;
 use standpipe_sdk::error::Result;
@@ -36,6 +37,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| keys::filters(call, call.by),
     ..StageSpec::BASE
 };
 

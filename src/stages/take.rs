@@ -33,6 +33,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| keys::filters(call, call.by),
     first: |call| match (call.by, call.items) {
         ([], [item]) => rows_of(item),
         _ => None,

@@ -51,6 +51,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |call| keys::filters(call, call.by),
     ..StageSpec::BASE
 };
 

@@ -11,7 +11,8 @@
 use super::codes::{self, held};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Least, Lineage, Make, Param, Room, Setup, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Filters, Items, Kind, Least, Lineage, Make, Param, Room, Setup,
+    StageSpec, Want,
 };
 use standpipe_sdk::{
     Arena, Batch, Bits, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Type,
@@ -42,6 +43,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |_| Filters::Pass,
     ..StageSpec::BASE
 };
 

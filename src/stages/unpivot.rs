@@ -11,7 +11,7 @@ use super::unnest::{BLOCK_ROWS, number, scratch_room};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Lineage, Make, Param, Setup, StageSpec,
+    ArgKind, Bound, Call, Complaint, Example, Filters, Items, Kind, Lineage, Make, Param, Setup, StageSpec,
 };
 use standpipe_sdk::{
     Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Text, Type,
@@ -45,6 +45,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    filters: |_| Filters::Pass,
     ..StageSpec::BASE
 };
 

@@ -31,6 +31,11 @@ pub trait Aggregate: Send + Sync {
     /// Whether a group can have a value that does not fit (`sum` of ints).
     fn fallible(&self) -> bool;
 
+    /// Whether what comes out depends on the order of the rows (`first`).
+    fn ordered(&self) -> bool {
+        true
+    }
+
     /// The columns of a partial state.
     fn partial(&self) -> Schema;
 

@@ -50,6 +50,60 @@ pub struct StageSpec {
     pub first: fn(&Call<'_>) -> Option<u64>,
     /// Of a call that was bound: the breaker to run where only so many first rows of its output are wanted.
     pub limited: fn(&Call<'_>) -> Option<Limited>,
+    /// Of a call that was bound: the column it keeps rows by, where it does nothing else.
+    pub keeps_by: fn(&Call<'_>) -> Option<KeepsBy>,
+    /// Of a call that was bound: which conditions on the rows behind it could as well stand before it.
+    pub filters: fn(&Call<'_>) -> Filters,
+    /// The same of a call of a [`Kind::Probe`].
+    pub meets: fn(&Call<'_>) -> Meets,
+    /// Of a call that was bound: the keys by which it puts all rows in order, where it does nothing else. Rows that are equal in them
+    /// keep the order they had.
+    pub sorts: fn(&Call<'_>) -> Option<Vec<SortKey>>,
+    /// Of a call that was bound: whether its output is the same whatever the order of its input.
+    pub unordered: fn(&Call<'_>) -> bool,
+}
+
+/// What a stage keeps rows by: those where a bool column is true.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepsBy {
+    /// Position in [`Call::input`].
+    pub column: usize,
+    /// Makes the same for another position, and as many columns to pass on.
+    pub make: fn(column: usize, own: usize) -> Factory<Box<dyn RowWise>>,
+}
+
+/// Which conditions on the rows that a stage gives may be asked of its input instead, so that it never sees the other rows. The
+/// host asks that only of conditions that cannot fail.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Filters {
+    /// None: what becomes of a row hangs on the others.
+    #[default]
+    Stay,
+    /// Those over columns that it passes on: it takes each row for itself, or takes all of them.
+    Pass,
+    /// Those over these columns, given as position in the output and in [`Call::input`]: of rows that are equal in all of these
+    /// columns of the input, what becomes of them does not hang on other rows.
+    Keys(Vec<(usize, usize)>),
+}
+
+/// What a stage that meets a second stream makes of conditions on the rows it gives.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Meets {
+    /// Those over columns of the first stream may be asked of that.
+    pub first: bool,
+    /// Those over columns of the second stream may be asked of that.
+    pub second: bool,
+    /// Columns of both streams that are equal where rows meet; what is asked of one stream may be asked of the other too.
+    pub keys: Vec<(usize, usize)>,
+}
+
+/// One key of an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SortKey {
+    /// Position in [`Call::input`].
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
 }
 
 /// The memory of a run, before it starts, for a stage to say what it cannot do without.
@@ -99,6 +153,15 @@ impl StageSpec {
         bind: &|_| Err(vec![]),
         first: |_| None,
         limited: |_| None,
+        keeps_by: |_| None,
+        filters: |_| Filters::Stay,
+        meets: |_| Meets {
+            first: false,
+            second: false,
+            keys: vec![],
+        },
+        sorts: |_| None,
+        unordered: |_| false,
     };
 }
 
@@ -476,7 +539,8 @@ pub struct Bound {
     pub lineage: Vec<Lineage>,
     /// Input columns whose values the stage itself looks at, beyond passing them on.
     pub reads: Vec<usize>,
-    /// Columns the output rows are sorted by now (position, descending), for `explain` and rewrites.
+    /// Columns the output rows are sorted by now (position, descending), for `explain` and rewrites. Nulls are last, whatever the
+    /// direction.
     pub sorted_by: Vec<(usize, bool)>,
     pub make: Make,
     /// The stage asks for the places of rows.

@@ -18,13 +18,13 @@ const MOST_ROWS: u64 = 10_000;
 pub(super) fn limit(draft: &mut Draft) {
     let consumers = draft.consumers();
     for id in 0..draft.nodes.len() {
-        let Some(rows) = draft.facts[id].first.filter(|rows| *rows <= MOST_ROWS) else {
+        let Some(rows) = draft.facts[id].told.first.filter(|rows| *rows <= MOST_ROWS) else {
             continue;
         };
         let Some(breaker) = breaker_before(draft, id, &consumers) else {
             continue;
         };
-        if let Some(limited) = draft.facts[breaker].limited.take() {
+        if let Some(limited) = draft.facts[breaker].told.limited.take() {
             let node = &mut draft.nodes[breaker];
             node.op = Op::Breaker((limited.0)(rows));
             node.memory = Memory::Frame;
@@ -75,13 +75,13 @@ mod tests {
         let make = |_| -> standpipe_sdk::spec::Factory<Arc<dyn standpipe_sdk::Breaker>> {
             Box::new(|_| Err(Error::Cancelled))
         };
-        draft.facts[id].limited = Some(Limit(Arc::new(make)));
+        draft.facts[id].told.limited = Some(Limit(Arc::new(make)));
         id
     }
 
     fn take(draft: &mut Draft, from: NodeId, rows: u64) {
         let id = add(draft, &[from], Op::Serial(Box::new(|_| Err(Error::Cancelled))));
-        draft.facts[id].first = Some(rows);
+        draft.facts[id].told.first = Some(rows);
     }
 
     fn compute(fallible: bool) -> Op {

@@ -16,8 +16,9 @@ use std::sync::Arc;
 /// The column of reject rows that holds the row itself.
 const RECORD: usize = 8;
 
-/// Fills in `keep` of every `Compute` and the request of every source.
-pub(super) fn spread(draft: &mut Draft) {
+/// Fills in `keep` of every `Compute` and the request of every source; gives what each node needs of its first input.
+pub(super) fn spread(draft: &mut Draft) -> Vec<Vec<Wanted>> {
+    let mut of_inputs: Vec<Vec<Wanted>> = vec![vec![]; draft.nodes.len()];
     let mut needs: Vec<Vec<Wanted>> = draft
         .nodes
         .iter()
@@ -57,7 +58,9 @@ pub(super) fn spread(draft: &mut Draft) {
                 join(need, more.clone());
             }
         }
+        of_inputs[id] = of_input;
     }
+    of_inputs
 }
 
 fn needs_of_input(draft: &mut Draft, id: usize, of_output: Vec<Wanted>, width: usize, schema: &Schema) -> Vec<Wanted> {
@@ -101,9 +104,9 @@ fn needs_of_input(draft: &mut Draft, id: usize, of_output: Vec<Wanted>, width: u
             of_input.extend(std::iter::repeat_n(Wanted::Yes, *arms));
             of_input
         }
-        Op::Pass | Op::Rejects => of_output,
+        Op::Rejects => of_output,
         Op::Drain => vec![],
-        Op::Build(_) => {
+        Op::Build(_) | Op::Pass => {
             let mut of_input = of_output;
             read(&facts.reads, &mut of_input);
             of_input

@@ -94,9 +94,6 @@ impl Draft {
         for edge in self.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
             edge.from = number[edge.from];
         }
-        for facts in &mut self.facts {
-            facts.roots = facts.roots.iter().map(|&root| number[root]).collect();
-        }
     }
 }
 

@@ -12,6 +12,9 @@ pub(super) trait Fixed: Clone + Send + Sync + 'static {
     /// The default is the state of no values.
     type State: Copy + Default + Send + Sync;
 
+    /// Whether what comes out depends on the order of the rows.
+    const ORDERED: bool = false;
+
     /// The types of a partial state's columns.
     fn columns(&self) -> Vec<Type>;
 
@@ -67,6 +70,10 @@ impl<F: Fixed> Aggregate for Plain<F> {
 
     fn fallible(&self) -> bool {
         self.fallible
+    }
+
+    fn ordered(&self) -> bool {
+        F::ORDERED
     }
 
     fn partial(&self) -> Schema {

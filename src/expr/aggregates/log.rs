@@ -133,6 +133,10 @@ impl Aggregate for Logged {
         matches!(self.finish, Finish::Join(_))
     }
 
+    fn ordered(&self) -> bool {
+        self.keep == Keep::Ordered
+    }
+
     fn partial(&self) -> Schema {
         let ints = || Type::list(Type::Int, false);
         let mut types = vec![Type::list(self.form.partial(), false)];

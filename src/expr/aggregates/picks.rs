@@ -293,6 +293,8 @@ impl OrderState {
 impl Fixed for WordByOrder {
     type State = OrderState;
 
+    const ORDERED: bool = true;
+
     fn columns(&self) -> Vec<Type> {
         vec![Type::Int; 4]
     }
@@ -371,6 +373,10 @@ impl Aggregate for Kept {
 
     fn fallible(&self) -> bool {
         false
+    }
+
+    fn ordered(&self) -> bool {
+        !self.pick.by_value()
     }
 
     fn partial(&self) -> Schema {
