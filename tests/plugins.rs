@@ -467,3 +467,62 @@ fn a_name_that_scripts_cannot_say_is_refused() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// The plugin `words` as a later header would make it: longer structs, a later minor version, and `flags` that nobody knows yet.
+fn later(flags: &str) -> Result<Vec<String>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("later.c"), folder.path().join("liblater.so"));
+    let now = fs::read_to_string("tests/plugins/words.c").unwrap();
+    let later = now
+        .replace("sizeof(sp_stage)", "sizeof(sp_stage) + 64")
+        .replace("sizeof(sp_plugin)", "sizeof(sp_plugin) + 64")
+        .replace("SP_ABI_MINOR", "9")
+        .replace("\"abi\\\": [1, 0]", "\"abi\\\": [1, 9]")
+        .replace(
+            "out->parallelism = SP_PAR_SERIAL;",
+            &format!("out->parallelism = SP_PAR_SERIAL; out->flags = {flags};"),
+        );
+    assert_eq!(later.matches("+ 64").count(), 4);
+    assert!(later.contains("[1, 9]") && later.contains(flags));
+    fs::write(&source, later).unwrap();
+    compile(&source, &library, &[]);
+    let engine = Engine::builder().plugin(&library).build();
+    let outcome = rows(&engine, "use plugin words from range(1, 12) | words.count_up");
+    outcome.map(|(rows, _)| rows).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_plugin_of_a_later_header_works_unless_it_must_be_understood() {
+    assert_eq!(later("1u << 12").unwrap(), ["Int(10)", "Int(-12)"]);
+    let refused = later("1u << 25").unwrap_err();
+    assert!(
+        refused.contains("E0804") && refused.contains("it needs a newer Standpipe (flags 0x2000000)"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_report_says_what_each_function_and_stage_took() {
+    let project = Project::new().locked();
+    let script = "use plugin words from range(1, 20) | derive d = words.double(value) | words.count_up";
+    let (status, _, err) = project.cli(&["run", "-e", script, "--report", "report.json"]);
+    assert_eq!(status, Some(0), "{err}");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(project.path("report.json")).unwrap()).unwrap();
+    let [double, count] = report["plugins"].as_array().unwrap().as_slice() else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (&double["name"], &double["rows_in"], &double["rows_out"]),
+        (&"words.double".into(), &20.into(), &20.into())
+    );
+    assert_eq!(
+        (&count["name"], &count["rows_in"], &count["rows_out"]),
+        (&"words.count_up".into(), &20.into(), &3.into())
+    );
+    assert_eq!(count["peak_bytes"], 1000);
+    assert!(double["seconds"].as_f64().unwrap() > 0.0);
+    // A run without plugins says nothing of them.
+    let (_, _, _) = project.cli(&["run", "-e", "from range(1, 2)", "--report", "plain.json"]);
+    let plain: serde_json::Value = serde_json::from_slice(&fs::read(project.path("plain.json")).unwrap()).unwrap();
+    assert!(plain.get("plugins").is_none());
+}
