@@ -762,6 +762,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spilled_in_pieces_needs_nothing_of_what_others_took() {
+        let setup = setup(64 << 20);
+        let schema = schema(&[("id", INT), ("s", STRING)]);
+        let wide = text(&"a text that makes the row long ".repeat(60));
+        let rows: Rows = (0..500).map(|i| vec![int(i * 7919 % 500), wide.clone()]).collect();
+        let bound = bind(&call(&schema, 2, &keyed(&[(0, false)]))).unwrap();
+        let Make::Breaker(make) = &bound.make else {
+            panic!("a breaker")
+        };
+        let breaker = make(&setup).unwrap();
+        let mut filler = breaker.clone().filler().unwrap();
+        let arena = Arena::new(4 << 20);
+        let batch = super::super::values::batch(&schema, &rows, &arena).unwrap();
+        let mut other = setup.budget.reserve();
+        for chunk in 0..44 {
+            if chunk == 42 {
+                // Somebody takes all there is, down to the last byte.
+                other.grow(setup.budget.limit() - setup.budget.used()).unwrap();
+            }
+            filler.push(chunk, batch).unwrap();
+        }
+        assert!(setup.spill.done().segments > 1, "in one piece");
+        drop(other);
+        filler.done().unwrap();
+        drop(filler);
+        let got = ids(&read_all(&breaker.drain().unwrap(), &schema, 1000).rows);
+        assert!(got.len() == 44 * 500 && got.is_sorted());
+    }
+
+    #[test]
     fn a_lane_sets_aside_what_the_plan_says() {
         let setup = setup(64 << 20);
         let (schema, _) = rows();
