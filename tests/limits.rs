@@ -39,6 +39,7 @@ const HELD: &[(&str, usize)] = &[
     ("aggregate", 16),
     ("describe", 4),
     ("last_rows", 8),
+    ("merge", 16),
     ("rows_of_groups", 4),
     ("top", 4),
     ("top_by", 4),
