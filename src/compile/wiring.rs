@@ -185,6 +185,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.detail = self.detail(call);
         node.order = spec.order;
         node.memory = spec.memory;
+        node.least = spec.least;
         node.facts = Facts {
             lineage: bound.lineage,
             reads: bound.reads,

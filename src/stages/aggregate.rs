@@ -25,6 +25,7 @@ use super::keys::{self, Keys};
 use super::spill::Store;
 use fill::Filler;
 use spill::Spiller;
+pub(super) use spill::least;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage, Make,
@@ -55,7 +56,7 @@ pub const SPEC: StageSpec = StageSpec {
     },
     order: Order::Creates,
     memory: Memory::Spill,
-    least: spill::least,
+    least,
     examples: &[
         Example {
             script: r#"from rows [{k: "b", n: 1}, {k: "a", n: 2}, {k: "b", n: 3}] | aggregate total = sum(n), rows = count() by k"#,

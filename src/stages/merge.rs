@@ -32,6 +32,7 @@ pub const SPEC: StageSpec = StageSpec {
     options: &[keys::NULLS, union::MISSING],
     order: Order::Creates,
     memory: Memory::Spill,
+    least: super::spill::least,
     examples: &[
         Example {
             script: "stream b = from rows [{t: 1, s: \"b\"}, {t: 4, s: \"b\"}]\nfrom rows [{t: 1, s: \"a\"}, {t: 3, s: \"a\"}] | merge b by t",

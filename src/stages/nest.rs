@@ -13,12 +13,13 @@ use super::codes::{self, held};
 use super::keys::{self, Key};
 use super::parts::Parts;
 use super::sort;
+use super::spill::lane_floor;
 use super::unnest::LEAST_ROOM;
 use crate::expr::{Given, aggregate as aggregates};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    AggregateArg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Lineage, Make, Memory, Names, Setup,
-    StageSpec, Want,
+    AggregateArg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Least, Lineage, Make, Memory, Names,
+    Room, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{
     Batch, Breaker, Column, Columns, Data, Field, Fill, Flow, RecordData, Reservation, Schema, Source, Span, Type,
@@ -50,6 +51,7 @@ pub const SPEC: StageSpec = StageSpec {
     },
     as_name: Some("the name of the list; needed"),
     memory: Memory::Spill,
+    least,
     examples: &[
         Example {
             script: r#"from rows [{id: 2, sku: "a", n: 1}, {id: 1, sku: "b", n: 3}, {id: 2, sku: "c", n: 4}] | nest as lines by id"#,
@@ -203,6 +205,16 @@ fn called(name: &str, ty: &Type, column: usize, span: Span) -> Option<Called> {
         },
         span,
     })
+}
+
+/// What the groups take, and a way out of them into a sort.
+fn least(room: &Room) -> Least {
+    let groups = aggregate::least(room);
+    let way = lane_floor(room.bytes) + LEAST_ROOM;
+    Least {
+        takes: groups.takes + way,
+        gives: groups.gives + way,
+    }
 }
 
 struct Nest {

@@ -29,6 +29,7 @@ pub const SPEC: StageSpec = StageSpec {
     ],
     order: Order::Creates,
     memory: Memory::Spill,
+    least: aggregate::least,
     examples: &[
         Example {
             script: r#"from rows [{g: "y", k: "a", v: 1}, {g: "x", k: "b", v: 2}, {g: "y", k: "a", v: 3}, {g: "z", k: "c", v: 4}] | pivot key: k value: sum(v) columns: [a, b] by g"#,

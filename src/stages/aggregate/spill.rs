@@ -47,7 +47,7 @@ const SLACK_PART: usize = 8;
 const MOST_SLACK: usize = 32 << 20;
 
 /// What is set aside to write tables, and what merging what was written takes.
-pub(super) fn least(room: &Room) -> Least {
+pub(in crate::stages) fn least(room: &Room) -> Least {
     let slack = (room.bytes / SLACK_PART).min(MOST_SLACK);
     Least {
         takes: lane_floor(room.bytes) + slack,
