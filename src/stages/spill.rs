@@ -37,7 +37,9 @@ pub use file::{Address, SpillFile};
 use standpipe_sdk::spec::{Least, Room};
 
 pub use merge::{Merge, Merged, Picks, merge_floor};
-pub use segment::{FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, lane_floor, loaded_frame, writer_floor};
+pub use segment::{
+    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, loaded_frame, writer_floor,
+};
 
 /// What a breaker cannot do without whose lanes spill and whose segments are merged.
 pub fn least(room: &Room) -> Least {

@@ -79,6 +79,34 @@ impl Reservation {
         Ok(())
     }
 
+    /// [`Reservation::set_aside`] with what `from` has, as far as that goes: nobody else can take it in between.
+    ///
+    /// # Errors
+    /// `Memory` if that is not enough and the budget has no more; nothing changes then.
+    pub fn set_aside_from(&mut self, bytes: usize, from: &mut Reservation) -> Result<()> {
+        let floor = self.floor.max(bytes);
+        let more = floor.saturating_sub(self.bytes.max(self.floor));
+        let moved = more.min(from.spare());
+        self.take(bytes, more - moved)?;
+        from.bytes -= moved;
+        self.floor = floor;
+        Ok(())
+    }
+
+    /// Moves at most `bytes` of what `from` has here: they are no longer its own, and never free in between.
+    pub fn move_from(&mut self, bytes: usize, from: &mut Reservation) {
+        // What is asked for here below what is set aside is reserved already.
+        let held = self.floor.saturating_sub(self.bytes);
+        let moved = bytes.saturating_sub(held).min(from.spare());
+        self.bytes += held.min(bytes) + moved;
+        from.bytes -= moved;
+    }
+
+    /// What is reserved beyond what is set aside.
+    fn spare(&self) -> usize {
+        self.bytes.saturating_sub(self.floor)
+    }
+
     fn take(&self, wanted: usize, more: usize) -> Result<()> {
         let limit = self.budget.limit;
         let add = |used: usize| used.checked_add(more).filter(|&sum| sum <= limit);
@@ -126,7 +154,8 @@ impl Reservation {
         self.bytes
     }
 
-    /// Makes room in `values` for `more` values, doubling: the old block counts until the new one is there.
+    /// Makes room in `values` for `more` values, doubling unless there is only room for less: the old block counts until the new one is
+    /// there.
     ///
     /// # Errors
     /// `Memory` if the budget or the system refuses; nothing changes then.
@@ -135,7 +164,15 @@ impl Reservation {
         if wanted <= values.capacity() {
             return Ok(());
         }
-        self.room_to(values, wanted.max(values.capacity().saturating_mul(2)).max(4))
+        let capacity = values.capacity();
+        let mut outcome = Ok(());
+        for usual in [capacity.saturating_mul(2), capacity / 4 * 5, 0] {
+            outcome = self.room_to(values, wanted.max(usual).max(4));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Makes the capacity `capacity` values.
@@ -210,6 +247,31 @@ mod tests {
         assert_eq!((floor.bytes(), budget.used()), (60, 60));
         drop(floor);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_moved_is_never_free_in_between() {
+        let budget = Budget::new(100);
+        let (mut a, mut b) = (budget.reserve(), budget.reserve());
+        a.grow(70).unwrap();
+        b.grow(30).unwrap();
+        b.move_from(20, &mut a);
+        assert_eq!((a.bytes(), b.bytes(), budget.used()), (50, 50, 100));
+        // Of what is set aside nothing is moved.
+        a.set_aside(40).unwrap();
+        b.move_from(20, &mut a);
+        assert_eq!((a.bytes(), b.bytes(), budget.used()), (40, 60, 100));
+        a.shrink(40);
+        assert_eq!(budget.used(), 100);
+        let mut c = budget.reserve();
+        c.set_aside_from(30, &mut b).unwrap();
+        assert_eq!((b.bytes(), c.bytes(), budget.used()), (30, 0, 100));
+        c.grow(30).unwrap();
+        assert!(c.grow(1).is_err() && c.set_aside_from(61, &mut b).is_err());
+        assert_eq!((b.bytes(), budget.used()), (30, 100));
+        c.set_aside_from(60, &mut b).unwrap();
+        drop((a, c));
+        assert_eq!((b.bytes(), budget.used()), (0, 0));
     }
 
     #[test]

@@ -26,6 +26,12 @@ use std::time::Duration;
 
 /// Rows of one claim, if memory does not end it earlier.
 const CLAIM_ROWS: usize = 16 << 10;
+const FEWEST_CLAIM_ROWS: usize = 256;
+
+/// Rows of one claim in a budget of so many bytes: the list of them takes little of it.
+fn claim_rows(budget_bytes: usize) -> usize {
+    (budget_bytes / (64 * size_of::<Pick>())).clamp(FEWEST_CLAIM_ROWS, CLAIM_ROWS)
+}
 /// Not among the frames of the picks.
 const NOWHERE: u32 = u32::MAX;
 
@@ -44,6 +50,9 @@ pub struct Merge {
     /// Frames that are passed give their disk back at once.
     frees: bool,
     row_bytes: usize,
+    /// Of a row's key.
+    key_bytes: usize,
+    claim_rows: usize,
     room: Reservation,
 }
 
@@ -172,17 +181,28 @@ impl Merge {
     /// # Errors
     /// `Failed`, with the stage's name, if not even two can be merged, the disk is full, or the file is damaged.
     pub fn new(store: &Arc<Store>, budget: &Arc<Budget>) -> Result<Merge> {
+        Merge::beside(store, budget, 0)
+    }
+
+    /// The same, but of what is free now about `beside` bytes are left for what the rows go to.
+    ///
+    /// # Errors
+    /// As [`Merge::new`].
+    pub fn beside(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize) -> Result<Merge> {
         let stage = store.stage();
         let mut segments = store.take();
         // Half of the memory at most, so that what the rows go to has some too.
         let most = budget.limit() / 2;
         loop {
-            let need = need(&segments);
+            let need = need(&segments, budget);
             let more = need / 2 + 4 * segments.iter().map(Segment::largest).max().unwrap_or(0);
             let fits = segments.len() <= 2 || need <= most;
-            let wanted = [need + more, need + more / 4, need].into_iter().filter(|_| fits);
+            let free = budget.limit().saturating_sub(budget.used()).saturating_sub(beside);
+            let wanted = [need + more, need + more / 4, need].into_iter();
+            let wanted = wanted.filter(|&bytes| fits && (bytes <= free || bytes == need));
             let mut room = budget.reserve();
             let granted = wanted.into_iter().find(|&bytes| room.grow(bytes).is_ok());
+
             if let Some(bytes) = granted {
                 return Merge::of(store, segments, room, bytes, false).map_err(|e| held(stage, e));
             }
@@ -200,6 +220,7 @@ impl Merge {
     fn of(store: &Arc<Store>, segments: Vec<Segment>, room: Reservation, bytes: usize, frees: bool) -> Result<Merge> {
         let rows: u64 = segments.iter().map(Segment::rows).sum();
         let row_bytes = segments.iter().map(Segment::bytes).sum::<u64>() / rows.max(1);
+        let key_bytes = segments.iter().map(Segment::key_bytes).sum::<u64>() / rows.max(1);
         let pool = Budget::new(bytes);
         let mut cursors = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -221,6 +242,8 @@ impl Merge {
             pool,
             frees,
             row_bytes: usize::try_from(row_bytes).unwrap_or(usize::MAX).max(1),
+            key_bytes: usize::try_from(key_bytes).unwrap_or(usize::MAX),
+            claim_rows: claim_rows(store.budget_bytes()),
             room,
         };
         merge.play();
@@ -230,6 +253,11 @@ impl Merge {
     /// About how many bytes a row has.
     pub fn row_bytes(&self) -> usize {
         self.row_bytes
+    }
+
+    /// How many rows are good to be asked for at a time.
+    pub fn claim_rows(&self) -> usize {
+        self.claim_rows
     }
 
     /// The next `max` rows, or fewer; none at the end. What `picks` held is let go first.
@@ -366,17 +394,17 @@ fn tail(key: &[u8]) -> &[u8] {
 /// What a merge takes at least in a budget of so many bytes: merging two segments into one, which is written.
 pub fn merge_floor(budget_bytes: usize) -> usize {
     let frame = loaded_frame(budget_bytes);
-    writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes()
+    writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
 }
 
-fn picks_bytes() -> usize {
-    2 * CLAIM_ROWS * size_of::<Pick>()
+fn picks_bytes(budget_bytes: usize) -> usize {
+    2 * claim_rows(budget_bytes) * size_of::<Pick>()
 }
 
 /// What merging these at once takes: a frame of each, and picks.
-fn need(segments: &[Segment]) -> usize {
+fn need(segments: &[Segment], budget: &Budget) -> usize {
     let frames: usize = segments.iter().map(Segment::largest).sum();
-    frames + picks_bytes()
+    frames + picks_bytes(budget.limit())
 }
 
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.
@@ -390,7 +418,7 @@ fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>,
     let most = most.min(free.saturating_sub(arena_bytes));
     // Each batch that is written may begin a frame that the next one does not go on with.
     let frames = |some: &[Segment]| 2 * some.iter().map(Segment::frames).sum::<usize>() + 8;
-    let takes = |some: &[Segment]| need(some) + Segment::list_bytes(frames(some));
+    let takes = |some: &[Segment]| need(some, budget) + Segment::list_bytes(frames(some));
     let mut count = 2;
     while count < segments.len() && takes(&segments[segments.len() - count - 1..]) <= most {
         count += 1;
@@ -398,7 +426,7 @@ fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>,
     let some = segments.split_off(segments.len() - count);
     // Now, not when there is no memory left.
     writer.expect(frames(&some))?;
-    let bytes = need(&some);
+    let bytes = need(&some, budget);
     let mut room = budget.reserve();
     room.grow(bytes + arena_bytes)?;
     let arena = Arena::new(arena_bytes);
@@ -407,7 +435,8 @@ fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>,
 }
 
 fn rewrite(mut merge: Merge, writer: &mut SegmentWriter, mut arena: Arena) -> Result<Segment> {
-    let usual = (merge.store.frame_bytes() / merge.row_bytes).clamp(1, 1 << 14);
+    let usual = merge.store.frame_bytes() / merge.row_bytes.max(merge.key_bytes);
+    let usual = usual.clamp(1, merge.claim_rows);
     let mut picks = Picks::default();
     loop {
         merge.next(usual, &mut picks)?;
@@ -501,7 +530,8 @@ impl Merged {
                 return Ok(claim.unwrap_or_default());
             }
             let mut picks = Picks::default();
-            match state.merge.next(CLAIM_ROWS, &mut picks) {
+            let rows = state.merge.claim_rows;
+            match state.merge.next(rows, &mut picks) {
                 Ok(()) => {}
                 Err(Error::Memory { .. }) => {
                     // Other lanes hold all frames that there is room for.

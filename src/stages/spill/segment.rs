@@ -32,7 +32,8 @@ pub const FRAMES_OF_LANE: usize = 10;
 /// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
 const FRAMES_LOADED: usize = 8;
 
-fn frame_bytes(budget_bytes: usize) -> usize {
+/// About how many encoded bytes a frame has in a budget of so many bytes.
+pub fn frame_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
 }
 
@@ -86,6 +87,11 @@ impl Store {
     /// About how many encoded bytes a frame has: what it is good to append at a time.
     pub fn frame_bytes(&self) -> usize {
         self.frame_bytes
+    }
+
+    /// The limit of the budget that rows are kept in.
+    pub fn budget_bytes(&self) -> usize {
+        self.budget.limit()
     }
 
     pub fn stage(&self) -> &'static str {
@@ -162,9 +168,10 @@ struct FrameAt {
 impl FrameAt {
     /// Memory that a loaded frame takes, reading it included.
     fn bytes(&self) -> usize {
-        let keys = self.keys.bytes() + self.keys.stored_bytes() + 16 * self.count as usize;
+        let keys = self.keys.bytes() + 16 * self.count as usize;
         let rows = self.rows.bytes() + self.rows.stored_bytes() + self.unpacked as usize;
-        keys + rows + 1024
+        // The keys are unpacked before the rows are read.
+        keys + rows.max(self.keys.stored_bytes()) + 1024
     }
 }
 
@@ -187,6 +194,15 @@ impl SegmentWriter {
     /// # Errors
     /// `Memory` if there is no room for it.
     pub fn make_room(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>) -> Result<()> {
+        let mut nothing = self.store.budget.reserve();
+        self.make_room_from(batch, keys, &mut nothing)
+    }
+
+    /// The same, with memory that `from` has: no other lane can take it in between.
+    ///
+    /// # Errors
+    /// `Memory` if that is not enough and the budget has no more.
+    pub fn make_room_from(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, from: &mut Reservation) -> Result<()> {
         let rows = batch.rows();
         if frame::bound(batch, 0, rows) <= 2 * self.store.frame_bytes {
             return Ok(());
@@ -195,7 +211,8 @@ impl SegmentWriter {
         let longest_key = (0..rows).map(|row| keys.get(row).len()).max().unwrap_or(0);
         let contents = widest.max(keys_bound(longest_key, 1));
         if contents > 2 * self.store.frame_bytes {
-            self.room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
+            let bytes = contents + packed_bytes(contents) + PACKER_BYTES;
+            self.room.set_aside_from(bytes, from)?;
         }
         Ok(())
     }
@@ -216,33 +233,48 @@ impl SegmentWriter {
         grow_to(&mut self.frames, frames, &mut self.index)
     }
 
+    /// Frames that the segment can still get before its list of them grows.
+    pub fn frames_left(&self) -> usize {
+        self.frames.capacity() - self.frames.len()
+    }
+
+    /// Whether nothing was appended since the last segment.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// Appends rows: keys ascend from row to row and from call to call, equal ones by (chunk, row).
     ///
     /// # Errors
-    /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about, `Failed` if the disk is full or fails.
+    /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about, or if the list of frames cannot grow: nothing was
+    /// written then. `Failed` if the disk is full or fails.
     pub fn append(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32]) -> Result<()> {
-        let all = batch.rows();
-        let per_row = (frame::bound(batch, 0, all) / all.max(1)).max(1);
-        let most = (self.store.frame_bytes / per_row).clamp(1, 1 << 16);
-        // Frames of the same length, not some long ones and a short one.
-        let usual = all.div_ceil(all.div_ceil(most).max(1));
-        let room = (2 * self.store.frame_bytes).max(self.contents.capacity());
-        let mut from = 0;
-        while from < all {
-            let mut len = usual.min(all - from);
-            let bytes_of = |len: usize| {
-                let keys = (from..from + len).map(|row| keys.get(row).len()).sum();
-                frame::bound(batch, from, len).max(keys_bound(keys, len))
-            };
-            let mut bytes = bytes_of(len);
-            while bytes > room && len > 1 {
-                len = len.div_ceil(2);
-                bytes = bytes_of(len);
-            }
+        let lens = self.lens(batch, keys);
+        // No row makes more than one frame: usually there is no need to count them.
+        if self.frames_left() < batch.rows() {
+            let count = Lens { from: 0, ..lens }.count();
+            grow(&mut self.frames, count, &mut self.index)?;
+        }
+        for (from, len, bytes) in lens {
             self.frame(batch, keys, chunks, rows, from, len, bytes)?;
-            from += len;
         }
         Ok(())
+    }
+
+    /// How the rows are cut into frames.
+    fn lens<'r>(&self, batch: &'r Batch<'r>, keys: &'r KeyBlock<'r>) -> Lens<'r> {
+        let all = batch.rows();
+        let key_bytes = (0..all).map(|row| keys.get(row).len()).sum();
+        let per_row = (frame::bound(batch, 0, all).max(keys_bound(key_bytes, all)) / all.max(1)).max(1);
+        let most = (self.store.frame_bytes / per_row).clamp(1, 1 << 16);
+        Lens {
+            batch,
+            keys,
+            // Frames of the same length, not some long ones and a short one.
+            usual: all.div_ceil(all.div_ceil(most).max(1)),
+            room: (2 * self.store.frame_bytes).max(self.contents.capacity()),
+            from: 0,
+        }
     }
 
     fn frame(
@@ -260,10 +292,8 @@ impl SegmentWriter {
             packed,
             room,
             frames,
-            index,
             ..
         } = self;
-        grow(frames, 1, index)?;
         contents.clear();
         packed.clear();
         let usual = 2 * self.store.frame_bytes;
@@ -328,6 +358,39 @@ impl SegmentWriter {
     }
 }
 
+/// Frames to be: the first row of each, how many it has, and the bytes that either of its blocks takes at most.
+struct Lens<'r> {
+    batch: &'r Batch<'r>,
+    keys: &'r KeyBlock<'r>,
+    usual: usize,
+    /// What a block may take.
+    room: usize,
+    from: usize,
+}
+
+impl Iterator for Lens<'_> {
+    type Item = (usize, usize, usize);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let from = self.from;
+        let mut len = self.usual.min(self.batch.rows() - from);
+        if len == 0 {
+            return None;
+        }
+        let bytes_of = |len: usize| {
+            let keys = (from..from + len).map(|row| self.keys.get(row).len()).sum();
+            frame::bound(self.batch, from, len).max(keys_bound(keys, len))
+        };
+        let mut bytes = bytes_of(len);
+        while bytes > self.room && len > 1 {
+            len = len.div_ceil(2);
+            bytes = bytes_of(len);
+        }
+        self.from += len;
+        Some((from, len, bytes))
+    }
+}
+
 fn grow_to_fit<T>(values: &mut Vec<T>, capacity: usize, room: &mut Reservation) -> Result<()> {
     if values.capacity() >= capacity {
         return Ok(());
@@ -385,6 +448,11 @@ impl Segment {
     /// Encoded bytes of its rows.
     pub fn bytes(&self) -> u64 {
         self.frames.iter().map(|f| f.rows.bytes() as u64).sum()
+    }
+
+    /// Encoded bytes of its keys.
+    pub fn key_bytes(&self) -> u64 {
+        self.frames.iter().map(|f| f.keys.bytes() as u64).sum()
     }
 
     /// Memory that its largest frame takes.
