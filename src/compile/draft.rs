@@ -147,6 +147,30 @@ impl Draft {
         id
     }
 
+    /// What the rows that leave a node are sorted by: position and whether it descends, the most significant first. Nulls are last.
+    pub(super) fn sorted_by(&self, id: NodeId) -> Vec<(usize, bool)> {
+        let (Some(node), Some(facts)) = (self.nodes.get(id), self.facts.get(id)) else {
+            return vec![];
+        };
+        if !facts.sorted_by.is_empty() || node.order == Order::Creates {
+            return facts.sorted_by.clone();
+        }
+        let [edge] = node.inputs.as_slice() else { return vec![] };
+        if !matches!(edge.port, Port::Out(_)) {
+            return vec![];
+        }
+        let place = |column: usize| match &node.op {
+            Op::Compute { .. } | Op::Pass | Op::Route { .. } => Some(column),
+            Op::Rearrange { picks } => picks.iter().position(|&pick| pick == column),
+            Op::RowWise(_) | Op::Serial(_) => facts.lineage.iter().position(|&from| from == Lineage::From(column)),
+            _ => None,
+        };
+        let before = self.sorted_by(edge.from).into_iter();
+        before
+            .map_while(|(column, descending)| Some((place(column)?, descending)))
+            .collect()
+    }
+
     /// How many columns come in at input `at` of a node.
     pub(super) fn input_width(&self, id: NodeId, at: usize) -> usize {
         let edge = self.nodes[id].inputs.get(at);

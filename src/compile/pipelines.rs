@@ -11,7 +11,7 @@ use crate::diag::{Diagnostic, Span, list_names};
 use crate::graph::{Edge, NodeId, OnError, Op, Policy, Port};
 use crate::syntax::ast::{self, HeadKind, Ident, Pipeline, StageCall};
 use standpipe_sdk::spec::{
-    BlockKind, Bound, Call, Complaint, Item, Kind, Lineage, Make, Request, SourceFactory, StageSpec, Wanted,
+    BlockKind, Bound, Call, Complaint, Item, Kind, Lineage, Make, Memory, Request, SourceFactory, StageSpec, Wanted,
 };
 use standpipe_sdk::{Field, Result, Schema, Type};
 use std::cell::Cell;
@@ -319,10 +319,11 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut resolved =
             Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
         let behind = resolved.behind.take();
-        let told = Cell::new(None);
+        let (told, sorted) = (Cell::new(None), Cell::new(None));
         let bind = |call: &Call<'_>| {
             let bound = (spec.bind)(call)?;
             told.set(Some(Told::of(spec, call)));
+            sorted.set((spec.sorted)(call));
             Ok(bound)
         };
         let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
@@ -341,10 +342,16 @@ impl<'r, 'a> Builder<'r, 'a> {
             to,
         );
         let width = self.draft.nodes[state.edge.from].schema.width();
+        let streaming = sorted.take().filter(|sorted| self.is_sorted(state.edge, &sorted.by));
+        let (streamed, verdicts) = match streaming {
+            Some(streaming) => (Some(streaming.serial), streaming.verdicts),
+            None => (None, None),
+        };
+        let is_streamed = streamed.is_some();
         let op = match bound.make {
+            Make::Breaker(make) => streamed.map_or_else(|| Op::Breaker(make), Op::Serial),
             Make::RowWise(make) => Op::RowWise(make),
             Make::Serial(make) => Op::Serial(make),
-            Make::Breaker(make) => Op::Breaker(make),
             Make::Rearrange => match picks(&bound.lineage, width) {
                 Some(picks) => Op::Rearrange { picks },
                 None => return self.inconsistent(call),
@@ -365,13 +372,22 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.memory = spec.memory;
         node.least = spec.least;
         node.holds_back = spec.holds_back;
+        if is_streamed {
+            node.memory = Memory::Constant;
+            node.least = StageSpec::BASE.least;
+            node.holds_back = true;
+            node.detail = format!("{} (its input is sorted)", node.detail);
+        }
+        let mut told: Told = told.take().unwrap_or_default();
+        // Without a table it lives on the order of its input.
+        told.unordered &= !is_streamed;
         node.facts = Facts {
             lineage: bound.lineage,
             reads: bound.reads,
             places: bound.needs_places || spec.kind == Kind::Breaker,
             sorted_by: bound.sorted_by,
             reads_places: bound.needs_places,
-            told: told.take().unwrap_or_default(),
+            told,
             ..Facts::default()
         };
         // Only a stage that asks for places sets rows aside: whole rows, in which there is no value to make null.
@@ -381,6 +397,18 @@ impl<'r, 'a> Builder<'r, 'a> {
                 self.no_value_to_null(call);
                 node.policy.on_error = OnError::Fail;
             }
+        }
+        let fallible = behind.as_ref().is_some_and(|behind| behind.fallible);
+        if let Some(verdicts) = verdicts.filter(|_| fallible) {
+            let (name, schema) = (node.name.clone(), node.schema.clone());
+            let before = out(self.draft.push(node));
+            let make = verdicts(policy.on_error == OnError::Null);
+            node = NewNode::new(name, call.span, vec![before], schema, Op::RowWise(make));
+            node.facts = Facts {
+                lineage: (0..node.schema.width()).map(Lineage::From).collect(),
+                places: true,
+                ..Facts::default()
+            };
         }
         let fails = bound.needs_places || behind.as_ref().is_some_and(|behind| behind.fallible);
         if fails && !bound.needs_places {
@@ -397,6 +425,14 @@ impl<'r, 'a> Builder<'r, 'a> {
             rows = self.behind(state, &rows, behind, guess, &name, call, (policy, to));
         }
         state.rows = rows;
+    }
+
+    /// Whether the rows of `edge` are sorted by these columns.
+    fn is_sorted(&self, edge: Edge, by: &[usize]) -> bool {
+        let sorted = self.draft.sorted_by(edge.from);
+        matches!(edge.port, Port::Out(_))
+            && by.len() <= sorted.len()
+            && by.iter().zip(sorted).all(|(&by, key)| key == (by, false))
     }
 
     /// What is computed of keys and aggregates behind the stage that gives them.

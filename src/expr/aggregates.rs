@@ -3,6 +3,7 @@
 mod binned;
 mod counts;
 mod fixed;
+mod fold;
 mod lists;
 mod log;
 mod picks;

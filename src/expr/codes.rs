@@ -37,6 +37,8 @@ pub const DIVISION: Code = Code(402);
 pub const EXPONENT: Code = Code(404);
 /// An index outside a list.
 pub const INDEX: Code = Code(403);
+/// A list or text of a group is longer than a record may be.
+pub const OVERLONG: Code = Code(410);
 /// A field that a json value does not have.
 pub const MISSING: Code = Code(416);
 /// A function's argument is out of its domain.

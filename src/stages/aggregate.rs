@@ -4,6 +4,8 @@
 //! where groups are few, all rows meet there and the shards see a few thousand partial states; where they are many, it would only
 //! be in the way, and a batch's rows are put in order by shard, so that each shard is locked once per batch.
 //!
+//! Rows that come sorted by the keys need no table: see [`streamed`].
+//!
 //! Laws
 //! - The stage knows no aggregate by name: states, partial states and values are columns of whatever the call gave.
 //! - What comes out does not depend on which lane saw which rows, nor on when a lane's table was emptied.
@@ -15,7 +17,10 @@ mod fill;
 mod index;
 mod key;
 mod known;
+mod merged;
+mod packed;
 mod spill;
+mod streamed;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,16 +29,18 @@ use super::codes;
 use super::keys::{self, Keys};
 use super::spill::Store;
 use fill::Filler;
+use packed::Packed;
 use spill::Spiller;
 pub(super) use spill::least;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage, Make,
-    Memory, Names, Order, Setup, StageSpec, Want,
+    Memory, Names, Order, Setup, StageSpec, Streaming, Want,
 };
-use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, Source, Span, Type};
+use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, RowWise, Schema, Serial, Source, Span, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use streamed::{Streamed, Verdicts};
 use table::{Sharding, Table};
 
 /// `aggregate`.
@@ -74,11 +81,12 @@ pub const SPEC: StageSpec = StageSpec {
             .iter()
             .all(|item| matches!(&item.arg, Arg::Aggregate(arg) if !arg.aggregate.ordered()))
     },
+    sorted: streaming,
     ..StageSpec::BASE
 };
 
-/// Binds `aggregate`, or another stage that is one.
-pub(super) fn bind_as(stage: &'static str, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+/// What is asked for, and the columns that are read for it.
+fn plan(stage: &'static str, call: &Call<'_>) -> Result<(Plan, Vec<usize>), Vec<Complaint>> {
     let by = keys::grouping(call, call.by)?;
     let mut calls = vec![];
     let mut reads = by.clone();
@@ -108,20 +116,56 @@ pub(super) fn bind_as(stage: &'static str, call: &Call<'_>) -> Result<Bound, Vec
             Some(Field::new(name(item, field), field.ty.clone(), field.nullable))
         })
         .collect();
-    let values = call.items.iter().zip(&calls).map(|(item, called)| {
+    Ok((plan_of(stage, by, key_fields, calls), reads))
+}
+
+/// Groups by the columns `by`, which come out as `key_fields`, then what each call gives.
+fn plan_of(stage: &'static str, by: Vec<usize>, key_fields: Vec<Field>, calls: Vec<Called>) -> Plan {
+    let partials: Vec<Schema> = calls.iter().map(|call| call.arg.aggregate.partial()).collect();
+    let folds = |at: &usize| calls[*at].arg.aggregate.folds(0).is_some();
+    let mut cut: Vec<usize> = (0..calls.len()).filter(folds).collect();
+    let packed = {
+        let spilled = partials
+            .iter()
+            .enumerate()
+            .flat_map(|(at, partial)| match cut.contains(&at) {
+                true => vec![&Type::Int],
+                false => partial.fields().iter().map(|field| &field.ty).collect(),
+            });
+        Packed::new(spilled).filter(|_| !cut.is_empty())
+    };
+    if packed.is_none() {
+        cut.clear();
+    }
+    Plan {
+        stage,
+        keys: Keys::grouping(by.iter().copied()),
+        by,
+        partials: partials.iter().map(Schema::width).collect(),
+        cut,
+        packed,
+        long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > key::PREFIX_BYTES),
+        key_fields,
+        calls,
+    }
+}
+
+/// Binds `aggregate`, or another stage that is one.
+pub(super) fn bind_as(stage: &'static str, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+    let (plan, reads) = plan(stage, call)?;
+    let values = call.items.iter().zip(&plan.calls).map(|(item, called)| {
         let name: Arc<str> = item.name.clone().unwrap_or_else(|| called.arg.aggregate.name().into());
         Field::new(name, called.arg.aggregate.ty().clone(), called.arg.nullable)
     });
-    let schema = key_fields.iter().cloned().chain(values).collect();
-    let lineage = vec![Lineage::New; by.len() + calls.len()];
-    let sorted_by = (0..by.len()).map(|key| (key, false)).collect();
-    let make = Make::Breaker(breaker(stage, by, key_fields, calls));
+    let schema = plan.key_fields.iter().cloned().chain(values).collect();
+    let lineage = vec![Lineage::New; plan.width()];
+    let sorted_by = (0..plan.by.len()).map(|key| (key, false)).collect();
     Ok(Bound {
         schema,
         lineage,
         reads,
         sorted_by,
-        make,
+        make: Make::Breaker(made(plan)),
         needs_places: false,
     })
 }
@@ -134,17 +178,14 @@ pub(super) fn breaker(
     key_fields: Vec<Field>,
     calls: Vec<Called>,
 ) -> Factory<Arc<dyn Breaker>> {
-    let plan = Arc::new(Plan {
-        stage,
-        keys: Keys::grouping(by),
-        partials: calls.iter().map(|call| call.arg.aggregate.partial().width()).collect(),
-        long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > key::PREFIX_BYTES),
-        key_fields,
-        calls,
-    });
+    made(plan_of(stage, by, key_fields, calls))
+}
+
+fn made(plan: Plan) -> Factory<Arc<dyn Breaker>> {
+    let plan = Arc::new(plan);
     Box::new(move |setup: &Setup| {
         let made = Aggregate::new(&plan, setup);
-        Ok(Arc::new(made.map_err(|e| codes::held(stage, e))?))
+        Ok(Arc::new(made.map_err(|e| codes::held(plan.stage, e))?))
     })
 }
 
@@ -157,10 +198,37 @@ fn filters(call: &Call<'_>) -> Filters {
     Filters::Keys(call.by.iter().enumerate().filter_map(key).collect())
 }
 
+/// Where rows come sorted by the keys, a group is complete when the next one begins; unless its state may be larger than memory.
+fn streaming(call: &Call<'_>) -> Option<Streaming> {
+    let (plan, _) = plan("aggregate", call).ok()?;
+    if plan.by.is_empty() || plan.calls.iter().any(|call| call.arg.aggregate.folds(0).is_some()) {
+        return None;
+    }
+    let plan = Arc::new(plan);
+    let (by, fallible, of_verdicts) = (plan.by.clone(), plan.fallible(), plan.clone());
+    let serial = move |setup: &Setup| -> Result<Box<dyn Serial>> { Ok(Box::new(Streamed::new(&plan, setup))) };
+    let verdicts = move |keeps: bool| -> Factory<Box<dyn RowWise>> {
+        let plan = of_verdicts.clone();
+        Box::new(move |_: &Setup| {
+            let plan = plan.clone();
+            Ok(Box::new(Verdicts { plan, keeps }))
+        })
+    };
+    Some(Streaming {
+        by,
+        serial: Box::new(serial),
+        verdicts: fallible.then(|| Box::new(verdicts) as _),
+    })
+}
+
 /// Shards of the table per worker: lanes seldom want the same one. Each that a batch's rows are taken to costs, however few they are.
 const SHARDS_PER_WORKER: usize = 8;
 /// Shards of the table at most.
 const MOST_SHARDS: usize = 64;
+/// About what an aggregate takes in a shard with few groups, in bytes, and the part of the memory that this may be in all shards: where
+/// there is little, tables of few groups each would be most of it.
+const SHARD_BYTES: usize = 512;
+const SHARDS_PART: usize = 16;
 /// Bytes of a lane's table, at most.
 const MOST_LANE_BYTES: usize = 4 << 20;
 
@@ -168,12 +236,17 @@ const MOST_LANE_BYTES: usize = 4 << 20;
 struct Plan {
     stage: &'static str,
     keys: Keys,
+    by: Vec<usize>,
     key_fields: Vec<Field>,
     /// A key may be longer than its prefix.
     long: bool,
     calls: Vec<Called>,
     /// How many columns each call's partial state has.
     partials: Vec<usize>,
+    /// The calls whose states may be larger than memory: they are cut into entries on disk.
+    cut: Vec<usize>,
+    /// If there are any: the states of a group in one column.
+    packed: Option<Packed>,
 }
 
 /// One aggregate, and where the script calls it.
@@ -183,6 +256,33 @@ pub(super) struct Called {
 }
 
 impl Plan {
+    /// Columns of the output.
+    fn width(&self) -> usize {
+        self.key_fields.len() + self.calls.len()
+    }
+
+    fn fallible(&self) -> bool {
+        self.calls.iter().any(|call| call.arg.aggregate.fallible())
+    }
+
+    fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
+    /// Bytes of a spilled row's key behind the group's: the number of the call that it is an entry of.
+    fn mark_bytes(&self) -> usize {
+        if self.is_cut() { size_of::<u16>() } else { 0 }
+    }
+
+    /// How many columns call `at` has on disk: its partial state, or how many entries it is cut into.
+    fn spilled(&self, at: usize) -> usize {
+        if self.cut.contains(&at) { 1 } else { self.partials[at] }
+    }
+
+    fn states_width(&self) -> usize {
+        (0..self.calls.len()).map(|at| self.spilled(at)).sum()
+    }
+
     fn key_types(&self) -> impl Iterator<Item = &Type> {
         self.key_fields.iter().map(|field| &field.ty)
     }
@@ -191,14 +291,15 @@ impl Plan {
     fn fault(&self, call: &Called, row: usize, code: Code, text: &str, key: &[u8], faults: &Faults<'_>) -> Result<()> {
         let span = Some(call.span);
         // Whatever the verdict: groups before this one may still be wanted.
+        let told = faults.report(row, code, span, format_args!("{}", self.failure(text, key)));
+        told.map(|_| ())
+    }
+
+    fn failure(&self, text: &str, key: &[u8]) -> String {
         match self.key_fields.as_slice() {
-            [] => faults.report(row, code, span, format_args!("{text}")),
-            fields => {
-                let group = key::shown(key, fields);
-                faults.report(row, code, span, format_args!("{text}, in the group {group}"))
-            }
+            [] => text.to_owned(),
+            fields => format!("{text}, in the group {}", key::shown(key, fields)),
         }
-        .map(|_| ())
     }
 }
 
@@ -212,6 +313,8 @@ struct Aggregate {
     /// Bytes that a lane's table may take before it is emptied.
     lane_bytes: usize,
     chunk_bytes: usize,
+    /// Bytes of a value that is made of a group, at most.
+    longest: usize,
     workers: usize,
     cancelled: Arc<AtomicBool>,
     store: Arc<Store>,
@@ -227,8 +330,10 @@ impl Aggregate {
     fn new(plan: &Arc<Plan>, setup: &Setup) -> Result<Aggregate> {
         let store = Store::new(plan.stage, setup);
         let workers = setup.workers.max(1);
-        let sharding = Sharding::new((SHARDS_PER_WORKER * workers).min(MOST_SHARDS));
-        let table = |_| Mutex::new(Table::new(plan, &setup.budget));
+        let fitting = setup.budget.limit() / SHARDS_PART / (SHARD_BYTES * plan.calls.len().max(1));
+        let fitting = 1 << fitting.clamp(1, MOST_SHARDS).ilog2();
+        let sharding = Sharding::new((SHARDS_PER_WORKER * workers).min(MOST_SHARDS).min(fitting));
+        let table = |_| Mutex::new(Table::new(plan, setup.max_record, &setup.budget));
         Ok(Aggregate {
             spiller: Mutex::new(Some(Spiller::new(&store, &setup.budget, sharding.shards())?)),
             plan: plan.clone(),
@@ -238,12 +343,17 @@ impl Aggregate {
             share: setup.share,
             lane_bytes: (setup.budget.limit() / (16 * workers)).min(MOST_LANE_BYTES),
             chunk_bytes: setup.chunk_bytes,
+            longest: setup.max_record,
             workers,
             cancelled: setup.cancelled.clone(),
             store,
             spills: AtomicU64::new(0),
             rows: AtomicUsize::new(0),
         })
+    }
+
+    fn shard(&self, number: usize) -> MutexGuard<'_, Table> {
+        locked(&self.shards[number])
     }
 
     /// How often the table was written to disk: to be asked before something that may be refused.
@@ -253,6 +363,9 @@ impl Aggregate {
 
     /// Makes room in the budget after `error` said that there is none, by writing the table to disk, unless somebody did so
     /// meanwhile: whoever was refused tries again. The caller holds no lock of a shard.
+    ///
+    /// # Errors
+    /// `Memory` if there was nothing to write: what was refused has to ask for less.
     fn relieve(&self, error: Error, seen: u64) -> Result<()> {
         let Error::Memory { .. } = error else {
             return Err(error);
@@ -271,9 +384,28 @@ impl Aggregate {
     fn spill(&self, spiller: &mut Option<Spiller>) -> Result<usize> {
         let Some(spiller) = spiller else { return Ok(0) };
         let mut tables: Vec<_> = self.shards.iter().map(locked).collect();
-        let groups = spiller.write(&self.plan, &self.store, &mut tables)?;
+        let mut groups = 0;
+        for table in &mut tables {
+            table.seal()?;
+            table.sort();
+            groups += table.len();
+        }
+        match groups {
+            // What was made room for and never used.
+            0 => tables.iter_mut().for_each(|table| table.release()),
+            _ => spiller.write(&self.plan, &self.store, &mut tables)?,
+        }
         self.spills.fetch_add(1, SeqCst);
         Ok(groups)
+    }
+
+    /// Writes the sorted groups of a lane's table to disk, where there is not even room to put them into the shards.
+    fn spill_lane(&self, table: &mut Table) -> Result<()> {
+        let mut spiller = self.spiller.lock().unwrap_or_else(PoisonError::into_inner);
+        match spiller.as_mut() {
+            Some(spiller) => spiller.write(&self.plan, &self.store, &mut [table]),
+            None => Ok(()),
+        }
     }
 
     /// Counts rows; whether it is time to spill, as a test wants it.
@@ -297,7 +429,9 @@ fn locked(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
 
 impl Breaker for Aggregate {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
-        Ok(Box::new(Filler::new(self)))
+        let stage = self.plan.stage;
+        let filler = Filler::new(self).map_err(|e| codes::held(stage, e))?;
+        Ok(Box::new(filler))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
@@ -311,7 +445,8 @@ impl Aggregate {
             let groups = self.shards.iter().map(|shard| locked(shard).len()).sum();
             // Where there is no room to put the groups in order, the disk is the way.
             if let Ok(room) = drain::Room::new(groups, self.workers, &self.budget) {
-                let take = |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, &self.budget));
+                let take =
+                    |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, self.longest, &self.budget));
                 let tables = self.shards.iter().map(take).collect();
                 drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
                 let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes)?;
@@ -321,6 +456,6 @@ impl Aggregate {
         self.spill_now()?;
         // What was set aside for writing is the merge's from now on.
         drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Ok(Arc::new(spill::Merged::new(self)?))
+        Ok(Arc::new(merged::Merged::new(self)?))
     }
 }

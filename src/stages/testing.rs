@@ -389,6 +389,20 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// What a serial stage has left to say.
+    fn finish(&mut self, bound: &Bound, got: &mut Got) {
+        let Stage::Serial(serial, _) = self else { return };
+        let arena = Arena::new(1 << 20);
+        let faults = Faults::new(&arena, false);
+        let mut down = Collect {
+            got,
+            schema: &bound.schema,
+        };
+        serial.finish(&mut Emitter::new(&arena, &faults, &mut down)).unwrap();
+    }
+}
+
 /// Refuses each allocation of the chunk's arena in turn; the same batch again must give what it gives without a refusal.
 pub(super) fn every_refusal_can_be_repeated(bound: &Bound, schema: &Schema, rows: &Rows) {
     let want = run(bound, schema, rows, usize::MAX);
@@ -404,6 +418,7 @@ pub(super) fn every_refusal_can_be_repeated(bound: &Bound, schema: &Schema, rows
         match first {
             Ok(()) => {
                 assert!(allocations > 0);
+                stage.finish(bound, &mut got);
                 assert_eq!(got.rows, want.rows);
                 return;
             }
@@ -411,6 +426,7 @@ pub(super) fn every_refusal_can_be_repeated(bound: &Bound, schema: &Schema, rows
                 assert_eq!(got.batches, 0, "emitted before the refusal");
                 let faults = Faults::new(&arena, false);
                 stage.push(bound, 0, batch, &arena, &faults, &mut got).unwrap();
+                stage.finish(bound, &mut got);
                 assert_eq!(got.rows, want.rows, "after refusal {allocations}");
                 assert_eq!(faults.by_row().unwrap().len(), want.faults.len());
             }

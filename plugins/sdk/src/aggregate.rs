@@ -8,7 +8,9 @@
 //!   it from [`RowOrder`], not from the calls.
 //! - `room` comes before `update` and `room_to_merge` before `merge`. Only they can be refused, and they change nothing that can be
 //!   seen; so a stage makes room for all its aggregates, then updates all.
-//! - A state leaves as columns (`partial`) and comes back by `merge`, so it can be spilled or sent elsewhere.
+//! - A state leaves as columns (`partial`) and comes back by `merge`, so it can be sent elsewhere.
+//! - A state that may be larger than memory can be cut into [`Entry`]s, which are sorted on disk and come back one by one ([`Folds`]):
+//!   what is made of them then is what `finish` would have made of the whole.
 
 use crate::arena::Arena;
 use crate::bits::Bits;
@@ -39,8 +41,53 @@ pub trait Aggregate: Send + Sync {
     /// The columns of a partial state.
     fn partial(&self) -> Schema;
 
-    /// No states yet.
-    fn states(&self) -> Box<dyn States>;
+    /// No states yet. A value that takes more than `longest` bytes is a failure of its group.
+    fn states(&self, longest: usize) -> Box<dyn States>;
+
+    /// For states that may be larger than memory: what puts them together again that were cut into entries.
+    fn folds(&self, longest: usize) -> Option<Box<dyn Folds>> {
+        let _ = longest;
+        None
+    }
+}
+
+/// One of the pieces that a state is cut into.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'e> {
+    /// Entries of a group stand in the order of these bytes, and those with the same ones by `order`.
+    pub key: &'e [u8],
+    pub order: (u64, u32),
+    /// How often it came, or how large it is: entries with the same key and order are one with a larger number.
+    pub count: u64,
+    /// What is not in the key.
+    pub value: &'e [u8],
+}
+
+/// Groups whose states were cut into entries, one after the other: in memory that does not grow with their number.
+///
+/// For each group in turn: `begin`, `expect` for each of its states, `entry` for each of their entries in order, `end`.
+pub trait Folds: Send {
+    /// The next group.
+    ///
+    /// # Errors
+    /// `Memory` if the budget refuses, here and below. The groups since `clear` are lost then.
+    fn begin(&mut self, reservation: &mut Reservation) -> Result<()>;
+
+    /// A state of the group has so many entries.
+    fn expect(&mut self, entries: u64);
+
+    fn entry(&mut self, entry: Entry<'_>, reservation: &mut Reservation) -> Result<()>;
+
+    fn end(&mut self, reservation: &mut Reservation) -> Result<()>;
+
+    /// The values of all groups that ended. A group whose value does not fit is told to `fault`, and null.
+    ///
+    /// # Errors
+    /// `Memory` if `arena` is full; what `fault` gives.
+    fn finish<'a>(&self, arena: &'a Arena, fault: OnFault<'_>) -> Result<Column<'a>>;
+
+    /// Forgets all groups.
+    fn clear(&mut self);
 }
 
 /// When an aggregate gives null.
@@ -149,6 +196,17 @@ pub trait States: Send + Sync {
     /// # Errors
     /// `Memory` if `arena` is full; what `fault` gives.
     fn finish<'a>(&self, groups: &[u32], arena: &'a Arena, fault: OnFault<'_>) -> Result<Column<'a>>;
+
+    /// How many entries the state of this group has, of an aggregate with [`Folds`].
+    fn entries(&self, group: u32) -> usize {
+        let _ = group;
+        0
+    }
+
+    /// Calls `f` with entry `at` of this group; they are in order.
+    fn entry(&self, group: u32, at: usize, f: &mut dyn FnMut(Entry<'_>)) {
+        let _ = (group, at, f);
+    }
 
     /// Forgets all groups and keeps the memory.
     fn clear(&mut self);

@@ -61,6 +61,8 @@ pub struct StageSpec {
     pub sorts: fn(&Call<'_>) -> Option<Vec<SortKey>>,
     /// Of a call that was bound: whether its output is the same whatever the order of its input.
     pub unordered: fn(&Call<'_>) -> bool,
+    /// Of a call that was bound: what to run instead of its breaker where its input comes sorted.
+    pub sorted: fn(&Call<'_>) -> Option<Streaming>,
 }
 
 /// What a stage keeps rows by: those where a bool column is true.
@@ -105,6 +107,19 @@ pub struct SortKey {
     pub descending: bool,
     pub nulls_first: bool,
 }
+
+/// What gives the rows of a breaker without seeing all of them first.
+pub struct Streaming {
+    /// The input columns that its input must be sorted by, ascending, nulls last.
+    pub by: Vec<usize>,
+    pub serial: Factory<Box<dyn Serial>>,
+    /// For a stage whose own rows can be failures: what runs behind it, carries out the call's policy, and knows what `serial` gives beyond
+    /// its columns.
+    pub verdicts: Option<Verdicts>,
+}
+
+/// Makes what tells the failures among a stage's own rows; asked whether such rows go on, with nulls.
+pub type Verdicts = Box<dyn Fn(bool) -> Factory<Box<dyn RowWise>>>;
 
 /// The memory of a run, before it starts, for a stage to say what it cannot do without.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,6 +177,7 @@ impl StageSpec {
         },
         sorts: |_| None,
         unordered: |_| false,
+        sorted: |_| None,
     };
 }
 

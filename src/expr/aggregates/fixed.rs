@@ -80,7 +80,7 @@ impl<F: Fixed> Aggregate for Plain<F> {
         schema(self.fixed.columns())
     }
 
-    fn states(&self) -> Box<dyn States> {
+    fn states(&self, _: usize) -> Box<dyn States> {
         Box::new(Array {
             fixed: self.fixed.clone(),
             states: vec![],

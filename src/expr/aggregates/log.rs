@@ -4,11 +4,12 @@
 //! - What comes out is made of each group's entries sorted by value (or by the order of rows), so the log's own order is no matter.
 //! - Everything a batch may add is reserved before the first row of it is taken.
 
+use super::fold::{Fold, Product, Registers, Size, between, position, register};
 use super::store::{self, Form, Item, Store, mix};
+use crate::expr::Given;
 use crate::expr::aggregate::{Bound, Takes};
-use crate::expr::{Given, OVERFLOW};
 use hashbrown::HashTable;
-use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States};
+use standpipe_sdk::aggregate::{Aggregate, Entry, Folds, Input, OnFault, ResultNulls, States};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Error, ListData, Result, Schema, Type};
@@ -47,21 +48,16 @@ pub(super) enum Finish {
     Join(Arc<str>),
 }
 
-/// Registers of an approximate count: 2^this.
-const REGISTER_BITS: u32 = 12;
-/// The most text one group may be joined to, in bytes.
-const LONGEST: usize = i32::MAX as usize;
-
 #[derive(Clone)]
 pub(super) struct Logged {
     name: &'static str,
-    ty: Type,
+    pub(super) ty: Type,
     nulls: ResultNulls,
     /// The type of the values.
-    of: Type,
-    form: Form,
-    keep: Keep,
-    finish: Finish,
+    pub(super) of: Type,
+    pub(super) form: Form,
+    pub(super) keep: Keep,
+    pub(super) finish: Finish,
 }
 
 impl Logged {
@@ -130,7 +126,7 @@ impl Aggregate for Logged {
     }
 
     fn fallible(&self) -> bool {
-        matches!(self.finish, Finish::Join(_))
+        matches!(self.finish, Finish::Join(_) | Finish::List)
     }
 
     fn ordered(&self) -> bool {
@@ -149,10 +145,15 @@ impl Aggregate for Logged {
         super::fixed::schema(types)
     }
 
-    fn states(&self) -> Box<dyn States> {
+    fn folds(&self, longest: usize) -> Option<Box<dyn Folds>> {
+        Some(Box::new(Fold::new(self.clone(), longest)))
+    }
+
+    fn states(&self, longest: usize) -> Box<dyn States> {
         Box::new(Log {
             store: Store::new(self.form),
             spec: self.clone(),
+            longest,
             groups: 0,
             group: vec![],
             chunks: vec![],
@@ -168,6 +169,8 @@ impl Aggregate for Logged {
 
 struct Log {
     spec: Logged,
+    /// Bytes that a list or a text may have.
+    longest: usize,
     /// How many groups there are.
     groups: usize,
     /// One per entry, as in all arrays up to `counts`.
@@ -322,51 +325,41 @@ impl Log {
         let last = entries.len().checked_sub(1)?;
         Some(match self.spec.finish {
             Finish::Quantile(share) => {
-                let at = share * last as f64;
-                let (low, rest) = (at.floor(), at - at.floor());
-                let a = self.float(entries[(low as usize).min(last)]);
-                if rest == 0.0 {
-                    return Some(a);
-                }
-                let b = self.float(entries[(low as usize + 1).min(last)]);
-                // Halves first: the difference of two large numbers need not be a float.
-                if a == b { a } else { a * (1.0 - rest) + b * rest }
+                let (low, rest) = between(share, entries.len());
+                let at = |at: usize| self.float(entries[at.min(last)]);
+                let next = || at(low + 1);
+                super::fold::interpolated(at(low), next, rest)
             }
             _ => {
-                let (mut product, mut exponent) = (1.0f64, 0);
-                for &entry in entries {
-                    // Kept between 1 and 2, so that no partial product is too large or too small.
-                    let (factor, place) = split(self.float(entry));
-                    let (rest, carry) = split(product * factor);
-                    product = rest;
-                    exponent += place + carry;
-                }
-                super::wide::scaled(product, exponent)
+                let mut product = Product::default();
+                entries.iter().for_each(|&entry| product.times(self.float(entry)));
+                product.value()
             }
         })
+    }
+
+    /// What the list or text of a group takes.
+    fn size(&self, group: u32) -> Size {
+        let mut size = Size::default();
+        for &entry in self.entries(group) {
+            size.add(&self.spec.finish, self.item(entry));
+        }
+        size
     }
 
     fn joined<'a>(&self, separator: &str, groups: &[u32], arena: &'a Arena, fault: OnFault<'_>) -> Result<Column<'a>> {
         let mut out = TextBuilder::new(arena, groups.len(), 0)?;
         let (marks, mut nulls) = (arena.fill(groups.len().div_ceil(64), u64::MAX)?, false);
         for (at, &group) in groups.iter().enumerate() {
-            let entries = self.entries(group);
-            let texts: usize = entries.iter().map(|&e| self.item(e).bytes()).sum();
-            let length = texts.saturating_add(separator.len().saturating_mul(entries.len().saturating_sub(1)));
-            if entries.is_empty() || length > LONGEST {
-                if length > LONGEST {
-                    fault(
-                        at,
-                        OVERFLOW,
-                        &format!("the text of {length} bytes is longer than text can be"),
-                    )?;
-                }
+            let (entries, size) = (self.entries(group), self.size(group));
+            let fits = size.fits(&self.spec.finish, self.longest, |code, text| fault(at, code, text))?;
+            if entries.is_empty() || !fits {
                 marks[at / 64] &= !(1 << (at % 64));
                 nulls = true;
                 out.push_empty();
                 continue;
             }
-            out.push_with(length, |slot| {
+            out.push_with(size.bytes as usize, |slot| {
                 let mut written = 0;
                 for (number, &entry) in entries.iter().enumerate() {
                     let before = if number > 0 { separator.as_bytes() } else { &[] };
@@ -383,6 +376,30 @@ impl Log {
         Ok(Column::string(out.finish()?, valid))
     }
 
+    fn lists<'a>(&self, groups: &[u32], arena: &'a Arena, fault: OnFault<'_>) -> Result<Column<'a>> {
+        let len = groups.len();
+        // A group's entries, or none of them where they are too many for a list.
+        let kept = arena.fill(len, 0u32)?;
+        for (at, (kept, &group)) in kept.iter_mut().zip(groups).enumerate() {
+            let size = self.size(group);
+            if size.fits(&self.spec.finish, self.longest, |code, text| fault(at, code, text))? {
+                *kept = size.values as u32;
+            }
+        }
+        let kept = &*kept;
+        let (offsets, total) = store::offsets(len, arena, |i| kept[i] as usize)?;
+        let with_list = groups.iter().zip(kept).filter(|(_, kept)| **kept > 0);
+        let mut entries = with_list.flat_map(|(&group, _)| self.entries(group).iter().copied());
+        let entries = arena.collect(total, |_| entries.next().unwrap_or_default())?;
+        let child = store::column(&self.spec.of, total, arena, |i| Some(self.item(entries[i])))?;
+        let child = arena.one(child)?;
+        let valid = match kept.contains(&0) {
+            true => Some(Bits::collect(arena, len, |i| kept[i] > 0)?),
+            false => None,
+        };
+        Ok(Column::new(Data::List(ListData { offsets, child }), valid, len))
+    }
+
     /// The entries of these groups, one group behind the other.
     fn entries_of<'a>(&self, groups: &[u32], total: usize, arena: &'a Arena) -> Result<&'a [u32]> {
         let mut all = groups.iter().flat_map(|&group| self.entries(group).iter().copied());
@@ -390,95 +407,8 @@ impl Log {
     }
 }
 
-/// Which of `values` sorted values is the first whose cumulative share reaches `share`.
-fn position(share: f64, values: usize) -> Option<usize> {
-    if values == 0 {
-        return None;
-    }
-    let reaches = |count: usize| count as f64 / values as f64 >= share;
-    let mut count = ((share * values as f64).ceil() as usize).clamp(1, values);
-    while count > 1 && reaches(count - 1) {
-        count -= 1;
-    }
-    while count < values && !reaches(count) {
-        count += 1;
-    }
-    Some(count - 1)
-}
-
-/// A float as one from 1 to 2 and a power of two; zeros, infinities and nan as they are.
-fn split(x: f64) -> (f64, i32) {
-    if x == 0.0 || !x.is_finite() {
-        return (x, 0);
-    }
-    let (x, lift) = if x.is_normal() {
-        (x, 0)
-    } else {
-        (super::wide::scaled(x, 64), 64)
-    };
-    let place = (x.to_bits() >> 52 & 0x7ff) as i32 - 1023;
-    (super::wide::scaled(x, -place), place - lift)
-}
-
 fn hash_of(group: u32, item: Item<'_>) -> u64 {
     mix(u64::from(group), item.hash())
-}
-
-/// The register of a hash, and how far its first one is from the left.
-fn register(hash: u64) -> (u64, u64) {
-    let rest = hash << REGISTER_BITS;
-    let zeros = rest.leading_zeros().min(64 - REGISTER_BITS);
-    (hash >> (64 - REGISTER_BITS), u64::from(zeros) + 1)
-}
-
-/// How many different hashes made these registers (Ertl 2017, with the count of each register value).
-fn estimate(registers: impl Iterator<Item = u64>) -> i64 {
-    const REGISTERS: f64 = (1u64 << REGISTER_BITS) as f64;
-    const MOST: usize = 64 - REGISTER_BITS as usize + 1;
-    let mut counts = [0u32; MOST + 1];
-    let mut used = 0;
-    for value in registers {
-        counts[(value as usize).min(MOST)] += 1;
-        used += 1;
-    }
-    counts[0] = (1 << REGISTER_BITS) - used;
-    let tau = |mut x: f64| {
-        if x == 0.0 || x == 1.0 {
-            return 0.0;
-        }
-        let (mut y, mut z) = (1.0, 1.0 - x);
-        loop {
-            x = x.sqrt();
-            let before = z;
-            y *= 0.5;
-            z -= (1.0 - x) * (1.0 - x) * y;
-            if z == before {
-                return z / 3.0;
-            }
-        }
-    };
-    let sigma = |mut x: f64| {
-        if x == 1.0 {
-            return f64::INFINITY;
-        }
-        let (mut y, mut z) = (1.0, x);
-        loop {
-            x *= x;
-            let before = z;
-            z += x * y;
-            y += y;
-            if z == before {
-                return z;
-            }
-        }
-    };
-    let mut z = REGISTERS * tau(1.0 - f64::from(counts[MOST]) / REGISTERS);
-    for count in counts[1..MOST].iter().rev() {
-        z = 0.5 * (z + f64::from(*count));
-    }
-    z += REGISTERS * sigma(f64::from(counts[0]) / REGISTERS);
-    let alpha = 0.5 / std::f64::consts::LN_2;
-    (alpha * REGISTERS * REGISTERS / z).round() as i64
 }
 
 impl States for Log {
@@ -580,7 +510,7 @@ impl States for Log {
     }
 
     fn partial<'a>(&self, groups: &[u32], arena: &'a Arena) -> Result<&'a [Column<'a>]> {
-        let (offsets, total) = store::offsets(groups.len(), arena, |i| self.entries(groups[i]).len())?;
+        let (offsets, total) = store::offsets(groups.len(), arena, |i| Log::entries(self, groups[i]).len())?;
         let entries = self.entries_of(groups, total, arena)?;
         let list = |child: Column<'a>| -> Result<Column<'a>> {
             let child = arena.one(child)?;
@@ -607,12 +537,17 @@ impl States for Log {
         let len = groups.len();
         match &self.spec.finish {
             Finish::Count => {
-                let count = |i: usize| self.entries(groups[i]).len() as i64;
+                let count = |i: usize| Log::entries(self, groups[i]).len() as i64;
                 Ok(Column::int(arena.collect(len, count)?, None))
             }
             Finish::Estimate => {
-                let count = |i: usize| estimate(self.entries(groups[i]).iter().map(|&e| self.counts[e as usize]));
-                Ok(Column::int(arena.collect(len, count)?, None))
+                let estimate = |i: usize| {
+                    let mut registers = Registers::default();
+                    let entries = Log::entries(self, groups[i]);
+                    entries.iter().for_each(|&e| registers.add(self.counts[e as usize]));
+                    registers.estimate()
+                };
+                Ok(Column::int(arena.collect(len, estimate)?, None))
             }
             Finish::Product | Finish::Quantile(_) => {
                 let (values, valid) = super::fixed::optional(arena, len, |i| Ok(self.float_of(groups[i])))?;
@@ -622,19 +557,36 @@ impl States for Log {
                 store::column(&self.spec.ty, len, arena, |i| self.value_of(groups[i]))
             }
             Finish::Join(separator) => self.joined(separator, groups, arena, fault),
-            Finish::List => {
-                let (offsets, total) = store::offsets(len, arena, |i| self.entries(groups[i]).len())?;
-                let entries = self.entries_of(groups, total, arena)?;
-                let child = store::column(&self.spec.of, total, arena, |i| Some(self.item(entries[i])))?;
-                let child = arena.one(child)?;
-                let empty = groups.iter().any(|&group| self.entries(group).is_empty());
-                let valid = match empty {
-                    true => Some(Bits::collect(arena, len, |i| !self.entries(groups[i]).is_empty())?),
-                    false => None,
-                };
-                Ok(Column::new(Data::List(ListData { offsets, child }), valid, len))
-            }
+            Finish::List => self.lists(groups, arena, fault),
         }
+    }
+
+    fn entries(&self, group: u32) -> usize {
+        Log::entries(self, group).len()
+    }
+
+    fn entry(&self, group: u32, at: usize, f: &mut dyn FnMut(Entry<'_>)) {
+        let Some(&entry) = Log::entries(self, group).get(at) else {
+            return;
+        };
+        let (item, entry) = (self.item(entry), entry as usize);
+        let count = self.counts.get(entry).copied().unwrap_or(1);
+        item.with_sorted_bytes(|bytes| {
+            f(match self.spec.keep {
+                Keep::Ordered => Entry {
+                    key: &[],
+                    order: (self.chunks[entry], self.rows[entry]),
+                    count,
+                    value: bytes,
+                },
+                _ => Entry {
+                    key: bytes,
+                    order: (0, 0),
+                    count,
+                    value: &[],
+                },
+            });
+        });
     }
 
     fn clear(&mut self) {

@@ -383,7 +383,7 @@ impl Aggregate for Kept {
         super::fixed::schema(vec![self.form.partial(), Type::Int, Type::Int, Type::Int])
     }
 
-    fn states(&self) -> Box<dyn States> {
+    fn states(&self, _: usize) -> Box<dyn States> {
         Box::new(Heap {
             spec: self.clone(),
             states: vec![],
@@ -418,7 +418,7 @@ impl Heap {
     fn room_for(&mut self, groups: usize, bytes: usize, reservation: &mut Reservation) -> Result<()> {
         let more = groups.saturating_sub(self.states.len());
         reservation.room(&mut self.states, more)?;
-        if self.unused > 1 << 16 && self.unused > self.bytes.len() / 2 {
+        if self.unused > 1 << 12 && self.unused > self.bytes.len() / 2 {
             self.compact(bytes, reservation)?;
         }
         reservation.room(&mut self.bytes, bytes)?;

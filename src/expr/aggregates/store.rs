@@ -44,6 +44,27 @@ impl Item<'_> {
             _ => 0,
         }
     }
+
+    /// Calls `f` with bytes that order like the item.
+    pub(super) fn with_sorted_bytes<T>(self, f: impl FnOnce(&[u8]) -> T) -> T {
+        match self {
+            Item::Word(word) => f(&word.to_be_bytes()),
+            Item::Wide(value) => f(&(value as u128 ^ 1 << 127).to_be_bytes()),
+            Item::Bytes(bytes) => f(bytes),
+        }
+    }
+
+    /// The item that gave those bytes.
+    pub(super) fn of_sorted_bytes(form: Form, bytes: &[u8]) -> Item<'_> {
+        match form {
+            Form::Word => Item::Word(u64::from_be_bytes(bytes.try_into().unwrap_or_default())),
+            Form::Wide => {
+                let value = u128::from_be_bytes(bytes.try_into().unwrap_or_default());
+                Item::Wide((value ^ 1 << 127) as i128)
+            }
+            Form::Bytes | Form::Nested => Item::Bytes(bytes),
+        }
+    }
 }
 
 /// Both words in one, every bit hanging on every bit.
@@ -204,6 +225,39 @@ impl Store {
             (Store::Words(words), _) => words.push(0),
             (Store::Wides(wides), _) => wides.push(0),
             (Store::Bytes { bytes, ends }, _) => ends.push(bytes.len()),
+        }
+    }
+
+    /// Appends to a text that is not there yet: [`Store::close`] makes it one.
+    pub(super) fn append(&mut self, text: &[u8]) {
+        if let Store::Bytes { bytes, .. } = self {
+            bytes.extend_from_slice(text);
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        if let Store::Bytes { bytes, ends } = self {
+            ends.push(bytes.len());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Store::Words(words) => words.len(),
+            Store::Wides(wides) => wides.len(),
+            Store::Bytes { ends, .. } => ends.len(),
+        }
+    }
+
+    /// Forgets all but the first `len` values, and what was appended behind them.
+    pub(super) fn truncate(&mut self, len: usize) {
+        match self {
+            Store::Words(words) => words.truncate(len),
+            Store::Wides(wides) => wides.truncate(len),
+            Store::Bytes { bytes, ends } => {
+                ends.truncate(len);
+                bytes.truncate(ends.last().copied().unwrap_or(0));
+            }
         }
     }
 

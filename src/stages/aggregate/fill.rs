@@ -8,7 +8,8 @@ use standpipe_sdk::aggregate::{Input, RowOrder};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::AggregateArg;
 use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, Fill};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Groups of a lane's own table: few enough to stay in the processor's cache.
 const LANE_GROUPS: usize = 4096;
@@ -16,6 +17,11 @@ const LANE_GROUPS: usize = 4096;
 const ROWS_PER_GROUP: usize = 8;
 /// Rows that are worked on at a time.
 const ROWS: usize = 16 << 10;
+/// What a lane's table can do with, in frames.
+pub(super) const FRAMES_OF_TABLE: usize = 2;
+/// How often a lane looks whether others have given memory back before one row that does not fit is an error.
+const ATTEMPTS: usize = 2000;
+const NAP: Duration = Duration::from_micros(500);
 /// Groups that are handed over at a time.
 const FLUSH_GROUPS: usize = 1024;
 
@@ -41,21 +47,24 @@ struct Ready<'a> {
     inputs: &'a [Input<'a>],
     /// The groups are written here.
     groups: &'a mut [u32],
+    /// Rows to take at a time, at most: fewer where there is room for fewer only.
+    most: usize,
+    attempts: usize,
 }
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
-        let stage = self.stage.plan.stage;
         if chunk != self.chunk {
             (self.chunk, self.before) = (chunk, 0);
         }
         let mut from = 0;
         while from < batch.rows() {
             let to = batch.rows().min(from + ROWS);
-            self.take(&batch, from, to).map_err(|e| held(stage, e))?;
+            self.take(&batch, from, to)
+                .map_err(|e| held(self.stage.plan.stage, e))?;
             if self.stage.spills_after(to - from) {
                 let spilled = self.flush().and_then(|()| self.stage.spill_now());
-                spilled.map_err(|e| held(stage, e))?;
+                spilled.map_err(|e| held(self.stage.plan.stage, e))?;
             }
             from = to;
         }
@@ -65,9 +74,8 @@ impl Fill for Filler {
 
     fn done(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.done, true) {
-            let stage = self.stage.plan.stage;
-            self.flush().map_err(|e| held(stage, e))?;
-            self.table = Table::new(&self.stage.plan, &self.stage.budget);
+            self.flush().map_err(|e| held(self.stage.plan.stage, e))?;
+            self.table = Table::new(&self.stage.plan, self.stage.longest, &self.stage.budget);
             self.known = None;
             self.arena.release();
         }
@@ -76,11 +84,12 @@ impl Fill for Filler {
 }
 
 impl Filler {
-    pub(super) fn new(stage: Arc<Aggregate>) -> Filler {
-        let table = Table::new(&stage.plan, &stage.budget);
+    pub(super) fn new(stage: Arc<Aggregate>) -> Result<Filler> {
+        let mut table = Table::new(&stage.plan, stage.longest, &stage.budget);
+        table.set_aside(FRAMES_OF_TABLE * stage.store.frame_bytes())?;
         let arena = Arena::new(stage.share);
         let known = Known::new(stage.plan.key_fields.len(), &stage.budget);
-        Filler {
+        Ok(Filler {
             stage,
             table,
             known,
@@ -90,7 +99,7 @@ impl Filler {
             chunk: u64::MAX,
             before: 0,
             done: false,
-        }
+        })
     }
 
     /// Takes rows `from..to`, in halves where the lane's arena has no room for them.
@@ -139,6 +148,8 @@ impl Filler {
             keys,
             inputs: self.inputs(&batch, takes, order, arena)?,
             groups: arena.fill(batch.rows(), 0)?,
+            most: batch.rows(),
+            attempts: 0,
         };
         let mut at = self.take_some(&mut ready, 0).map_err(Stopped::For)?;
         if let (Some(known), Some(bits)) = (&mut self.known, bits)
@@ -256,7 +267,7 @@ impl Filler {
 
     /// Takes rows into the lane's table from `at` on, until it is full; where it stopped.
     fn take_some(&mut self, ready: &mut Ready<'_>, at: usize) -> Result<usize> {
-        let rows = ready.keys.len();
+        let rows = ready.keys.len().min(at.saturating_add(ready.most));
         if self.direct {
             // The table was in the way; the rest of these rows takes it once more.
             self.flush()?;
@@ -275,14 +286,21 @@ impl Filler {
         if let Err(error) = self.table.room(&keys, inputs, LANE_GROUPS) {
             if self.table.len() == 0 {
                 self.table.release();
-                self.stage.relieve(error, seen)?;
+                match self.stage.relieve(error, seen) {
+                    Err(Error::Memory { .. }) if rows - at > 1 => ready.most = (rows - at).div_ceil(2),
+                    Err(Error::Memory { .. }) if ready.attempts < ATTEMPTS => {
+                        ready.attempts += 1;
+                        std::thread::sleep(NAP);
+                    }
+                    relieved => relieved?,
+                }
             } else {
                 self.flush()?;
                 self.table.release();
             }
             return Ok(at);
         }
-        let groups = &mut ready.groups[at..];
+        let groups = &mut ready.groups[at..rows];
         let taken = self.table.groups(&keys, LANE_GROUPS, groups);
         match Parts::new(inputs, 0, taken).filter(|_| taken < keys.len()) {
             Some(parts) => self.table.update(&groups[..taken], &parts.inputs()),
@@ -364,9 +382,10 @@ impl Filler {
     }
 
     fn take_shard(&self, shard: usize, keys: KeyRows<'_>, inputs: &[Input<'_>], groups: &mut [u32]) -> Result<()> {
+        let mut attempts = 0;
         loop {
             let seen = self.stage.spills();
-            let mut table = self.stage.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut table = self.stage.shard(shard);
             match table.room(&keys, inputs, usize::MAX) {
                 Ok(()) => {
                     table.groups(&keys, usize::MAX, groups);
@@ -375,7 +394,22 @@ impl Filler {
                 }
                 Err(error) => {
                     drop(table);
-                    self.stage.relieve(error, seen)?;
+                    match self.stage.relieve(error, seen) {
+                        Err(Error::Memory { .. }) if keys.len() > 1 => {
+                            let (half, all) = (keys.len() / 2, keys.len());
+                            for (from, to) in [(0, half), (half, all)] {
+                                let owned = Parts::new(inputs, from, to);
+                                let inputs = owned.as_ref().map_or_else(|| inputs.to_vec(), Parts::inputs);
+                                self.take_shard(shard, keys.slice(from, to), &inputs, &mut groups[from..to])?;
+                            }
+                            return Ok(());
+                        }
+                        Err(Error::Memory { .. }) if attempts < ATTEMPTS => {
+                            attempts += 1;
+                            std::thread::sleep(NAP);
+                        }
+                        relieved => relieved?,
+                    }
                 }
             }
         }
@@ -409,6 +443,12 @@ impl Filler {
                 Err(Stopped::Arena(_)) => {
                     let limit = arena.limit().saturating_mul(2);
                     arena = Arena::new(limit);
+                }
+                // Not even emptied shards have room for them: as this table is reserved already, it can go to disk by itself.
+                Err(Stopped::For(Error::Memory { .. })) => {
+                    self.table.sort_some(groups[at..].iter().copied());
+                    self.stage.spill_lane(&mut self.table)?;
+                    at = groups.len();
                 }
                 Err(Stopped::For(error)) => return Err(error),
             }
@@ -450,7 +490,7 @@ impl Filler {
     ) -> Result<()> {
         loop {
             let seen = self.stage.spills();
-            let mut table = self.stage.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut table = self.stage.shard(shard);
             match table.room_to_merge(&keys, partial) {
                 Ok(()) => {
                     table.groups(&keys, usize::MAX, groups);
@@ -467,7 +507,7 @@ impl Filler {
 }
 
 /// The rows that count for an aggregate: no argument is null, `where:` is true.
-fn take_of<'a>(arg: &AggregateArg, batch: &Batch<'a>, arena: &'a Arena) -> Result<Option<Bits<'a>>> {
+pub(super) fn take_of<'a>(arg: &AggregateArg, batch: &Batch<'a>, arena: &'a Arena) -> Result<Option<Bits<'a>>> {
     let mut take: Option<Bits<'a>> = None;
     let mut and = |bits: Bits<'a>| -> Result<()> {
         take = Some(match take {
@@ -526,9 +566,15 @@ impl<'a> Parts<'a> {
         let part = |input: &Input<'a>| Input {
             rows: len,
             take: input.take.map(|take| take.slice(from, len)),
-            order: RowOrder {
-                before: input.order.before.wrapping_add(from as u32),
-                ..input.order
+            order: match input.order.rows {
+                Some(rows) => RowOrder {
+                    rows: Some(&rows[from..to]),
+                    ..input.order
+                },
+                None => RowOrder {
+                    before: input.order.before.wrapping_add(from as u32),
+                    ..input.order
+                },
             },
             ..*input
         };

@@ -85,7 +85,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(plan: &Plan, budget: &Arc<Budget>) -> Table {
+    pub(super) fn new(plan: &Plan, longest: usize, budget: &Arc<Budget>) -> Table {
         Table {
             index: Index::default(),
             prefixes: vec![],
@@ -93,7 +93,11 @@ impl Table {
             ends: vec![],
             long: plan.long,
             order: vec![],
-            states: plan.calls.iter().map(|call| call.arg.aggregate.states()).collect(),
+            states: plan
+                .calls
+                .iter()
+                .map(|call| call.arg.aggregate.states(longest))
+                .collect(),
             reservation: budget.reserve(),
         }
     }
@@ -261,11 +265,21 @@ impl Table {
         Ok(())
     }
 
+    /// Sets memory aside for a few rows: however little others leave, they find room.
+    pub(super) fn set_aside(&mut self, bytes: usize) -> Result<()> {
+        self.reservation.set_aside(bytes)
+    }
+
     /// Brings the groups into the order of their keys, without more memory.
     pub(super) fn sort(&mut self) {
+        self.sort_some(0..self.len() as u32);
+    }
+
+    /// Forgets the other groups as far as [`Table::sorted`] is concerned.
+    pub(super) fn sort_some(&mut self, groups: impl Iterator<Item = u32>) {
         let mut order = std::mem::take(&mut self.order);
         order.clear();
-        order.extend(0..self.len() as u32);
+        order.extend(groups);
         order.sort_unstable_by(|&a, &b| {
             let (prefix, tail) = self.key(b);
             self.compare(a, prefix, tail)
@@ -281,6 +295,12 @@ impl Table {
     /// Bytes of the budget it has.
     pub(super) fn bytes(&self) -> usize {
         self.reservation.bytes()
+    }
+
+    /// The same as `release`, but `bytes` of the memory are the other's then: nobody else can take them in between.
+    pub(super) fn release_to(&mut self, other: &mut Reservation, bytes: usize) {
+        other.move_from(bytes, &mut self.reservation);
+        self.release();
     }
 
     /// Forgets all groups and gives the memory back.

@@ -3,11 +3,16 @@ use super::*;
 use crate::expr::{Expr, aggregate_call};
 use proptest::prelude::*;
 use standpipe_sdk::spec::Item;
-use standpipe_sdk::{Schema, Value};
+use standpipe_sdk::{Arena, Schema, Value};
 use std::cmp::Ordering;
 
 /// `aggregate … by k…` over columns of `schema`: each call is a name, its columns and a `where:` column.
 fn bound(schema: &Schema, calls: &[(&str, &[usize], Option<usize>)], by: &[usize]) -> Bound {
+    bound_to(schema, calls, by, false)
+}
+
+/// With `sorted`, what runs where the input is sorted by the keys.
+fn bound_to(schema: &Schema, calls: &[(&str, &[usize], Option<usize>)], by: &[usize], sorted: bool) -> Bound {
     let items: Vec<Item> = calls
         .iter()
         .enumerate()
@@ -30,14 +35,20 @@ fn bound(schema: &Schema, calls: &[(&str, &[usize], Option<usize>)], by: &[usize
         })
         .collect();
     let by: Vec<Item> = by.iter().map(|&at| item(&schema.fields()[at].name, at)).collect();
-    bind_as(
-        "aggregate",
-        &Call {
-            by: &by,
-            ..call(schema, schema.width(), &items)
-        },
-    )
-    .unwrap()
+    let call = Call {
+        by: &by,
+        ..call(schema, schema.width(), &items)
+    };
+    let bound = bind_as("aggregate", &call).unwrap();
+    if !sorted {
+        return bound;
+    }
+    let streaming = streaming(&call).unwrap();
+    assert!(streaming.verdicts.is_none());
+    Bound {
+        make: Make::Serial(streaming.serial),
+        ..bound
+    }
 }
 
 fn rank(value: &Value) -> u8 {
@@ -241,6 +252,47 @@ proptest! {
     }
 }
 
+/// Those that never fail and whose states stay small.
+const SMALL: &[(&str, &[usize], Option<usize>)] = &[
+    ("count", &[], Some(5)),
+    ("sum", &[3], None),
+    ("avg", &[2], Some(5)),
+    ("min", &[4], None),
+    ("max", &[3], None),
+    ("first", &[4], Some(5)),
+    ("last", &[2], None),
+    ("any", &[5], None),
+];
+
+proptest! {
+    #[test]
+    fn sorted_rows_need_no_table(rows in rows(), by in 0..4usize) {
+        let by: &[usize] = [&[0][..], &[1], &[3], &[1, 0]][by];
+        let schema = schema(&FIELDS);
+        let mut rows = rows;
+        let key = |row: &Vec<Value>| by.iter().map(|&at| row[at].clone()).collect::<Vec<_>>();
+        rows.sort_by(|a, b| orders(&key(a), &key(b)));
+        let want = run(&bound(&schema, SMALL, by), &schema, &rows, 7).rows;
+        let streamed = bound_to(&schema, SMALL, by, true);
+        for chunk in CHUNKS {
+            let got = run(&streamed, &schema, &rows, chunk);
+            prop_assert_eq!(format!("{:?}", got.rows), format!("{want:?}"));
+            // The place of each group's last row.
+            let last = |at: usize| at + 1 == rows.len() || orders(&key(&rows[at]), &key(&rows[at + 1])) != Ordering::Equal;
+            let places: Vec<u64> = (0..rows.len()).filter(|&at| last(at)).map(|at| at as u64).collect();
+            prop_assert_eq!(got.places.iter().map(|place| place.offset).collect::<Vec<_>>(), places);
+        }
+    }
+}
+
+#[test]
+fn sorted_rows_that_are_refused_can_come_again() {
+    let schema = schema(&FIELDS);
+    let mut rows = many(60);
+    rows.sort_by(|a, b| order(&a[0], &b[0]));
+    every_refusal_can_be_repeated(&bound_to(&schema, SMALL, &[0], true), &schema, &rows);
+}
+
 #[test]
 fn many_groups_leave_the_lane_and_meet_in_the_shards() {
     let schema = schema(&[("k", INT), ("n", INT), ("f", Type::Float), ("t", STRING)]);
@@ -295,14 +347,11 @@ fn many(rows: i64) -> Rows {
 #[test]
 fn what_does_not_fit_goes_to_disk_and_comes_back_the_same() {
     let schema = schema(&FIELDS);
-    let rows = many(20_000);
-    // Without those whose one hot group would be larger than the memory.
-    let keeps_all = |name: &str| matches!(name, "collect" | "string_join");
-    let calls: Vec<_> = CALLS.iter().copied().filter(|call| !keeps_all(call.0)).collect();
+    let rows = many(8_000);
     for by in [&[0][..], &[1], &[1, 0], &[]] {
-        let bound = bound(&schema, &calls, by);
+        let bound = bound(&schema, CALLS, by);
         let want = format!("{:?}", run(&bound, &schema, &rows, 500).rows);
-        for limit in [6 << 20, 12 << 20] {
+        for limit in [1 << 20, 2 << 20, 6 << 20, 12 << 20] {
             let got = try_run(&bound, &schema, &rows, 500, limit).unwrap();
             assert!(format!("{:?}", got.rows) == want, "{by:?} in {limit} bytes");
             assert!(
@@ -328,14 +377,59 @@ fn spilling_after_any_number_of_rows_changes_nothing() {
 }
 
 #[test]
-fn a_group_larger_than_memory_names_the_stage() {
-    let schema = schema(&[("k", INT), ("t", STRING)]);
-    let bound = bound(&schema, &[("collect", &[1], None)], &[0]);
-    let rows: Rows = (0..40_000)
-        .map(|i| vec![int(1), text(&format!("a text of its own, with the number {i}"))])
-        .collect();
-    let error = try_run(&bound, &schema, &rows, 1000, 1_500_000).unwrap_err();
-    assert!(error.to_string().contains("`aggregate` needs"), "{error}");
+fn partial_states_have_the_columns_that_they_say() {
+    let schema = schema(&FIELDS);
+    let rows = many(200);
+    let setup = setup(64 << 20);
+    let mut reservation = setup.budget.reserve();
+    let arena = Arena::new(8 << 20);
+    let batch = super::super::values::batch(&schema, &rows, &arena).unwrap();
+    for (name, columns, _) in CALLS {
+        let bound = bound(&schema, &[(name, columns, None)], &[0]);
+        let column = |&at: &usize| (None, Expr::column(at, &schema.fields()[at], Span::default()));
+        let made = aggregate_call(name, columns.iter().map(column).collect(), Span::default()).unwrap();
+        let (aggregate, says) = (&made.aggregate, made.aggregate.partial());
+        let columns: Vec<_> = columns.iter().map(|&at| batch.column(at)).collect();
+        let valid = columns.iter().find_map(|column| column.valid());
+        let input = standpipe_sdk::aggregate::Input {
+            columns: &columns,
+            rows: rows.len(),
+            take: valid,
+            order: standpipe_sdk::aggregate::RowOrder::default(),
+        };
+        let groups: Vec<u32> = (0..rows.len() as u32).map(|row| row % 3).collect();
+        let mut whole = aggregate.states(1 << 20);
+        whole.room(3, &input, &mut reservation).unwrap();
+        whole.update(&groups, &input);
+        whole.seal(&mut reservation).unwrap();
+        let partial = whole.partial(&[2, 0, 1], &arena).unwrap();
+        assert_eq!(partial.len(), says.width(), "{name}");
+        for (column, field) in partial.iter().zip(says.fields()) {
+            assert!(column.fits(&field.ty) && column.len() == 3, "{name}: {field}");
+        }
+        // And back: the values of the same groups, of the type that the stage says.
+        let mut back = aggregate.states(1 << 20);
+        back.room_to_merge(3, partial, &mut reservation).unwrap();
+        back.merge(&[2, 0, 1], partial);
+        back.seal(&mut reservation).unwrap();
+        let mut fault = |_: usize, _: Code, text: &str| panic!("{text}");
+        let one = whole.finish(&[0, 1, 2], &arena, &mut fault).unwrap();
+        let other = back.finish(&[0, 1, 2], &arena, &mut fault).unwrap();
+        assert!(
+            one.fits(aggregate.ty()) && one.fits(&bound.schema.fields()[1].ty),
+            "{name}"
+        );
+        for row in 0..3 {
+            assert_eq!(
+                format!("{:?}", one.cell(row)),
+                format!("{:?}", other.cell(row)),
+                "{name}"
+            );
+        }
+        whole.release(&mut reservation);
+        back.release(&mut reservation);
+    }
+    assert_eq!(reservation.bytes(), 0);
 }
 
 #[test]
