@@ -445,7 +445,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("`nest` makes a list of ") && error.contains("1048576"),
+            error.contains("the list of 20000 values takes ") && error.contains("1048576"),
             "{error}"
         );
     }

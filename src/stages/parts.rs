@@ -24,6 +24,9 @@ impl Parts {
 
     /// Gives every part of `source` to `work`; ends early once that says `Done`. Parts leave most of the arena to `work`, unless one row
     /// alone takes more: then the arena grows as far as the budget lets it.
+    ///
+    /// # Errors
+    /// What `source` finds wrong with a row, too: nobody else hears of it.
     pub(super) fn each(
         &mut self,
         source: &Arc<dyn Source>,
@@ -45,6 +48,14 @@ impl Parts {
                     Err(error) => return Err(error),
                     Ok(part) => {
                         more = !part.last;
+                        if let Some(fault) = part.faults.iter().next() {
+                            return Err(Error::Failed {
+                                code: fault.code,
+                                message: fault.message.to_owned(),
+                                help: fault.help.map(str::to_owned),
+                                span: fault.span,
+                            });
+                        }
                         if self.arena.used() > self.arena.limit() / 4 {
                             rows = (rows / 2).max(1);
                         }

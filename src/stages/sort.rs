@@ -16,7 +16,7 @@ use super::codes::held;
 use super::groups::{grow, grow_to};
 use super::keys::{self, Key, KeyBlock, Keys};
 use super::picked::{self, PIECE_BYTES, Picked};
-use super::spill::{Merge, Merged, SegmentWriter, Store};
+use super::spill::{Merge, Merged, Segment, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
@@ -260,6 +260,11 @@ impl Filler {
     }
 }
 
+/// What a lane sets aside for lists.
+fn extra_aside(frame_bytes: usize) -> usize {
+    2 * frame_bytes
+}
+
 impl Lane {
     fn new(sort: &Sort) -> Result<Lane> {
         let frame = sort.store.frame_bytes();
@@ -270,7 +275,7 @@ impl Lane {
         scratch_room.grow(4 * frame)?;
         // What is needed to take a row or two, however little the other stages leave.
         rows.kept.set_aside(4 * frame)?;
-        rows.extra.set_aside(2 * frame)?;
+        rows.extra.set_aside(extra_aside(frame))?;
         Ok(Lane {
             rows,
             writer: sort.store.writer()?,
@@ -340,11 +345,13 @@ impl Lane {
         self.rows.take(&kept, &keys, sort.short, self.chunk, self.chunk_rows)
     }
 
-    /// All rows in memory go to disk, as segments of a length that is sorted and gathered without leaving the caches too often.
+    /// All rows in memory go to disk, as segments of a length that is sorted and gathered without leaving the caches too often. After an
+    /// error the rows that are in no segment are still here: it can be tried again.
     fn spill(&mut self, sort: &Sort) -> Result<()> {
         if self.rows.entries.is_empty() {
             return Ok(());
         }
+        let _ = self.rows.extra.set_aside(extra_aside(sort.store.frame_bytes()));
         let all = self.rows.entries.len();
         let row_bytes = (self.rows.bytes() / all).max(1);
         let rows = (SEGMENT_BYTES.max(sort.setup.budget.limit() / 8) / row_bytes).max(1);
@@ -352,21 +359,35 @@ impl Lane {
         let mut from = 0;
         while from < all {
             let to = all.min(from + rows);
-            self.rows.sort(from..to);
-            self.rows.write(from..to, &mut self.writer, &mut self.scratch, sort)?;
-            from = to;
-            // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
-            let segment = match self.writer.finish_from(&mut self.rows.extra) {
-                Err(Error::Memory { .. }) if from == all => {
-                    self.rows.clear();
-                    self.writer.finish()?
+            match self.spill_some(from..to, sort) {
+                Ok(segment) => sort.store.keep(segment),
+                Err(error) => {
+                    self.writer.forget();
+                    self.rows.entries.drain(..from);
+                    return Err(error);
                 }
-                other => other?,
-            };
-            sort.store.keep(segment);
+            }
+            from = to;
         }
         self.rows.clear();
         Ok(())
+    }
+
+    fn spill_some(&mut self, rows: Range<usize>, sort: &Sort) -> Result<Segment> {
+        let last = rows.end == self.rows.entries.len();
+        self.rows.sort(rows.clone());
+        self.rows.write(rows, &mut self.writer, &mut self.scratch, sort)?;
+        // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
+        match self.writer.finish_from(&mut self.rows.extra) {
+            Err(Error::Memory { .. }) if last => {
+                // There is nothing left that could be tried again, so that the list must not be refused. What it is given of what is set
+                // aside comes back as soon as there is any memory.
+                self.rows.clear();
+                let finished = self.writer.finish_aside(&mut self.rows.extra);
+                finished.map_err(|e| held(sort.stage, e))
+            }
+            other => other,
+        }
     }
 }
 

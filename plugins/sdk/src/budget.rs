@@ -134,6 +134,25 @@ impl Reservation {
         Ok(part)
     }
 
+    /// The same out of what is set aside here and not asked for: that much less is set aside from now on.
+    ///
+    /// # Errors
+    /// `Memory` if that is less than `bytes`; nothing changes then.
+    pub fn split_aside(&mut self, bytes: usize) -> Result<Reservation> {
+        let free = self.floor.saturating_sub(self.bytes);
+        if free < bytes {
+            return Err(Error::Memory {
+                wanted: bytes,
+                used: self.bytes,
+                limit: self.floor,
+            });
+        }
+        self.floor -= bytes;
+        let mut part = self.budget.reserve();
+        part.bytes = bytes;
+        Ok(part)
+    }
+
     /// Takes over what another reservation of the same budget has.
     pub fn join(&mut self, mut other: Reservation) {
         debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "two budgets");
@@ -272,6 +291,25 @@ mod tests {
         c.set_aside_from(60, &mut b).unwrap();
         drop((a, c));
         assert_eq!((b.bytes(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_set_aside_can_be_given_to_another() {
+        let budget = Budget::new(100);
+        let mut a = budget.reserve();
+        a.set_aside(60).unwrap();
+        a.grow(50).unwrap();
+        assert!(a.split_aside(11).is_err());
+        let part = a.split_aside(10).unwrap();
+        assert_eq!((a.bytes(), part.bytes(), budget.used()), (50, 10, 60));
+        a.shrink(50);
+        assert_eq!(budget.used(), 60);
+        drop(part);
+        assert_eq!(budget.used(), 50);
+        a.set_aside(60).unwrap();
+        assert_eq!(budget.used(), 60);
+        drop(a);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

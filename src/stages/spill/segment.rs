@@ -345,6 +345,29 @@ impl SegmentWriter {
         Ok(self.segment(frames, kept))
     }
 
+    /// The same out of what `aside` sets aside and nobody asked for.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::finish`].
+    pub fn finish_aside(&mut self, aside: &mut Reservation) -> Result<Segment> {
+        let mut frames = vec![];
+        if frames.try_reserve_exact(self.frames.len()).is_err() {
+            return self.finish();
+        }
+        let kept = aside.split_aside(self.frames.len() * size_of::<FrameAt>())?;
+        Ok(self.segment(frames, kept))
+    }
+
+    /// Forgets what was appended since the last segment, and gives its disk back: its rows are still the caller's.
+    pub fn forget(&mut self) {
+        for at in self.frames.drain(..) {
+            self.store.file.free(at.keys);
+            self.store.file.free(at.rows);
+        }
+        self.rows = 0;
+        self.largest = 0;
+    }
+
     fn segment(&mut self, mut frames: Vec<FrameAt>, kept: Reservation) -> Segment {
         frames.append(&mut self.frames);
         self.store.spill().count_segment();
