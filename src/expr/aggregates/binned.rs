@@ -31,8 +31,8 @@ const NAN: u16 = 8;
 /// A sum of floats, in 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sum {
-    /// The windows, lowest first: `high * 2^64 + low` each.
-    low: [u64; 3],
+    /// The windows, lowest first: `high * 2^64 + low` each. `high` is seldom touched: only when `low` overflows.
+    low: [i64; 3],
     high: [i32; 3],
     /// Exponent of the lowest window's lowest bit, above `LOWEST`: a multiple of `BIN` less `LIFT`.
     base: i16,
@@ -82,11 +82,29 @@ impl Sum {
             (frame >> (2 * BIN)) as u64,
         ];
         for (i, piece) in pieces.into_iter().enumerate() {
-            let signed = (piece ^ sign).wrapping_sub(sign);
-            let (low, carry) = self.low[i].overflowing_add(signed);
-            self.low[i] = low;
-            self.high[i] += (signed as i64 >> 63) as i32 + i32::from(carry);
+            self.add_to(i, (piece ^ sign).wrapping_sub(sign) as i64);
         }
+    }
+
+    /// Adds to a window.
+    #[inline(always)]
+    fn add_to(&mut self, window: usize, piece: i64) {
+        let (low, overflows) = self.low[window].overflowing_add(piece);
+        self.low[window] = low;
+        if overflows {
+            self.carry(window, piece);
+        }
+    }
+
+    #[cold]
+    fn carry(&mut self, window: usize, piece: i64) {
+        self.high[window] += if piece < 0 { -1 } else { 1 };
+    }
+
+    /// A window in two's complement: the upper word and the lower one.
+    #[inline]
+    fn window(&self, i: usize) -> (i64, u64) {
+        (i64::from(self.high[i]) + (self.low[i] >> 63), self.low[i] as u64)
     }
 
     #[cold]
@@ -125,9 +143,8 @@ impl Sum {
             other.raise_to(self.base);
         }
         for i in 0..3 {
-            let (low, carry) = self.low[i].overflowing_add(other.low[i]);
-            self.low[i] = low;
-            self.high[i] += other.high[i] + i32::from(carry);
+            self.add_to(i, other.low[i]);
+            self.high[i] += other.high[i];
         }
         self.flags |= other.flags;
     }
@@ -135,7 +152,7 @@ impl Sum {
     /// Reads a little of it.
     #[inline]
     pub(super) fn touch(&self) -> u64 {
-        self.low[0]
+        self.low[0] as u64
     }
 
     /// Whether any value was added.
@@ -157,8 +174,8 @@ impl Sum {
     pub(super) fn exact<const N: usize>(&self) -> (Wide<N>, i32) {
         let mut sum = Wide::ZERO;
         for i in 0..3 {
-            let window = Wide::from_parts(self.low[i], i64::from(self.high[i]));
-            sum = sum.plus(window.shifted(i as i32 * BIN));
+            let (high, low) = self.window(i);
+            sum = sum.plus(Wide::from_parts(low, high).shifted(i as i32 * BIN));
         }
         (sum, i32::from(self.base) + LOWEST)
     }
@@ -198,7 +215,7 @@ impl Sum {
     /// The same where the sum has at most 127 bits and no end of the floats is near: nearly always.
     #[inline]
     fn rounded_short(&self) -> Option<(f64, f64)> {
-        let window = |i: usize| i128::from(self.high[i]) << 64 | i128::from(self.low[i]);
+        let window = |i: usize| (i128::from(self.high[i]) << 64) + i128::from(self.low[i]);
         let (low, middle) = (window(0), window(1));
         let carried = middle.checked_add(low >> BIN)?;
         let top = window(2).checked_add(carried >> BIN)?;
@@ -222,9 +239,9 @@ impl Sum {
         let half = |value: i32| u64::from(value as u32);
         let last = half(self.high[2]) | u64::from(self.base as u16) << 32 | u64::from(self.flags) << 48;
         [
-            self.low[0] as i64,
-            self.low[1] as i64,
-            self.low[2] as i64,
+            self.low[0],
+            self.low[1],
+            self.low[2],
             (half(self.high[0]) | half(self.high[1]) << 32) as i64,
             last as i64,
         ]
@@ -232,7 +249,8 @@ impl Sum {
 
     /// Out of five ints.
     pub(super) fn from_words(words: [i64; 5]) -> Sum {
-        let [a, b, c, high, last] = words.map(|word| word as u64);
+        let [a, b, c, high, last] = words;
+        let (high, last) = (high as u64, last as u64);
         Sum {
             low: [a, b, c],
             high: [high as i32, (high >> 32) as i32, last as i32],
@@ -350,6 +368,24 @@ mod tests {
         assert_eq!(sum(&[1.0, 1.0, 2.0]).mean(3), 4.0 / 3.0);
         assert_eq!(sum(&[1e16, 1.0, 1.0]).mean(3), 1e16 / 3.0 + 2.0 / 3.0);
         assert_eq!(sum(&[-0.0]).mean(1).to_bits(), 0);
+    }
+
+    #[test]
+    fn a_window_that_overflows_is_carried() {
+        let mut large = Sum {
+            low: [i64::MAX, i64::MIN, i64::MAX - 1],
+            ..Sum::default()
+        };
+        let mut other = large;
+        for (i, piece) in [1, -1, 2].into_iter().enumerate() {
+            large.add_to(i, piece);
+        }
+        assert_eq!((large.low, large.high), ([i64::MIN, i64::MAX, i64::MIN], [1, -1, 1]));
+        assert_eq!(large.window(0), (0, 1 << 63));
+        assert_eq!(large.window(1), (-1, i64::MAX as u64));
+        other.merge(&large);
+        assert_eq!((other.low, other.high), ([-1, -1, -2], [1, -1, 1]));
+        assert_eq!(Sum::from_words(other.to_words()), other);
     }
 
     #[test]
