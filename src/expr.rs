@@ -35,6 +35,7 @@ mod tests;
 mod types;
 mod values;
 mod walk;
+pub mod window;
 
 pub use aggregate::{AggregateCall, AggregateSpec, aggregate, aggregate_call, is_aggregate};
 pub use aggregates::{FloatSum, families as aggregates};
@@ -50,7 +51,10 @@ pub use function::{
 };
 pub use functions::families as functions;
 pub use set::Set;
+pub(crate) use show::Literal;
+pub(crate) use values::of_cell as value_of_cell;
 pub use walk::Instead;
+pub use window::{WINDOW_FUNCTIONS, WindowCall, WindowSpec, window_call, window_function};
 
 use regex::Regex;
 use standpipe_sdk::{Code, Field, Span, Type, Value};

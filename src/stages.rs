@@ -54,4 +54,5 @@ pub mod union;
 pub mod unnest;
 pub mod unpivot;
 pub mod values;
+pub mod window;
 pub mod write;

@@ -27,7 +27,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("E0316", "null takes a type everywhere"),
     ("E0410", "`max_record` is no matter of a script"),
     ("E0413", "decimals report E0401"),
-    ("E0417", "event time is not there yet"),
+    ("E0903", "every function is there"),
     ("E0418", "nothing reports it yet"),
     ("E0520", "no stage that needs an order is there yet"),
     ("E0609", "paths report E0216"),

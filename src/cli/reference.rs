@@ -1,7 +1,9 @@
 //! The reference pages, printed from the declarations.
 
 use standpipe::diag::suggest;
-use standpipe::expr::{AggregateSpec, FunctionSpec, aggregates, functions as families};
+use standpipe::expr::{
+    AggregateSpec, FunctionSpec, WINDOW_FUNCTIONS, aggregates, functions as families, window_function,
+};
 use standpipe::formats;
 use standpipe::stages;
 use standpipe_sdk::spec::{BlockKind, FormatSide, FormatSpec, Items, Names, Order, Param, StageSpec};
@@ -26,14 +28,17 @@ pub(super) fn functions(name: Option<&str>) -> Result<String, String> {
     let Some(name) = name else {
         let mut names: Vec<(&str, &str)> = all().map(|f| (f.name, f.about)).collect();
         names.extend(combining().map(|a| (a.name, a.about)));
+        names.extend(WINDOW_FUNCTIONS.iter().map(|w| (w.name, w.about)));
         names.sort_unstable();
         names.dedup_by_key(|f| f.0);
         return Ok(listing(names.into_iter()));
     };
     let found: Vec<&FunctionSpec> = all().filter(|f| f.name == name).collect();
     let over_rows: Vec<&AggregateSpec> = combining().filter(|a| a.name == name).collect();
-    if found.is_empty() && over_rows.is_empty() {
+    let around = window_function(name);
+    if found.is_empty() && over_rows.is_empty() && around.is_none() {
         let names = all().map(|f| f.name).chain(combining().map(|a| a.name));
+        let names = names.chain(WINDOW_FUNCTIONS.iter().map(|w| w.name));
         return Err(unknown("function", name, names));
     }
     let mut out = String::new();
@@ -48,6 +53,13 @@ pub(super) fn functions(name: Option<&str>) -> Result<String, String> {
             out.push('\n');
         }
         aggregate(spec, &mut out);
+    }
+    if let Some(spec) = around {
+        let _ = writeln!(
+            out,
+            "{spec}\n  {}\n  of the rows of a group in their order, in `window`",
+            spec.about.trim_end_matches('.')
+        );
     }
     Ok(out)
 }
@@ -188,7 +200,7 @@ fn aggregate(spec: &AggregateSpec, out: &mut String) {
     let _ = writeln!(out, "  {}", spec.about.trim_end_matches('.'));
     let _ = writeln!(
         out,
-        "  of the rows of a group, in `aggregate`; takes `where: condition`"
+        "  of the rows of a group, in `aggregate` and `window`; takes `where: condition`"
     );
     for example in spec.examples {
         let _ = writeln!(out, "  {} over {} == {}", example.call, example.rows, example.gives);

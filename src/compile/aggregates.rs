@@ -1,20 +1,23 @@
-//! Items over aggregates: each call becomes an argument of the stage, the rest is computed behind it.
+//! Items over aggregates and functions of rows in their order: each call becomes an argument of the stage, the rest is computed
+//! behind it.
 //!
 //! Laws
-//! - Inside a call names are columns of the input; outside, keys and earlier items.
+//! - Inside a call names are columns of the input; outside, keys (of a window of rows: the input's columns) and earlier items.
 //! - The same call twice is one, and so is the same expression given to two calls.
-//! - Neither the checker nor the stage knows an aggregate by name.
+//! - Neither the checker nor the stage knows an aggregate or a function by name.
 
 use super::call::{Computed, Resolver, not_wanted};
 use super::explain::on_one_line;
 use super::expressions::{Aggregates, Made, Place, Scope};
 use super::report::Checker;
-use super::rows::Rows;
+use super::rows::{Lookup, Rows};
 use crate::diag::{Diagnostic, Span};
-use crate::expr::{AggregateCall, Expr, Kind as ExprForm};
+use crate::expr::{AggregateCall, Expr, Kind as ExprForm, WindowCall, WindowSpec};
 use crate::syntax::ast::{self, BinaryOp, ExprKind, Ident, ItemValue, StageCall, StageItem, UnaryOp};
 use standpipe_sdk::aggregate::ResultNulls;
-use standpipe_sdk::spec::{AggregateArg, Arg, ArgKind, Item, Items, Names, Spread, StageSpec, Want};
+use standpipe_sdk::spec::{
+    AggregateArg, Arg, ArgKind, Item, Items, Names, Spread, StageSpec, WINDOW_END, WINDOW_START, Want, WindowArg,
+};
 use standpipe_sdk::{Field, Type, Value};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,21 +31,45 @@ const ITEMS: usize = 1 << 28;
 pub(super) struct Aggregating<'s> {
     /// What their arguments see.
     pub(super) input: &'s Rows,
-    /// There is one group, with rows or without.
-    single: bool,
+    /// A group may have no rows.
+    empty: bool,
+    /// What the rows behind the stage are.
+    pub(super) over: Over,
     null_on_error: bool,
     /// What a row must be to count at all.
     within: RefCell<Option<Expr>>,
     found: RefCell<Vec<Found>>,
 }
 
+/// What the rows of a stage that takes aggregates are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// Groups of rows.
+    Groups,
+    /// Each row of the input, with the rows around it.
+    Rows,
+    /// Groups of rows within a time.
+    Time,
+}
+
 /// A call that stands in some item.
 struct Found {
     /// Two calls with the same one are the same.
     text: String,
-    call: AggregateCall,
-    filter: Option<Expr>,
+    call: FoundCall,
     field: Field,
+    span: Span,
+}
+
+enum FoundCall {
+    Aggregate(AggregateCall, Option<Expr>),
+    Window(WindowCall),
+}
+
+impl Found {
+    fn fallible(&self) -> bool {
+        matches!(&self.call, FoundCall::Aggregate(call, _) if call.aggregate.fallible())
+    }
 }
 
 /// What is computed behind a stage that gives keys and aggregates.
@@ -117,26 +144,79 @@ impl Checker<'_> {
         let columns: Vec<String> = call.columns.iter().map(ToString::to_string).collect();
         let filter_text = filter.as_ref().map(ToString::to_string);
         let text = format!("{} {columns:?} {:?} {filter_text:?}", name.text, call.constants);
+        let nullable = match call.aggregate.nulls() {
+            ResultNulls::Never => false,
+            ResultNulls::Some => true,
+            ResultNulls::NoValues => {
+                aggregating.empty || filter.is_some() || call.columns.iter().any(|column| column.nullable)
+            }
+        } || (aggregating.null_on_error
+            && (call.aggregate.fallible() || call.columns.iter().any(|c| c.fallible)));
+        let (ty, span) = (call.aggregate.ty().clone(), call.span);
+        let call = FoundCall::Aggregate(call, filter);
+        Some(self.found(aggregating, text, call, (ty, nullable), span, at))
+    }
+
+    /// A call of a function of rows in their order.
+    pub(super) fn window_call(
+        &self,
+        aggregating: &Aggregating<'_>,
+        spec: &WindowSpec,
+        receiver: Option<&ast::Expr>,
+        args: &[ast::Arg],
+        at: Span,
+    ) -> Option<Expr> {
+        let scope = Scope {
+            aggregates: Aggregates::Inside,
+            ..Scope::rows(aggregating.input)
+        };
+        let (mut given, mut whole) = (vec![], true);
+        let positional = receiver.into_iter().map(|value| (None, value));
+        let args = args.iter().map(|arg| (arg.name.as_ref(), &arg.value));
+        for (name, value) in positional.chain(args) {
+            let made = self.expr(value, &scope).and_then(|expr| match expr.failing_constant() {
+                Some(issue) => self.accept(Err(issue)),
+                None => Some(expr),
+            });
+            match made {
+                Some(made) => given.push((name.map(|name| name.text.clone()), made)),
+                None => whole = false,
+            }
+        }
+        if !whole {
+            return None;
+        }
+        let call = self.accept(crate::expr::window_call(spec, given, at))?;
+        let column = call.column.as_ref().map(ToString::to_string);
+        let text = format!("{:?} {column:?} {}", call.function, call.rows);
+        let fallible = call.column.as_ref().is_some_and(|column| column.fallible);
+        let nullable = call.nullable || (aggregating.null_on_error && fallible);
+        let ty = call.ty.clone();
+        Some(self.found(aggregating, text, FoundCall::Window(call), (ty, nullable), at, at))
+    }
+
+    /// The column of a call, which is a new one unless the same one was there before.
+    fn found(
+        &self,
+        aggregating: &Aggregating<'_>,
+        text: String,
+        call: FoundCall,
+        (ty, nullable): (Type, bool),
+        span: Span,
+        at: Span,
+    ) -> Expr {
         let mut found = aggregating.found.borrow_mut();
         let index = found.iter().position(|found| found.text == text).unwrap_or_else(|| {
-            let nullable = match call.aggregate.nulls() {
-                ResultNulls::Never => false,
-                ResultNulls::Some => true,
-                ResultNulls::NoValues => {
-                    aggregating.single || filter.is_some() || call.columns.iter().any(|column| column.nullable)
-                }
-            } || (aggregating.null_on_error
-                && (call.aggregate.fallible() || call.columns.iter().any(|c| c.fallible)));
             let shown = on_one_line(self.text_of(at));
             found.push(Found {
                 text,
-                field: Field::new(shown, call.aggregate.ty().clone(), nullable),
+                field: Field::new(shown, ty, nullable),
                 call,
-                filter,
+                span,
             });
             found.len() - 1
         });
-        Some(Expr::column(CALLS + index, &found[index].field, at))
+        Expr::column(CALLS + index, &found[index].field, at)
     }
 }
 
@@ -236,13 +316,26 @@ impl Resolver<'_, '_> {
         call: &StageCall,
     ) -> Vec<Item> {
         self.enough(wants, items.len(), call, "");
+        let over = match (wants.arg, &self.out.mode) {
+            (ArgKind::Window, None) => Over::Rows,
+            (ArgKind::Window, Some(_)) => Over::Time,
+            _ => Over::Groups,
+        };
+        let (mut constants, items) = match over {
+            Over::Time => self.leading_constants(items),
+            Over::Rows | Over::Groups => (vec![], items),
+        };
         let mut keys = Rows {
             missing: self.rows.missing.clone(),
             unknown: self.rows.unknown,
             ..Rows::default()
         };
         let mut names: Vec<(Arc<str>, Span)> = vec![];
-        for item in &self.out.by {
+        if over == Over::Rows {
+            keys = self.rows.clone();
+        }
+        let by: &[Item] = if over == Over::Rows { &[] } else { &self.out.by };
+        for item in by {
             let (Some(name), Arg::Column(index)) = (&item.name, &item.arg) else {
                 continue;
             };
@@ -257,9 +350,21 @@ impl Resolver<'_, '_> {
                 names.push((name.clone(), item.span));
             }
         }
+        if over == Over::Time {
+            for name in [WINDOW_START, WINDOW_END] {
+                keys.fields.push(Field::new(name, Type::Timestamp, false));
+                keys.guessed.push(false);
+                names.push((name.into(), call.span));
+            }
+        }
         let aggregating = Aggregating {
             input: self.rows,
-            single: call.by.is_empty(),
+            empty: match over {
+                Over::Groups => call.by.is_empty(),
+                Over::Rows => !self.frame_has_the_row(),
+                Over::Time => false,
+            },
+            over,
             null_on_error: self.null_on_error,
             within: RefCell::default(),
             found: RefCell::default(),
@@ -291,6 +396,13 @@ impl Resolver<'_, '_> {
             };
             let expr = self.checker.expression(value, &scope);
             let Some(Some(name)) = name else { continue };
+            if over == Over::Rows && self.rows.find(&name) != Lookup::Missing {
+                self.report(
+                    Diagnostic::error("E0507", item.span, format!("column `{name}` exists already"))
+                        .labelled(format!("`{}` only adds columns", call.full_name())),
+                );
+                self.out.broken = true;
+            }
             names.push((name.clone(), item.span));
             let guess = expr.is_none();
             self.out.guess |= guess;
@@ -328,30 +440,75 @@ impl Resolver<'_, '_> {
         for computed in &mut computed {
             computed.expr.remap(&place);
         }
-        let fallible = found.iter().any(|found| found.call.aggregate.fallible());
-        let stage_items = found.into_iter().map(|found| self.aggregate_item(found)).collect();
-        let names = names.into_iter().map(|(name, _)| name);
+        let fallible = found.iter().any(Found::fallible);
+        constants.extend(found.into_iter().map(|found| self.aggregate_item(found)));
+        let own = match over {
+            Over::Rows => self.rows.fields.iter().map(|field| field.name.clone()).collect(),
+            Over::Groups | Over::Time => vec![],
+        };
+        let names = own.into_iter().chain(names.into_iter().map(|(name, _)| name));
         self.out.behind = Some(Behind {
             computed,
             picks: names.zip(picks.into_iter().map(place)).collect(),
             fallible,
         });
-        stage_items
+        constants
+    }
+
+    /// Items without a name before the first one with a name.
+    fn leading_constants<'i, 'e>(&mut self, items: &'i [&'e StageItem]) -> (Vec<Item>, &'i [&'e StageItem]) {
+        let named = items.iter().position(|item| item.name.is_some());
+        let (first, rest) = items.split_at(named.unwrap_or(items.len()));
+        let mut constants = vec![];
+        for item in first {
+            let ItemValue::Expr(value) = &item.value else {
+                self.wrong(item.span, "a duration is needed here: `5m`", "not a duration");
+                continue;
+            };
+            if let Some(arg) = self.constant(value, Want::Duration) {
+                constants.push(Item {
+                    name: None,
+                    arg,
+                    descending: false,
+                    span: item.span,
+                });
+            }
+        }
+        (constants, rest)
+    }
+
+    /// Whether every row's frame has a row: its own.
+    fn frame_has_the_row(&self) -> bool {
+        let frame = self.out.options.iter().find_map(|(_, item)| match item.arg {
+            Arg::Frame(from, to) => Some((from, to)),
+            _ => None,
+        });
+        frame.is_none_or(|(from, to)| from.is_none_or(|from| from <= 0) && to.is_none_or(|to| to >= 0))
     }
 
     fn aggregate_item(&mut self, found: Found) -> Item {
-        let columns = found.call.columns.into_iter();
-        let columns = columns.map(|expr| self.computed_once(expr)).collect();
-        Item {
-            name: Some(found.field.name.clone()),
-            arg: Arg::Aggregate(AggregateArg {
-                aggregate: found.call.aggregate,
-                columns,
-                filter: found.filter.map(|expr| self.computed_once(expr)),
+        let arg = match found.call {
+            FoundCall::Aggregate(call, filter) => {
+                let columns = call.columns.into_iter();
+                Arg::Aggregate(AggregateArg {
+                    aggregate: call.aggregate,
+                    columns: columns.map(|expr| self.computed_once(expr)).collect(),
+                    filter: filter.map(|expr| self.computed_once(expr)),
+                    nullable: found.field.nullable,
+                })
+            }
+            FoundCall::Window(call) => Arg::Window(WindowArg {
+                function: call.function,
+                column: call.column.map(|expr| self.computed_once(expr)),
+                rows: call.rows,
                 nullable: found.field.nullable,
             }),
+        };
+        Item {
+            name: Some(found.field.name.clone()),
+            arg,
             descending: false,
-            span: found.call.span,
+            span: found.span,
         }
     }
 

@@ -188,6 +188,12 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 self.clauses(spec, call);
                 self.out.items = self.aggregates(spec.items, &items, &[], call);
             }
+            // The items see the keys, and their types hang on the frame.
+            ArgKind::Window => {
+                self.clauses(spec, call);
+                self.options_of(spec.options, &[], call, spec.name);
+                self.out.items = self.aggregates(spec.items, &items, &[], call);
+            }
             // Computed once the columns are known.
             ArgKind::PerColumn => self.clauses(spec, call),
             // The keys see the columns of all streams: [`Resolver::by`].
@@ -197,7 +203,9 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 self.clauses(spec, call);
             }
         }
-        self.options_of(spec.options, &[], call, spec.name);
+        if spec.items.arg != ArgKind::Window {
+            self.options_of(spec.options, &[], call, spec.name);
+        }
         if spec.items.arg == ArgKind::PerColumn {
             self.per_column(spec, &items, call);
         }
@@ -625,7 +633,12 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 None => self.wrong(value.span, "a type is needed here", "not a type"),
             },
             // Their parts were told apart by position, or by what they compute.
-            ArgKind::Each(_) | ArgKind::Aggregate | ArgKind::Spread(_) => None,
+            ArgKind::Each(_) | ArgKind::Aggregate | ArgKind::Spread(_) | ArgKind::Window => None,
+            ArgKind::Frame => self.wrong(
+                value.span,
+                "a range of rows is needed here: `-6..0`, `..`",
+                "not a range",
+            ),
         }
     }
 
@@ -756,7 +769,7 @@ impl<'r, 'a> Resolver<'r, 'a> {
         self.rows.fields.len() + self.out.computed.len() - 1
     }
 
-    fn constant(&mut self, value: &ast::Expr, want: Want) -> Option<Arg> {
+    pub(super) fn constant(&mut self, value: &ast::Expr, want: Want) -> Option<Arg> {
         // A word where text is meant: `header: none`.
         let made = self.checker.constant(value, &Scope::constant_in(self.rows));
         let Some(made) = made else {
@@ -925,6 +938,9 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 None => self.wrong(value.span(), "a type is needed here", "not a type"),
             };
         }
+        if kind == ArgKind::Frame {
+            return self.frame(value);
+        }
         match value.to_expr() {
             Some(expr) => self.argument(kind, &expr, None),
             None => {
@@ -936,6 +952,33 @@ impl<'r, 'a> Resolver<'r, 'a> {
                 self.wrong(value.span(), "this option takes another kind of value", label)
             }
         }
+    }
+
+    /// `-6..0`, `..0`, `..`.
+    fn frame(&mut self, value: &OptionValue) -> Option<Arg> {
+        let (low, high) = match value {
+            OptionValue::OpenRange { low, high, .. } => (low.as_ref(), high.as_ref()),
+            OptionValue::Expr(ast::Expr {
+                kind: ExprKind::Range { low, high },
+                ..
+            }) => (Some(&**low), Some(&**high)),
+            other => {
+                return self.wrong(
+                    other.span(),
+                    "a range of rows is needed here: `-6..0`, `..`",
+                    "not a range",
+                );
+            }
+        };
+        let mut ends = [None, None];
+        for (end, value) in ends.iter_mut().zip([low, high]) {
+            let Some(value) = value else { continue };
+            match self.constant(value, Want::Int)? {
+                Arg::Const(Value::Int(rows)) => *end = Some(rows),
+                _ => return self.wrong(value.span, "a number of rows is needed here", "not a number"),
+            }
+        }
+        Some(Arg::Frame(ends[0], ends[1]))
     }
 
     /// An option named after a column: `cast a: int`.

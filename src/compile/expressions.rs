@@ -2,7 +2,7 @@
 //!
 //! `None` means that a mistake was reported (or hangs on one that was): whoever gets it says nothing more.
 
-use super::aggregates::Aggregating;
+use super::aggregates::{Aggregating, Over};
 use super::hints;
 use super::names::ValueKind;
 use super::report::Checker;
@@ -348,6 +348,7 @@ impl<'a> Checker<'a> {
     fn name_missing(&self, name: &Ident, scope: &Scope<'_>) {
         let text = &name.text;
         if let Aggregates::Here(aggregating) = scope.aggregates
+            && aggregating.over != Over::Rows
             && aggregating.input.find(text) != Lookup::Missing
         {
             self.report(
@@ -690,6 +691,12 @@ impl<'a> Checker<'a> {
         {
             return self.aggregate(aggregating, receiver, name, args, at);
         }
+        if let Aggregates::Here(aggregating) = scope.aggregates
+            && aggregating.over == Over::Rows
+            && let Some(spec) = crate::expr::window_function(&name.text)
+        {
+            return self.window_call(aggregating, spec, receiver, args, at);
+        }
         if !crate::expr::is_function(&name.text) {
             if let Some(kind) = TypeKind::from_word(&name.text) {
                 return self.cast(&kind, name, receiver, args, at, scope);
@@ -854,9 +861,28 @@ impl<'a> Checker<'a> {
             Diagnostic::error("E0514", name.span, format!("the aggregate `{text}` cannot stand here"))
                 .labelled(label)
                 .help(help)
-        } else if hints::WINDOWS.contains(&text) {
-            Diagnostic::error("E0903", name.span, format!("`{text}` is not available yet"))
-                .labelled("a function of `window`, which is not available yet")
+        } else if let Some(spec) = crate::expr::window_function(text) {
+            let (label, help) = match scope.aggregates {
+                Aggregates::Inside => (
+                    "it is given to a function of the same window",
+                    format!("a `window` of its own before this one: `window {text} = {spec}`"),
+                ),
+                Aggregates::Here(_) => (
+                    "what it looks at are rows, not groups",
+                    format!("a `window` before this stage: `window {text} = {spec}`"),
+                ),
+                Aggregates::No => (
+                    "it looks at the rows around this one",
+                    format!("`window {text} = {spec}` gives it, `by` within each group"),
+                ),
+            };
+            Diagnostic::error(
+                "E0521",
+                name.span,
+                format!("the window function `{text}` cannot stand here"),
+            )
+            .labelled(label)
+            .help(help)
         } else {
             let names = self.names.borrow();
             let built_in = crate::expr::functions()
@@ -865,7 +891,16 @@ impl<'a> Checker<'a> {
                 .map(|spec| spec.name);
             let aggregates = crate::expr::aggregates().iter().flat_map(|family| family.iter());
             let aggregates = aggregates.map(|spec| spec.name).filter(|_| here);
-            let known = names.functions.keys().copied().chain(built_in).chain(aggregates);
+            let rows = matches!(scope.aggregates, Aggregates::Here(here) if here.over == Over::Rows);
+            let windows = crate::expr::WINDOW_FUNCTIONS.iter().map(|spec| spec.name);
+            let windows = windows.filter(|_| rows);
+            let known = names
+                .functions
+                .keys()
+                .copied()
+                .chain(built_in)
+                .chain(aggregates)
+                .chain(windows);
             let near = suggest(text, known);
             let mut diagnostic = Diagnostic::error("E0205", name.span, format!("function `{text}` not found"));
             diagnostic = match (hints::function_here(text), near) {

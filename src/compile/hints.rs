@@ -67,9 +67,6 @@ pub(super) const STAGES: &[&str] = &[
     "describe",
 ];
 
-/// Functions of `window`.
-pub(super) const WINDOWS: &[&str] = &["lag", "lead", "row_number", "rank", "dense_rank"];
-
 /// Formats to come.
 pub(super) const FORMATS: &[&str] = &["json", "parquet", "arrow", "sqlite", "postgres", "xlsx", "lines"];
 

@@ -11,7 +11,8 @@ use crate::diag::{Diagnostic, Span, list_names};
 use crate::graph::{Edge, NodeId, OnError, Op, Policy, Port};
 use crate::syntax::ast::{self, HeadKind, Ident, Pipeline, StageCall};
 use standpipe_sdk::spec::{
-    BlockKind, Bound, Call, Complaint, Item, Kind, Lineage, Make, Memory, Request, SourceFactory, StageSpec, Wanted,
+    BlockKind, Bound, Call, Class, Complaint, Item, Kind, Lineage, Make, Memory, Request, SourceFactory, StageSpec,
+    Wanted,
 };
 use standpipe_sdk::{Field, Result, Schema, Type};
 use std::cell::Cell;
@@ -319,11 +320,12 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut resolved =
             Resolver::new(self.checker, &state.rows, policy.on_error == OnError::Null).resolve(spec, call);
         let behind = resolved.behind.take();
-        let (told, sorted) = (Cell::new(None), Cell::new(None));
+        let (told, sorted, class) = (Cell::new(None), Cell::new(None), Cell::new(Class::of(spec)));
         let bind = |call: &Call<'_>| {
             let bound = (spec.bind)(call)?;
             told.set(Some(Told::of(spec, call)));
             sorted.set((spec.sorted)(call));
+            class.set((spec.class)(call).unwrap_or(Class::of(spec)));
             Ok(bound)
         };
         let Some(bound) = self.bind(bind, state, &resolved, call, &[]) else {
@@ -368,10 +370,11 @@ impl<'r, 'a> Builder<'r, 'a> {
             op,
         );
         node.detail = self.detail(call);
-        node.order = spec.order;
-        node.memory = spec.memory;
-        node.least = spec.least;
-        node.holds_back = spec.holds_back;
+        let class = class.get();
+        node.order = class.order;
+        node.memory = class.memory;
+        node.least = class.least;
+        node.holds_back = class.holds_back;
         if is_streamed {
             node.memory = Memory::Constant;
             node.least = StageSpec::BASE.least;
@@ -381,10 +384,11 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut told: Told = told.take().unwrap_or_default();
         // Without a table it lives on the order of its input.
         told.unordered &= !is_streamed;
+        let breaks = matches!(node.op, Op::Breaker(_));
         node.facts = Facts {
             lineage: bound.lineage,
             reads: bound.reads,
-            places: bound.needs_places || spec.kind == Kind::Breaker,
+            places: bound.needs_places || breaks,
             sorted_by: bound.sorted_by,
             reads_places: bound.needs_places,
             told,

@@ -512,6 +512,11 @@ pub const ALL: &[CodeInfo] = &[
         "input not sorted",
         "The stage needs its input in an order that nothing before it guarantees.",
     ),
+    row(
+        "E0521",
+        "window function elsewhere",
+        "`lag`, `lead`, `row_number`, `rank` and `dense_rank` stand in a `window` of rows: `window before = lag(x)`.",
+    ),
     row("E0601", "file not found", "The path, or the glob, matches no file."),
     row(
         "E0602",

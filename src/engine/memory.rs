@@ -159,7 +159,8 @@ fn grows(memory: Memory) -> Option<&'static str> {
     match memory {
         Memory::Batch | Memory::Constant => None,
         Memory::Groups => Some("with the number of groups"),
-        Memory::Frame => Some("with the number of rows that the script gives"),
+        Memory::Frame => Some("with the number of rows that the script gives, in each group"),
+        Memory::Windows => Some("with the number of windows that are open"),
         Memory::Spill => Some("with its input; what does not fit goes to disk"),
         Memory::Held => Some("with its input; what does not fit ends the run with an error"),
     }

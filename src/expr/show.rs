@@ -198,7 +198,7 @@ impl fmt::Display for Expr {
 }
 
 /// A value as a literal of the language.
-pub(in crate::expr) struct Literal<'v>(pub(in crate::expr) &'v Value);
+pub(crate) struct Literal<'v>(pub(crate) &'v Value);
 
 impl fmt::Display for Literal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

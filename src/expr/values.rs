@@ -91,7 +91,7 @@ fn texts<'a>(arena: &'a Arena, values: &[&Value]) -> Result<Text<'a>> {
 }
 
 /// The value of a cell of type `ty`.
-pub(in crate::expr) fn of_cell(cell: &Cell<'_>, ty: &Type) -> Value {
+pub(crate) fn of_cell(cell: &Cell<'_>, ty: &Type) -> Value {
     match *cell {
         Cell::Null => Value::Null,
         Cell::Bool(v) => Value::Bool(v),

@@ -57,7 +57,7 @@ fn argument(item: &Item) -> Result<Json, String> {
         Arg::Word(word) => json!({ "word": **word }),
         Arg::Words(words) => json!({ "words": words.iter().map(|word| &**word).collect::<Vec<_>>() }),
         Arg::Type(ty) => json!({ "type": ty.to_string() }),
-        Arg::Stream(_) | Arg::Aggregate(_) | Arg::Match { .. } | Arg::Pairs => {
+        Arg::Stream(_) | Arg::Aggregate(_) | Arg::Window(_) | Arg::Frame(..) | Arg::Match { .. } | Arg::Pairs => {
             return Err("an argument of this kind does not reach plugins".into());
         }
     };

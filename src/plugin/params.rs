@@ -109,6 +109,7 @@ fn memory(word: &str) -> Result<Memory, Refused> {
         Memory::Constant,
         Memory::Groups,
         Memory::Frame,
+        Memory::Windows,
         Memory::Spill,
         Memory::Held,
     ];

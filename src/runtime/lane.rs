@@ -419,6 +419,20 @@ impl Node {
         outcome
     }
 
+    /// Carries out the policy on what a stage found bad at its end.
+    pub(crate) fn settle_end<'a>(
+        &mut self,
+        done: Result<()>,
+        batch: Batch<'a>,
+        faults: &Faults<'a>,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+    ) -> Result<()> {
+        let flow = done.map(|()| Flow::More);
+        self.settle(flow, batch, faults, later, base, chunk).map(|_| ())
+    }
+
     /// Carries out the policy on the bad rows of a batch.
     fn settle<'a>(
         &mut self,

@@ -15,8 +15,8 @@ use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
 use standpipe_sdk::spec::{Asked, Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation, Result, Schema, Serial,
-    Sink, Source, Spill,
+    Arena, Batch, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation, Result, Schema,
+    Serial, Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -758,13 +758,14 @@ fn finish(run: &RegionRun, lane: &mut Lane, failed: Option<&(u64, Error)>) -> Re
     });
     for i in 0..nodes.len() {
         let (before, later) = nodes.split_at_mut(i + 1);
-        let Operator::Serial(serial, _) = &before[i].op else {
+        let node = &mut before[i];
+        let Operator::Serial(serial, _) = &node.op else {
             continue;
         };
-        let faults = Faults::new(&lane.arena, true);
+        let faults = Faults::new(&lane.arena, node.info.policy.on_error == OnError::Fail);
         let mut last = LastEdges {
             edges: Edges {
-                outs: &before[i].outs,
+                outs: &node.outs,
                 later,
                 base: i + 1,
                 chunk: &chunk,
@@ -774,13 +775,24 @@ fn finish(run: &RegionRun, lane: &mut Lane, failed: Option<&(u64, Error)>) -> Re
         };
         let mut out = Emitter::new(&lane.arena, &faults, &mut last);
         let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.finish(&mut out) {
+        let mut done = state.finish(&mut out);
+        drop(state);
+        let failed_now = last.failed;
+        if failed.is_none() {
+            // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
+            let rows = faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
+            done = node.settle_end(done, Batch::new(&[], None, rows), &faults, later, i + 1, &chunk);
+        }
+        failed = match &done {
+            Err(Error::Row(row)) if failed.is_none() => Some((chunk.locator.chunk_of(row.place), row.place)),
+            _ => failed_now,
+        };
+        match done {
             // What fails now stands before all that failed so far.
             Err(error @ Error::Row(_)) => outcome = Err(error),
             Err(error) => outcome = Err(first_of(outcome.err(), error)),
             Ok(()) => {}
         }
-        failed = last.failed;
     }
     for node in nodes.iter() {
         if failed.is_none()

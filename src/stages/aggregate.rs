@@ -29,6 +29,8 @@ use super::codes;
 use super::keys::{self, Keys};
 use super::spill::Store;
 use fill::Filler;
+pub(super) use fill::take_of;
+pub(super) use key::{Keyed, shown as shown_key};
 use packed::Packed;
 use spill::Spiller;
 pub(super) use spill::least;

@@ -11,6 +11,9 @@ pub const OVERLONG: Code = Code(410);
 /// A row is before one that came before it, where rows must be sorted.
 pub const NOT_SORTED: Code = Code(415);
 
+/// A row is further before the latest one than `late:` allows, or has no time.
+pub const LATE: Code = Code(417);
+
 /// A column that must exist does not.
 pub const NO_SUCH_COLUMN: Code = Code(204);
 /// Something else than a list where a list is needed.
@@ -28,6 +31,8 @@ pub const OTHER_TYPES: Code = Code(312);
 pub const WRONG_ARGUMENT: Code = Code(501);
 /// `number` without `as`.
 pub const NEEDS_AS: Code = Code(502);
+/// A window in time without `on`.
+pub const NEEDS_ON: Code = Code(502);
 /// A column is named twice.
 pub const NAMED_TWICE: Code = Code(506);
 /// A new column has the name of one that exists.
@@ -66,11 +71,12 @@ mod tests {
 
     #[test]
     fn every_code_has_a_text() {
-        let rows = [ASSERT_FAILED, OVERLONG, NOT_SORTED, HELD_TOO_MUCH, BAD_CONSTANT];
+        let rows = [ASSERT_FAILED, OVERLONG, NOT_SORTED, LATE, HELD_TOO_MUCH, BAD_CONSTANT];
         let types = [NO_SUCH_COLUMN, NOT_A_LIST, NO_KEY, OTHER_COLUMNS, OTHER_TYPES];
         let arguments = [
             WRONG_ARGUMENT,
             NEEDS_AS,
+            NEEDS_ON,
             NAMED_TWICE,
             COLUMN_EXISTS,
             SAME_NAME_TWICE,

@@ -100,15 +100,23 @@ impl Copies {
     }
 
     /// Moves the rows that are `wanted` together and gives up all others.
-    pub(super) fn compact<E: Located>(&mut self, wanted: &mut [Vec<E>], scratch: &mut Scratch) -> Result<()> {
+    pub(super) fn compact<E: Located, G: AsMut<[E]>>(&mut self, wanted: &mut [G], scratch: &mut Scratch) -> Result<()> {
         let mut lent = self.budget.reserve();
         let kinds = kinds(self.pieces.iter());
         let kind = |piece: u32| kinds.get(piece as usize).copied().unwrap_or(0);
         // Where each row is that stays, in the order of memory: rows of one piece are read one after the other.
         let mut stay: Vec<(Pick, u32, u32)> = vec![];
-        grow_to(&mut stay, wanted.iter().map(Vec::len).sum(), &mut lent)?;
-        for (number, heap) in wanted.iter().enumerate() {
-            let here = heap.iter().enumerate().filter(|(_, entry)| entry.at() != NOWHERE);
+        grow_to(
+            &mut stay,
+            wanted.iter_mut().map(|heap| heap.as_mut().len()).sum(),
+            &mut lent,
+        )?;
+        for (number, heap) in wanted.iter_mut().enumerate() {
+            let here = heap
+                .as_mut()
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.at() != NOWHERE);
             stay.extend(here.map(|(i, entry)| (entry.at(), number as u32, i as u32)));
         }
         stay.sort_unstable_by_key(|&((piece, row), ..)| (kind(piece), piece, row));
@@ -122,7 +130,7 @@ impl Copies {
                     moved.add(rows)
                 })?;
                 for (row, &(_, heap, entry)) in part.iter().enumerate() {
-                    wanted[heap as usize][entry as usize].set((number, row as u32));
+                    wanted[heap as usize].as_mut()[entry as usize].set((number, row as u32));
                 }
             }
         }

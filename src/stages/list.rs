@@ -34,6 +34,7 @@ use super::top;
 use super::union;
 use super::unnest;
 use super::unpivot;
+use super::window;
 use super::write;
 use standpipe_sdk::spec::StageSpec;
 
@@ -74,6 +75,7 @@ pub fn list() -> &'static [&'static StageSpec] {
         &union::SPEC,
         &unnest::SPEC,
         &unpivot::SPEC,
+        &window::SPEC,
         &write::SPEC,
     ];
     LIST

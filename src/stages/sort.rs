@@ -90,12 +90,24 @@ fn sorts(call: &Call<'_>) -> Option<Vec<SortKey>> {
 /// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.
 /// `stage` is who says that something does not fit.
 pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usize) -> Factory<Arc<dyn Breaker>> {
+    breaker_of(stage, keys, short, own, usize::MAX)
+}
+
+/// The same, of which a lane keeps no more than `most` bytes in memory.
+pub(super) fn breaker_of(
+    stage: &'static str,
+    keys: Vec<Key>,
+    short: bool,
+    own: usize,
+    most: usize,
+) -> Factory<Arc<dyn Breaker>> {
     Box::new(move |setup: &Setup| {
         Ok(Arc::new(Sort {
             stage,
             keys: Keys::new(keys.clone()),
             short,
             own,
+            most,
             setup: setup.clone(),
             store: Store::new(stage, setup),
             refusals: AtomicU64::new(0),
@@ -105,7 +117,7 @@ pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usi
 }
 
 /// Bytes of a key that an entry holds itself.
-const PREFIX_BYTES: usize = 16;
+pub(super) const PREFIX_BYTES: usize = 16;
 /// What a segment has at most, unless there is memory for more than a few of them.
 const SEGMENT_BYTES: usize = 16 << 20;
 /// How often other lanes may take the memory that was freed for a row before that is an error.
@@ -117,6 +129,8 @@ struct Sort {
     /// Every key fits into an entry.
     short: bool,
     own: usize,
+    /// Bytes of a lane's rows from which on it spills, whatever there is.
+    most: usize,
     setup: Setup,
     store: Arc<Store>,
     /// How often a lane was refused memory.
@@ -332,7 +346,7 @@ impl Lane {
             }
         }
         let forced = sort.store.spill().spill_rows();
-        if forced.is_some_and(|rows| self.rows.entries.len() >= rows) {
+        if forced.is_some_and(|rows| self.rows.entries.len() >= rows) || self.rows.bytes() > sort.most {
             self.spill(sort)?;
         }
         Ok(())
@@ -857,6 +871,7 @@ mod tests {
             keys: Keys::grouping([0]),
             short: true,
             own: 2,
+            most: usize::MAX,
             setup: setup.clone(),
             store: Store::new("sort", setup),
             refusals: AtomicU64::new(0),

@@ -159,8 +159,37 @@ impl Input<'_> {
 /// Takes a group's failure: its position in the list of groups, the code, the message.
 pub type OnFault<'f> = &'f mut dyn FnMut(usize, Code, &str) -> Result<()>;
 
+/// A step from states to states of the same aggregate: what windows that move are made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// The group has no values.
+    Clear(u32),
+    /// The second group's values are the first one's too, instead of those it had.
+    Copy(u32, u32),
+    /// The second group's values are the first one's too, beside those it had.
+    Join(u32, u32),
+}
+
 /// The states of one aggregate, one per group.
 pub trait States: Send + Sync {
+    /// Whether these states take [`States::steps`]: those of a fixed size, and those that are one value of the group.
+    fn takes_steps(&self) -> bool {
+        false
+    }
+
+    /// Takes steps in order, between groups that there is room for. A group that was copied or joined is cleared before it is
+    /// updated again.
+    fn steps(&mut self, _steps: &[Step]) {}
+
+    /// Takes rows like `update`, for which there is room; `finish` may follow at once, and then further rows.
+    ///
+    /// # Errors
+    /// `Memory` if the budget refuses: the states are of no use then.
+    fn update_sealed(&mut self, groups: &[u32], input: &Input<'_>, reservation: &mut Reservation) -> Result<()> {
+        self.update(groups, input);
+        self.seal(reservation)
+    }
+
     /// Makes room for `groups` groups in all and for what `update` with these rows may add.
     ///
     /// # Errors

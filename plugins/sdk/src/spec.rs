@@ -46,6 +46,8 @@ pub struct StageSpec {
     /// Scripts that run: printed as documentation, checked as tests.
     pub examples: &'static [Example],
     pub bind: Bind,
+    /// Of a call that was bound: what it does to order and memory, where that hangs on its arguments.
+    pub class: fn(&Call<'_>) -> Option<Class>,
     /// Of a call that was bound: how many first rows of its input are all of its output, as they come (`take 3`).
     pub first: fn(&Call<'_>) -> Option<u64>,
     /// Of a call that was bound: the breaker to run where only so many first rows of its output are wanted.
@@ -63,6 +65,27 @@ pub struct StageSpec {
     pub unordered: fn(&Call<'_>) -> bool,
     /// Of a call that was bound: what to run instead of its breaker where its input comes sorted.
     pub sorted: fn(&Call<'_>) -> Option<Streaming>,
+}
+
+/// What a call does to order and memory: what a [`StageSpec`] says of all of a stage's calls.
+#[derive(Clone, Copy)]
+pub struct Class {
+    pub order: Order,
+    pub memory: Memory,
+    pub holds_back: bool,
+    pub least: fn(&Room) -> Least,
+}
+
+impl Class {
+    /// Of a stage whose calls are alike.
+    pub const fn of(spec: &StageSpec) -> Class {
+        Class {
+            order: spec.order,
+            memory: spec.memory,
+            holds_back: spec.holds_back,
+            least: spec.least,
+        }
+    }
 }
 
 /// What a stage keeps rows by: those where a bool column is true.
@@ -166,6 +189,7 @@ impl StageSpec {
         least: |_| Least::default(),
         examples: &[],
         bind: &|_| Err(vec![]),
+        class: |_| None,
         first: |_| None,
         limited: |_| None,
         keeps_by: |_| None,
@@ -277,6 +301,13 @@ pub enum ArgKind {
     Aggregate,
     /// One of three options that say the items of a stage: [`ArgKind::Aggregate`]s, named like the values.
     Spread(Spread),
+    /// An expression over aggregates and functions of rows in their order (`lag`), given as [`Arg::Aggregate`] and [`Arg::Window`],
+    /// each once. Without a mode word names outside of calls are the input's columns and earlier items, and the stage must give the
+    /// input's own columns, then one column per call. With one, items without a name come first and are constants, names are keys,
+    /// [`WINDOW_START`], [`WINDOW_END`] and earlier items, the stage gives these and one column per aggregate.
+    Window,
+    /// A range of row numbers relative to a row's, each end of which may be open: `-6..0`.
+    Frame,
     /// Written `arg0, arg1, …` where each has its own kind.
     Each(&'static [ArgKind]),
 }
@@ -291,6 +322,11 @@ pub enum Spread {
     /// An expression over aggregates: an item for each of the values, over the rows of which the key is it.
     Each,
 }
+
+/// The first column behind the keys of windows in time.
+pub const WINDOW_START: &str = "window_start";
+/// The second one.
+pub const WINDOW_END: &str = "window_end";
 
 /// What type an argument must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -363,6 +399,8 @@ pub enum Memory {
     Groups,
     /// With a window or a number of rows that the script gives.
     Frame,
+    /// With the windows in time that are open.
+    Windows,
     /// With the input, within the budget; the rest goes to disk.
     Spill,
     /// With the input, within the budget; what does not fit is an error.
@@ -427,6 +465,9 @@ pub enum Arg {
     Stream(usize),
     Type(Type),
     Aggregate(AggregateArg),
+    Window(WindowArg),
+    /// From so many rows behind a row to so many, `None` where that end is open.
+    Frame(Option<i64>, Option<i64>),
     /// Positions in `Call::input` and `Call::beside`, both of one type. `shared`: it was written as one name.
     Match {
         left: usize,
@@ -445,6 +486,33 @@ pub enum Compare {
     Equal,
     /// `>=`
     NotBefore,
+}
+
+/// A function of rows in their order that a stage is asked for.
+#[derive(Clone, Debug)]
+pub struct WindowArg {
+    pub function: WindowFunction,
+    /// What it is given: position in `Call::input`.
+    pub column: Option<usize>,
+    /// How many rows away.
+    pub rows: u64,
+    /// Whether a row's value may be null.
+    pub nullable: bool,
+}
+
+/// What can be asked of rows in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WindowFunction {
+    /// The value so many rows before.
+    Lag,
+    /// The value so many rows behind.
+    Lead,
+    /// The row's number, from 1.
+    RowNumber,
+    /// The number of the first row with the same value.
+    Rank,
+    /// How many different values there are up to this one.
+    DenseRank,
 }
 
 /// An aggregate that a stage is asked for.

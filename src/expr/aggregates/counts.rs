@@ -106,6 +106,10 @@ impl Fixed for Count {
         }
     }
 
+    fn join(&self, state: &mut u64, from: &u64) {
+        *state += from;
+    }
+
     fn partial<'a>(&self, states: &[u64], groups: &[u32], arena: &'a Arena, out: &mut Columns<'a>) -> Result<()> {
         out.push(ints(states, groups, arena, |rows| rows as i64)?);
         Ok(())
@@ -163,6 +167,10 @@ impl Fixed for Bools {
                 states[group as usize] |= found.get(row);
             }
         }
+    }
+
+    fn join(&self, state: &mut bool, from: &bool) {
+        *state |= from;
     }
 
     fn partial<'a>(&self, states: &[bool], groups: &[u32], arena: &'a Arena, out: &mut Columns<'a>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Aggregates whose states have a fixed size: one array of them.
 
-use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States};
+use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States, Step};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Field, Result, Schema, Type};
 
@@ -26,6 +26,9 @@ pub(super) trait Fixed: Clone + Send + Sync + 'static {
 
     /// Partial state `r` goes to `states[groups[r]]`.
     fn merge(&self, states: &mut [Self::State], groups: &[u32], partial: &[Column<'_>]);
+
+    /// What `from` was made of goes to `state` too.
+    fn join(&self, state: &mut Self::State, from: &Self::State);
 
     /// The columns of `states[groups[..]]`.
     fn partial<'a>(
@@ -120,6 +123,24 @@ impl<F: Fixed> Array<F> {
 }
 
 impl<F: Fixed> States for Array<F> {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
+    fn steps(&mut self, steps: &[Step]) {
+        let states = &mut self.states;
+        for step in steps {
+            match *step {
+                Step::Clear(group) => states[group as usize] = F::State::default(),
+                Step::Copy(to, from) => states[to as usize] = states[from as usize],
+                Step::Join(to, from) => {
+                    let from = states[from as usize];
+                    self.fixed.join(&mut states[to as usize], &from);
+                }
+            }
+        }
+    }
+
     fn room(&mut self, groups: usize, _: &Input<'_>, reservation: &mut Reservation) -> Result<()> {
         self.room_for(groups, reservation)
     }

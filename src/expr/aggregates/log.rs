@@ -162,6 +162,8 @@ impl Aggregate for Logged {
             index: HashTable::new(),
             starts: vec![],
             order: vec![],
+            live: vec![],
+            is_live: false,
             scratch: vec![],
         })
     }
@@ -185,6 +187,9 @@ struct Log {
     starts: Vec<u32>,
     /// Once sealed: entries by group, then in the order that counts.
     order: Vec<u32>,
+    /// Of groups that are asked for between rows, instead of `order`: each one's entries in the order that counts.
+    live: Vec<Vec<u32>>,
+    is_live: bool,
     scratch: Vec<u8>,
 }
 
@@ -280,6 +285,9 @@ impl Log {
 
     fn entries(&self, group: u32) -> &[u32] {
         let group = group as usize;
+        if self.is_live {
+            return self.live.get(group).map_or(&[], Vec::as_slice);
+        }
         match (self.starts.get(group), self.starts.get(group + 1)) {
             (Some(&from), Some(&to)) => &self.order[from as usize..to as usize],
             _ => &[],
@@ -438,6 +446,28 @@ impl States for Log {
             }
         });
         self.scratch = scratch;
+    }
+
+    /// Entries are put where they belong: sorting them all again for each row would take the square of them.
+    fn update_sealed(&mut self, groups: &[u32], input: &Input<'_>, reservation: &mut Reservation) -> Result<()> {
+        let before = self.group.len();
+        self.is_live = true;
+        self.update(groups, input);
+        let more = self.groups.saturating_sub(self.live.len());
+        reservation.room(&mut self.live, more)?;
+        self.live.resize_with(self.groups.max(self.live.len()), Vec::new);
+        for entry in before..self.group.len() {
+            let group = self.group[entry] as usize;
+            let mut list = std::mem::take(&mut self.live[group]);
+            let at = list.partition_point(|&other| self.compare(other, entry as u32) != Ordering::Greater);
+            let room = reservation.room(&mut list, 1);
+            if room.is_ok() {
+                list.insert(at, entry as u32);
+            }
+            self.live[group] = list;
+            room?;
+        }
+        Ok(())
     }
 
     fn room_to_merge(&mut self, groups: usize, partial: &[Column<'_>], reservation: &mut Reservation) -> Result<()> {
@@ -599,6 +629,8 @@ impl States for Log {
         self.index.clear();
         self.starts.clear();
         self.order.clear();
+        self.live.iter_mut().for_each(Vec::clear);
+        self.is_live = false;
     }
 
     fn release(&mut self, reservation: &mut Reservation) {
@@ -610,6 +642,8 @@ impl States for Log {
         reservation.free(&mut self.counts);
         reservation.free(&mut self.starts);
         reservation.free(&mut self.order);
+        self.live.iter_mut().for_each(|list| reservation.free(list));
+        reservation.free(&mut self.live);
         reservation.shrink(self.index.allocation_size());
         self.index = HashTable::new();
     }

@@ -4,7 +4,7 @@ use super::fixed::{Fixed, Plain, WIDE, int_column, ints, wide_column, wides};
 use super::store::{self, Form, Item};
 use crate::expr::aggregate::{AggregateSpec, Bound, Example};
 use crate::expr::{Given, ParamSpec, Pattern};
-use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States};
+use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States, Step};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Result, Schema, Type};
 use std::sync::Arc;
@@ -185,6 +185,12 @@ impl Fixed for WordByValue {
         }
     }
 
+    fn join(&self, state: &mut WordState, from: &WordState) {
+        if from.seen {
+            state.offer(self.pick, from.word);
+        }
+    }
+
     fn partial<'a>(&self, states: &[WordState], groups: &[u32], arena: &'a Arena, out: &mut Columns<'a>) -> Result<()> {
         out.push(ints(states, groups, arena, |state| state.word as i64)?);
         out.push(ints(states, groups, arena, |state| i64::from(state.seen))?);
@@ -244,6 +250,12 @@ impl Fixed for WideByValue {
             if seen != 0 {
                 states[group as usize].offer(self.pick, value);
             }
+        }
+    }
+
+    fn join(&self, state: &mut WideState, from: &WideState) {
+        if from.seen {
+            state.offer(self.pick, from.value);
         }
     }
 
@@ -321,6 +333,12 @@ impl Fixed for WordByOrder {
         }
     }
 
+    fn join(&self, state: &mut OrderState, from: &OrderState) {
+        if from.seen {
+            state.offer(self.pick, from.word, (from.chunk, from.row));
+        }
+    }
+
     fn partial<'a>(
         &self,
         states: &[OrderState],
@@ -389,6 +407,8 @@ impl Aggregate for Kept {
             states: vec![],
             bytes: vec![],
             unused: 0,
+            shared: false,
+            used: 0,
             scratch: vec![],
         })
     }
@@ -400,6 +420,11 @@ struct Heap {
     states: Vec<HeapState>,
     bytes: Vec<u8>,
     unused: usize,
+    /// Steps were taken: states may have their value in common. Then `unused` says nothing, and bytes that are used are found out
+    /// once they have doubled.
+    shared: bool,
+    /// What was used when that was found out.
+    used: usize,
     scratch: Vec<u8>,
 }
 
@@ -418,7 +443,11 @@ impl Heap {
     fn room_for(&mut self, groups: usize, bytes: usize, reservation: &mut Reservation) -> Result<()> {
         let more = groups.saturating_sub(self.states.len());
         reservation.room(&mut self.states, more)?;
-        if self.unused > 1 << 12 && self.unused > self.bytes.len() / 2 {
+        if self.shared {
+            if self.bytes.len() > 2 * self.used + (1 << 16) {
+                self.compact_shared(bytes, reservation)?;
+            }
+        } else if self.unused > 1 << 12 && self.unused > self.bytes.len() / 2 {
             self.compact(bytes, reservation)?;
         }
         reservation.room(&mut self.bytes, bytes)?;
@@ -441,6 +470,57 @@ impl Heap {
         Ok(())
     }
 
+    /// The same where states have values in common: each is copied once.
+    fn compact_shared(&mut self, more: usize, reservation: &mut Reservation) -> Result<()> {
+        let mut order: Vec<u32> = vec![];
+        reservation.room_to(&mut order, self.states.len())?;
+        order.extend((0u32..).zip(&self.states).filter(|(_, s)| s.len > 0).map(|(at, _)| at));
+        order.sort_unstable_by_key(|&at| (self.states[at as usize].from, self.states[at as usize].len));
+        let span = |at: u32| (self.states[at as usize].from, self.states[at as usize].len);
+        let used = order
+            .chunk_by(|&a, &b| span(a) == span(b))
+            .map(|same| span(same[0]).1)
+            .sum::<usize>();
+        let mut fresh: Vec<u8> = vec![];
+        reservation.room_to(&mut fresh, used + more)?;
+        for same in order.chunk_by(|&a, &b| span(a) == span(b)) {
+            let (from, len) = span(same[0]);
+            fresh.extend_from_slice(&self.bytes[from..from + len]);
+        }
+        let mut to = 0;
+        let mut before = None;
+        for &at in &order {
+            let state = &mut self.states[at as usize];
+            let span = (state.from, state.len);
+            if let Some((_, len)) = before.filter(|&b| b != span) {
+                to += len;
+            }
+            before = Some(span);
+            (state.from, state.room) = (to, 0);
+        }
+        reservation.free(&mut order);
+        reservation.free(&mut self.bytes);
+        self.bytes = fresh;
+        self.used = used;
+        Ok(())
+    }
+
+    fn join(&mut self, to: u32, from: u32) {
+        let other = self.states[from as usize];
+        let state = self.states[to as usize];
+        let pick = self.spec.pick;
+        let bytes = |state: &HeapState| &self.bytes[state.from..state.from + state.len];
+        let wins = other.seen
+            && (!state.seen
+                || match pick.by_value() {
+                    true => pick.wins(bytes(&other), bytes(&state)),
+                    false => pick.wins(&(other.chunk, other.row), &(state.chunk, state.row)),
+                });
+        if wins {
+            self.states[to as usize] = HeapState { room: 0, ..other };
+        }
+    }
+
     fn offer(&mut self, group: u32, value: &[u8], order: (u64, u32)) {
         let state = &mut self.states[group as usize];
         let pick = self.spec.pick;
@@ -453,8 +533,10 @@ impl Heap {
             return;
         }
         if value.len() <= state.room {
-            self.unused += state.len;
-            self.unused -= value.len();
+            if !self.shared {
+                self.unused += state.len;
+                self.unused -= value.len();
+            }
             self.bytes[state.from..state.from + value.len()].copy_from_slice(value);
         } else {
             self.unused += state.len;
@@ -487,6 +569,26 @@ fn with_bytes(item: Item<'_>, f: impl FnOnce(&[u8])) {
 }
 
 impl States for Heap {
+    fn takes_steps(&self) -> bool {
+        true
+    }
+
+    fn steps(&mut self, steps: &[Step]) {
+        self.shared = true;
+        for step in steps {
+            match *step {
+                Step::Clear(group) => self.states[group as usize] = HeapState::default(),
+                Step::Copy(to, from) => {
+                    self.states[to as usize] = HeapState {
+                        room: 0,
+                        ..self.states[from as usize]
+                    }
+                }
+                Step::Join(to, from) => self.join(to, from),
+            }
+        }
+    }
+
     fn room(&mut self, groups: usize, input: &Input<'_>, reservation: &mut Reservation) -> Result<()> {
         let bytes = match (self.spec.form, input.columns.first()) {
             (_, None) => 0,
@@ -559,7 +661,7 @@ impl States for Heap {
     fn clear(&mut self) {
         self.states.clear();
         self.bytes.clear();
-        self.unused = 0;
+        (self.unused, self.used, self.shared) = (0, 0, false);
     }
 
     fn release(&mut self, reservation: &mut Reservation) {

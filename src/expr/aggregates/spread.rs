@@ -126,6 +126,11 @@ impl Range {
         self.most = self.most.max(most as u64);
     }
 
+    fn join(&mut self, from: &Range) {
+        self.least = self.least.min(from.least);
+        self.most = self.most.max(from.most);
+    }
+
     /// One finite value.
     fn is_one(&self) -> bool {
         self.least == self.most && word_float(self.least).is_finite()
@@ -203,6 +208,13 @@ impl Fixed for Moments {
                 .merge(int_column(partial, 11)[row], int_column(partial, 12)[row]);
             state.count += count as u64;
         }
+    }
+
+    fn join(&self, state: &mut MomentState, from: &MomentState) {
+        state.x.merge(&from.x);
+        state.xx.merge(&from.xx);
+        state.range.join(&from.range);
+        state.count += from.count;
     }
 
     fn partial<'a>(
@@ -321,6 +333,20 @@ impl Fixed for Corr {
             state.y_range.merge(word(28), word(29));
             state.count += count as u64;
         }
+    }
+
+    fn join(&self, state: &mut CorrState, from: &CorrState) {
+        let sums = [
+            (&mut state.x, &from.x),
+            (&mut state.y, &from.y),
+            (&mut state.xx, &from.xx),
+            (&mut state.yy, &from.yy),
+            (&mut state.xy, &from.xy),
+        ];
+        sums.into_iter().for_each(|(sum, more)| sum.merge(more));
+        state.x_range.join(&from.x_range);
+        state.y_range.join(&from.y_range);
+        state.count += from.count;
     }
 
     fn partial<'a>(&self, states: &[CorrState], groups: &[u32], arena: &'a Arena, out: &mut Columns<'a>) -> Result<()> {

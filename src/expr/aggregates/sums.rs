@@ -155,6 +155,11 @@ impl Fixed for Floats {
         }
     }
 
+    fn join(&self, state: &mut FloatState, from: &FloatState) {
+        state.sum.merge(&from.sum);
+        state.count += from.count;
+    }
+
     fn partial<'a>(
         &self,
         states: &[FloatState],
@@ -249,6 +254,11 @@ impl Fixed for Ints {
             state.sum += sum;
             state.count += count as u64;
         }
+    }
+
+    fn join(&self, state: &mut IntState, from: &IntState) {
+        state.sum += from.sum;
+        state.count += from.count;
     }
 
     fn partial<'a>(&self, states: &[IntState], groups: &[u32], arena: &'a Arena, out: &mut Columns<'a>) -> Result<()> {
@@ -349,6 +359,11 @@ impl Fixed for Decimals {
             state.add(low as u128, high);
             state.count += count as u64;
         }
+    }
+
+    fn join(&self, state: &mut DecimalState, from: &DecimalState) {
+        state.add(from.low, from.high);
+        state.count += from.count;
     }
 
     fn partial<'a>(
@@ -485,6 +500,10 @@ impl Fixed for Product {
                 flags: flags as u8,
             });
         }
+    }
+
+    fn join(&self, state: &mut ProductState, from: &ProductState) {
+        state.times(*from);
     }
 
     fn partial<'a>(

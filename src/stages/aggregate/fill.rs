@@ -507,7 +507,11 @@ impl Filler {
 }
 
 /// The rows that count for an aggregate: no argument is null, `where:` is true.
-pub(super) fn take_of<'a>(arg: &AggregateArg, batch: &Batch<'a>, arena: &'a Arena) -> Result<Option<Bits<'a>>> {
+pub(in crate::stages) fn take_of<'a>(
+    arg: &AggregateArg,
+    batch: &Batch<'a>,
+    arena: &'a Arena,
+) -> Result<Option<Bits<'a>>> {
     let mut take: Option<Bits<'a>> = None;
     let mut and = |bits: Bits<'a>| -> Result<()> {
         take = Some(match take {

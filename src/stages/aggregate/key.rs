@@ -32,17 +32,17 @@ const NAN: u8 = 2;
 const ESCAPE: u8 = 0xFF;
 
 /// Keys that are read column by column: each column moves every key on.
-pub(super) struct Keyed<'k> {
+pub(in crate::stages) struct Keyed<'k> {
     keys: &'k mut [&'k [u8]],
 }
 
 impl<'k> Keyed<'k> {
-    pub(super) fn new(keys: &'k mut [&'k [u8]]) -> Self {
+    pub(in crate::stages) fn new(keys: &'k mut [&'k [u8]]) -> Self {
         Keyed { keys }
     }
 
     /// The next column, which has that type.
-    pub(super) fn column<'a>(&mut self, ty: &Type, arena: &'a Arena) -> Result<Column<'a>> {
+    pub(in crate::stages) fn column<'a>(&mut self, ty: &Type, arena: &'a Arena) -> Result<Column<'a>> {
         let rows = self.keys.len();
         let tag = |key: &[u8]| key.first().copied().unwrap_or_default();
         let missing = |key: &[u8]| !matches!(tag(key), VALUE | NAN);
@@ -242,7 +242,7 @@ fn nested(key: &mut &[u8], ty: &Type) -> Value {
 const SHOWN: usize = 80;
 
 /// `country = "DE", day = 2026-01-31`, for messages.
-pub(super) fn shown(mut key: &[u8], fields: &[standpipe_sdk::Field]) -> String {
+pub(in crate::stages) fn shown(mut key: &[u8], fields: &[standpipe_sdk::Field]) -> String {
     let mut out = String::new();
     for (at, field) in fields.iter().enumerate() {
         let comma = if at > 0 { ", " } else { "" };

@@ -148,6 +148,8 @@ impl<const N: usize> Out<N> {
             ArgKind::Pairs => ("pairs", Want::Any),
             ArgKind::Aggregate => ("aggregate", Want::Any),
             ArgKind::Spread(_) => ("spread", Want::Any),
+            ArgKind::Window => ("window", Want::Any),
+            ArgKind::Frame => ("frame", Want::Any),
         };
         self.byte(b'"');
         self.raw(word);
@@ -396,6 +398,7 @@ impl Memory {
             Memory::Constant => "constant",
             Memory::Groups => "groups",
             Memory::Frame => "frame",
+            Memory::Windows => "windows",
             Memory::Spill => "spill",
             Memory::Held => "held",
         }

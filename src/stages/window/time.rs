@@ -1,0 +1,912 @@
+//! Windows in time: `tumble 5m`, `hop 5m, 1m`, `session 30m`.
+//!
+//! A window takes the rows from its start up to, not including, its end. Tumbling and hopping windows start at whole multiples of their
+//! step since 1970; a session goes from its first row to `gap` behind its last one, and rows less than that apart are in one.
+//! The watermark is the latest time so far. A row further before it than `late:` is late, which is a row error. A window whose end no
+//! row can be before any more is closed: its memory is what is wanted of it, until it goes out.
+//!
+//! Laws
+//! - Windows go out by end, then by key. When they are closed does not matter to that: whatever comes later ends later.
+//! - Whether a row is late hangs on the rows before it alone.
+//! - What the arena of a batch refuses is refused before the state changes; what cannot go out yet waits.
+
+use super::super::aggregate::{Keyed, shown_key, take_of};
+use super::super::codes::{self, LATE, held};
+use super::super::copies::Scratch;
+use super::super::from::numbered;
+use super::super::groups::grow;
+use super::super::keys;
+use super::super::rowkeys::{KeyMaker, RowKeys};
+use super::super::unnest::{least_room, scratch_room};
+use super::STAGE;
+use crate::expr::Literal;
+use hashbrown::HashTable;
+use standpipe_sdk::aggregate::{Input, RowOrder, States};
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::{
+    AggregateArg, Arg, Bound, Call, Complaint, Least, Lineage, Make, Room, Setup, WINDOW_END, WINDOW_START,
+};
+use standpipe_sdk::{
+    Arena, Batch, Budget, Code, Column, Columns, Data, Emitter, Fault, Faults, Field, Flow, Place, Prepare,
+    Reservation, Serial, Span, Type, Value, Verdict,
+};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+/// Which windows there are, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    /// Of that length, one each step.
+    Steps {
+        length: i64,
+        step: i64,
+    },
+    Session {
+        gap: i64,
+    },
+}
+
+struct Plan {
+    shape: Shape,
+    late: i64,
+    time: usize,
+    keys: Vec<Field>,
+    calls: Vec<(AggregateArg, Span)>,
+    width: usize,
+}
+
+/// Such a stage, bound.
+pub(super) fn bind(call: &Call<'_>, mode: &str) -> Result<Bound, Vec<Complaint>> {
+    let mut complaints = vec![];
+    let wrong = |span, message: String, label: &str| Complaint::new(codes::WRONG_ARGUMENT, span, message, label);
+    let durations: Vec<(i64, Span)> = call
+        .items
+        .iter()
+        .filter_map(|item| match item.arg {
+            Arg::Const(Value::Duration(micros)) => Some((micros, item.span)),
+            _ => None,
+        })
+        .collect();
+    for &(_, span) in durations.iter().filter(|(micros, _)| *micros <= 0) {
+        complaints.push(wrong(span, "a window has a length above zero".into(), "not above zero"));
+    }
+    let shape = match (mode, durations.as_slice()) {
+        ("tumble", &[(length, _)]) => Some(Shape::Steps { length, step: length }),
+        ("hop", &[(length, _), (step, span)]) => {
+            if step > length {
+                complaints.push(
+                    wrong(
+                        span,
+                        "windows that hop further than they are long leave rows out".into(),
+                        "longer than the window",
+                    )
+                    .help("`hop 5m, 1m`: windows of five minutes, one each minute"),
+                );
+            }
+            Some(Shape::Steps { length, step })
+        }
+        ("session", &[(gap, _)]) => Some(Shape::Session { gap }),
+        (_, all) => {
+            let (needs, example) = match mode {
+                "hop" => ("a length and a step", "`window hop 5m, 1m, n = count() on at`"),
+                "session" => (
+                    "the time without rows that ends it",
+                    "`window session 30m, n = count() on at`",
+                ),
+                _ => ("a length", "`window tumble 5m, n = count() on at`"),
+            };
+            let span = all.last().map_or(call.span, |&(_, span)| span);
+            complaints.push(wrong(span, format!("`window {mode}` needs {needs}"), "here").help(example));
+            None
+        }
+    };
+    if let Some(rows) = call.option("rows") {
+        complaints.push(
+            wrong(
+                rows.span,
+                format!("`window {mode}` takes no `rows:`"),
+                "its frame is a time",
+            )
+            .help("a `window` without a mode word looks at rows"),
+        );
+    }
+    let late = match call.option("late").map(|late| (&late.arg, late.span)) {
+        Some((Arg::Const(Value::Duration(micros)), span)) => {
+            if *micros < 0 {
+                complaints.push(wrong(span, "`late:` is no negative duration".into(), "negative"));
+            }
+            *micros
+        }
+        _ => 0,
+    };
+    let time = match call.on.first() {
+        None => {
+            complaints.push(
+                Complaint::new(
+                    codes::NEEDS_ON,
+                    call.span,
+                    format!("`window {mode}` needs `on …`: the time of a row"),
+                    "the argument is missing",
+                )
+                .help(format!("`window {mode} 5m, n = count() on at`")),
+            );
+            None
+        }
+        Some(item) => call.column_of(item).map(|(at, field)| {
+            if field.ty != Type::Timestamp && field.ty != Type::Null {
+                complaints.push(
+                    Complaint::new(
+                        codes::OTHER_TYPE,
+                        item.span,
+                        "the time of a row is a timestamp",
+                        format!("this is {}", field.ty),
+                    )
+                    .help("a cast makes one: `on timestamp(day)`"),
+                );
+            }
+            at
+        }),
+    };
+    let by = keys::grouping(call, call.by).unwrap_or_else(|mut more| {
+        complaints.append(&mut more);
+        vec![]
+    });
+    let calls: Vec<(AggregateArg, Span)> = call
+        .items
+        .iter()
+        .filter_map(|item| match &item.arg {
+            Arg::Aggregate(arg) => Some((arg.clone(), item.span)),
+            _ => None,
+        })
+        .collect();
+    let (Some(shape), Some(time), true) = (shape, time, complaints.is_empty()) else {
+        return Err(complaints);
+    };
+    let key_fields: Vec<Field> = by
+        .iter()
+        .zip(call.by)
+        .filter_map(|(&at, item)| {
+            let field = call.input.get(at)?;
+            let name = item.name.clone().unwrap_or_else(|| field.name.clone());
+            Some(Field::new(name, field.ty.clone(), field.nullable))
+        })
+        .collect();
+    let bounds = [WINDOW_START, WINDOW_END].map(|name| Field::new(name, Type::Timestamp, false));
+    let values = call.items.iter().filter_map(|item| match &item.arg {
+        Arg::Aggregate(arg) => {
+            let name: Arc<str> = item.name.clone().unwrap_or_else(|| arg.aggregate.name().into());
+            Some(Field::new(name, arg.aggregate.ty().clone(), arg.nullable))
+        }
+        _ => None,
+    });
+    let schema: standpipe_sdk::Schema = key_fields.iter().cloned().chain(bounds).chain(values).collect();
+    let mut reads: Vec<usize> = by.iter().copied().chain([time]).collect();
+    for (arg, _) in &calls {
+        reads.extend(arg.columns.iter().copied().chain(arg.filter));
+    }
+    reads.sort_unstable();
+    reads.dedup();
+    // Bytes that order like the keys, also of a single text.
+    let maker = KeyMaker::new(&by, |_| None);
+    let lineage = vec![Lineage::New; schema.width()];
+    let mut sorted_by = vec![(by.len() + 1, false)];
+    sorted_by.extend((0..by.len()).map(|key| (key, false)));
+    let plan = Arc::new(Plan {
+        shape,
+        late,
+        time,
+        keys: key_fields,
+        calls,
+        width: schema.width(),
+    });
+    Ok(Bound {
+        schema,
+        lineage,
+        reads,
+        sorted_by,
+        make: Make::Serial(Box::new(move |setup: &Setup| -> Result<Box<dyn Serial>> {
+            Ok(Box::new(Time::new(&plan, &maker, setup)))
+        })),
+        needs_places: true,
+    })
+}
+
+/// Stands for no window.
+const NONE: u32 = u32::MAX;
+/// States of windows that are gone, before the others move together.
+const SOME: usize = 1 << 10;
+/// The most windows that go out together.
+const OUT: usize = 4 << 10;
+
+/// A window; its number is that of its states.
+struct Window {
+    key: Box<[u8]>,
+    start: i64,
+    end: i64,
+    hash: u64,
+    /// Sessions of the same key that are open, by their start.
+    older: u32,
+    newer: u32,
+    /// The window that took its rows over.
+    into: u32,
+    /// It went out, or another one took its rows over.
+    gone: bool,
+    /// Where the row stands that closed it.
+    place: Place,
+}
+
+struct Time {
+    plan: Arc<Plan>,
+    maker: KeyMaker,
+    share: usize,
+    /// Bytes of a value, at most.
+    longest: usize,
+    /// The latest time so far.
+    latest: Option<i64>,
+    windows: Vec<Window>,
+    /// Windows that take rows, by key, and by start too where they do not move; of sessions of one key, the last that began.
+    open: HashTable<(u64, u32)>,
+    /// Their ends, or what these were.
+    ends: BinaryHeap<Reverse<(i64, u32)>>,
+    /// Windows on their way out.
+    closed: VecDeque<u32>,
+    /// Windows that are gone: their states are not.
+    gone: usize,
+    states: Vec<Box<dyn States>>,
+    batches: u64,
+    /// Windows that went out at the end.
+    numbered: u64,
+    scratch: Scratch,
+    budget: Arc<Budget>,
+    reservation: Reservation,
+}
+
+/// Rows of a batch and the windows they go to.
+struct Going<'a> {
+    /// Row and start of the window, for each.
+    pairs: &'a [(u32, i64)],
+    slots: &'a mut [u32],
+    inputs: &'a [Input<'a>],
+    keys: RowKeys<'a>,
+    times: &'a [i64],
+}
+
+impl Time {
+    fn new(plan: &Arc<Plan>, maker: &KeyMaker, setup: &Setup) -> Time {
+        Time {
+            states: (plan.calls.iter().map(|(arg, _)| arg.aggregate.states(setup.max_record))).collect(),
+            longest: setup.max_record,
+            plan: plan.clone(),
+            maker: maker.clone(),
+            share: setup.share,
+            latest: None,
+            windows: vec![],
+            open: HashTable::new(),
+            ends: BinaryHeap::new(),
+            closed: VecDeque::new(),
+            gone: 0,
+            batches: 0,
+            numbered: 0,
+            scratch: Scratch::new(&setup.budget),
+            budget: setup.budget.clone(),
+            reservation: setup.budget.reserve(),
+        }
+    }
+
+    /// Rows that come in time, with the watermark behind each row of the batch.
+    fn in_time<'a>(
+        &self,
+        batch: &Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+    ) -> Result<(&'a [u32], &'a [i64], &'a [i64])> {
+        let column = batch.column(self.plan.time);
+        let times = match column.data() {
+            Data::Timestamp(times) => times,
+            _ => arena.fill(batch.rows(), 0)?,
+        };
+        let is_null = |row: usize| !matches!(column.data(), Data::Timestamp(_)) || !column.is_valid(row);
+        let latest = arena.fill(batch.rows(), i64::MIN)?;
+        let good = arena.fill(batch.rows(), 0u32)?;
+        let (mut count, mut now) = (0, self.latest.unwrap_or(i64::MIN));
+        for row in 0..batch.rows() {
+            let time = times[row];
+            let verdict = if is_null(row) {
+                faults.report(row, LATE, None, format_args!("the row has no time: it is null"))?
+            } else if time < now.saturating_sub(self.plan.late) {
+                let behind = Value::Duration(now.saturating_sub(time));
+                let late = Value::Duration(self.plan.late);
+                faults.report(
+                    row,
+                    LATE,
+                    None,
+                    format_args!(
+                        "the row is {} before the latest one, and `late:` allows {}",
+                        Literal(&behind),
+                        Literal(&late)
+                    ),
+                )?
+            } else {
+                now = now.max(time);
+                good[count] = row as u32;
+                count += 1;
+                Verdict::On
+            };
+            if verdict == Verdict::Stop {
+                latest[row..].fill(now);
+                break;
+            }
+            latest[row] = now;
+        }
+        Ok((&good[..count], latest, times))
+    }
+
+    /// Everything about a batch that needs its arena.
+    fn going<'a>(&self, batch: &Batch<'a>, good: &[u32], times: &'a [i64], arena: &'a Arena) -> Result<Going<'a>> {
+        let count = |row: u32| match self.plan.shape {
+            Shape::Session { .. } => 1,
+            Shape::Steps { length, step } => {
+                let time = times[row as usize];
+                let last = time.div_euclid(step);
+                // The first one that still has the row: the least start above `time - length`.
+                let first = time.saturating_sub(length).div_euclid(step) + 1;
+                (last - first + 1).max(0) as usize
+            }
+        };
+        let total = good.iter().map(|&row| count(row)).sum();
+        let pairs = arena.fill(total, (0u32, 0i64))?;
+        let mut at = 0;
+        for &row in good {
+            let time = times[row as usize];
+            let windows = count(row);
+            for back in (0..windows).rev() {
+                let start = match self.plan.shape {
+                    Shape::Session { .. } => time,
+                    Shape::Steps { step, .. } => (time.div_euclid(step) - back as i64).saturating_mul(step),
+                };
+                pairs[at] = (row, start);
+                at += 1;
+            }
+        }
+        let whole = total == batch.rows() && good.len() == batch.rows();
+        let rows = arena.collect(total, |i| pairs[i].0)?;
+        let order = RowOrder {
+            chunk: self.batches,
+            before: 0,
+            rows: (!whole).then_some(&*rows),
+        };
+        let empty = Input {
+            columns: &[],
+            rows: total,
+            take: None,
+            order,
+        };
+        let inputs = arena.fill(self.plan.calls.len(), empty)?;
+        for (input, (arg, _)) in inputs.iter_mut().zip(&self.plan.calls) {
+            let mut arg = arg.clone();
+            let mut columns = Columns::new(arena, arg.columns.len() + 1)?;
+            for (place, column) in arg.columns.iter_mut().chain(&mut arg.filter).enumerate() {
+                let given = batch.column(*column);
+                columns.push(if whole { given } else { given.gather(rows, arena)? });
+                *column = place;
+            }
+            let given = Batch::new(columns.finish(), None, total);
+            input.take = take_of(&arg, &given, arena)?;
+            input.columns = &given.columns()[..arg.columns.len()];
+        }
+        Ok(Going {
+            pairs,
+            slots: arena.fill(total, NONE)?,
+            inputs,
+            keys: KeyMaker::read(batch)?,
+            times,
+        })
+    }
+
+    /// Rows go to their windows.
+    fn take(&mut self, going: &mut Going<'_>) -> Result<()> {
+        let mut merged = vec![];
+        for at in 0..going.pairs.len() {
+            let (row, start) = going.pairs[at];
+            let (key, hash) = (going.keys.get(row as usize), going.keys.hashes()[row as usize] as u64);
+            going.slots[at] = match self.plan.shape {
+                Shape::Steps { length, .. } => {
+                    let hash = hash ^ (start as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    match self.find(hash, |w| w.start == start && *w.key == *key) {
+                        Some(window) => window,
+                        None => {
+                            let new = self.begin(hash, key, start, start.saturating_add(length))?;
+                            self.open.insert_unique(hash, (hash, new), |&(hash, _)| hash);
+                            new
+                        }
+                    }
+                }
+                Shape::Session { gap } => self.session(hash, key, going.times[row as usize], gap, &mut merged)?,
+            };
+        }
+        if !merged.is_empty() {
+            for slot in going.slots.iter_mut() {
+                *slot = self.settled(*slot);
+            }
+        }
+        let windows = self.windows.len();
+        for (states, input) in self.states.iter_mut().zip(going.inputs) {
+            states.room(windows, input, &mut self.reservation)?;
+            states.update(going.slots, input);
+        }
+        if merged.is_empty() {
+            return Ok(());
+        }
+        let into: Vec<u32> = merged.iter().map(|&from| self.settled(from)).collect();
+        let reservation = &mut self.reservation;
+        for states in &mut self.states {
+            states.seal(reservation)?;
+            self.scratch.with(|arena| {
+                let partial = states.partial(&merged, arena)?;
+                let room = states.room_to_merge(windows, partial, reservation);
+                room.map_err(|e| held(STAGE, e))?;
+                states.merge(&into, partial);
+                Ok(())
+            })?;
+        }
+        self.gone += merged.len();
+        Ok(())
+    }
+
+    fn find(&self, hash: u64, is: impl Fn(&Window) -> bool) -> Option<u32> {
+        let found = self
+            .open
+            .find(hash, |&(h, at)| h == hash && is(&self.windows[at as usize]));
+        found.map(|&(_, at)| at)
+    }
+
+    /// A new window, which no table knows.
+    fn begin(&mut self, hash: u64, key: &[u8], start: i64, end: i64) -> Result<u32> {
+        let at = u32::try_from(self.windows.len()).ok().filter(|&at| at != NONE);
+        let at = at.ok_or_else(|| no_room(1))?;
+        grow(&mut self.windows, 1, &mut self.reservation)?;
+        if self.open.len() == self.open.capacity() {
+            let before = self.open.allocation_size();
+            let slots = (self.open.len() * 2).max(16);
+            let most = (slots * 8 / 7 + 1).next_power_of_two() * (size_of::<(u64, u32)>() + 1) + 64;
+            self.reservation.grow(most)?;
+            if self
+                .open
+                .try_reserve(slots - self.open.len(), |&(hash, _)| hash)
+                .is_err()
+            {
+                self.reservation.shrink(most);
+                return Err(no_room(most));
+            }
+            let after = self.open.allocation_size();
+            self.reservation.shrink((before + most).saturating_sub(after));
+        }
+        if self.ends.len() == self.ends.capacity() {
+            let more = self.ends.len().max(16);
+            let bytes = more * size_of::<Reverse<(i64, u32)>>();
+            self.reservation.grow(bytes)?;
+            if self.ends.try_reserve_exact(more).is_err() {
+                self.reservation.shrink(bytes);
+                return Err(no_room(bytes));
+            }
+        }
+        self.reservation.grow(key_bytes(key))?;
+        let mut copy = vec![];
+        if copy.try_reserve_exact(key.len()).is_err() {
+            self.reservation.shrink(key_bytes(key));
+            return Err(no_room(key.len()));
+        }
+        copy.extend_from_slice(key);
+        self.windows.push(Window {
+            key: copy.into_boxed_slice(),
+            hash,
+            start,
+            end,
+            older: NONE,
+            newer: NONE,
+            into: NONE,
+            gone: false,
+            place: Place::default(),
+        });
+        self.ends.push(Reverse((end, at)));
+        Ok(at)
+    }
+
+    /// The session of a row. Others that it joins to it are `merged`.
+    fn session(&mut self, hash: u64, key: &[u8], time: i64, gap: i64, merged: &mut Vec<u32>) -> Result<u32> {
+        let end = time.saturating_add(gap);
+        let head = self.find(hash, |window| *window.key == *key);
+        // From the newest one back: most rows belong to that one.
+        let (mut newer, mut at) = (NONE, head.unwrap_or(NONE));
+        while at != NONE && self.windows[at as usize].start >= end {
+            (newer, at) = (at, self.windows[at as usize].older);
+        }
+        if at == NONE || self.windows[at as usize].end <= time {
+            let new = self.begin(hash, key, time, end)?;
+            let window = &mut self.windows[new as usize];
+            (window.newer, window.older) = (newer, at);
+            if at != NONE {
+                self.windows[at as usize].newer = new;
+            }
+            match (newer, head) {
+                (NONE, Some(head)) => self.replace(hash, head, new),
+                (NONE, None) => _ = self.open.insert_unique(hash, (hash, new), |&(hash, _)| hash),
+                (newer, _) => self.windows[newer as usize].older = new,
+            }
+            return Ok(new);
+        }
+        let window = &mut self.windows[at as usize];
+        window.start = window.start.min(time);
+        window.end = window.end.max(end);
+        loop {
+            let other = self.windows[at as usize].older;
+            if other == NONE || self.windows[other as usize].end <= time {
+                return Ok(at);
+            }
+            grow(merged, 1, &mut self.reservation)?;
+            merged.push(other);
+            let window = &mut self.windows[other as usize];
+            let (start, older) = (window.start, window.older);
+            (window.into, window.gone) = (at, true);
+            let key = std::mem::take(&mut window.key);
+            self.reservation.shrink(key_bytes(&key));
+            let window = &mut self.windows[at as usize];
+            window.start = window.start.min(start);
+            window.older = older;
+            if older != NONE {
+                self.windows[older as usize].newer = at;
+            }
+        }
+    }
+
+    /// The window that has the rows of another one now.
+    fn settled(&self, mut at: u32) -> u32 {
+        while self.windows[at as usize].into != NONE {
+            at = self.windows[at as usize].into;
+        }
+        at
+    }
+
+    /// The table knows `new` in place of `old`.
+    fn replace(&mut self, hash: u64, old: u32, new: u32) {
+        if let Some(entry) = self.open.find_mut(hash, |&(_, at)| at == old) {
+            entry.1 = new;
+        }
+    }
+
+    /// Closes the windows that end up to `mark`, by end, then by key. `place` says where an end is passed.
+    fn close(&mut self, mark: i64, place: impl Fn(i64) -> Place) -> Result<()> {
+        let before = self.closed.len();
+        while let Some(&Reverse((end, at))) = self.ends.peek().filter(|Reverse((end, _))| *end <= mark) {
+            self.ends.pop();
+            let window = &mut self.windows[at as usize];
+            if window.gone {
+                continue;
+            }
+            if window.end > end {
+                self.ends.push(Reverse((window.end, at)));
+                continue;
+            }
+            window.place = place(end);
+            let (hash, older, newer) = (window.hash, window.older, window.newer);
+            if older != NONE {
+                self.windows[older as usize].newer = newer;
+            }
+            if newer != NONE {
+                self.windows[newer as usize].older = older;
+            } else if older != NONE {
+                self.replace(hash, at, older);
+            } else if let Ok(entry) = self.open.find_entry(hash, |&(_, known)| known == at) {
+                entry.remove();
+            }
+            if self.closed.len() == self.closed.capacity() {
+                let more = self.closed.len().max(16);
+                self.reservation.grow(more * size_of::<u32>())?;
+                if self.closed.try_reserve_exact(more).is_err() {
+                    return Err(no_room(more));
+                }
+            }
+            self.closed.push_back(at);
+        }
+        let windows = &self.windows;
+        let key = |at: &u32| {
+            let window = &windows[*at as usize];
+            (window.end, &window.key)
+        };
+        let new = &mut self.closed.make_contiguous()[before..];
+        new.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        Ok(())
+    }
+
+    /// The first `rows` closed windows, and those whose values do not fit: window, aggregate, code, reason.
+    fn rows<'a>(&self, rows: usize, arena: &'a Arena) -> Result<(Batch<'a>, Vec<(usize, usize, Code, String)>)> {
+        let plan = &*self.plan;
+        let slots = arena.collect(rows, |i| self.closed[i])?;
+        let window = |row: usize| &self.windows[slots[row] as usize];
+        let mut columns = Columns::new(arena, plan.width)?;
+        let lens = (0..rows).map(|row| window(row).key.len()).sum();
+        let bytes = arena.fill(lens, 0u8)?;
+        let ends = arena.fill(rows, 0usize)?;
+        let mut at = 0;
+        for (row, end) in ends.iter_mut().enumerate() {
+            let key = &window(row).key;
+            bytes[at..at + key.len()].copy_from_slice(key);
+            at += key.len();
+            *end = at;
+        }
+        let bytes: &'a [u8] = bytes;
+        let keys = arena.collect(rows, |row| &bytes[if row > 0 { ends[row - 1] } else { 0 }..ends[row]])?;
+        let mut keyed = Keyed::new(keys);
+        for field in &plan.keys {
+            columns.push(keyed.column(&field.ty, arena)?);
+        }
+        let starts = arena.collect(rows, |row| window(row).start)?;
+        columns.push(Column::new(Data::Timestamp(starts), None, rows));
+        let ends = arena.collect(rows, |row| window(row).end)?;
+        columns.push(Column::new(Data::Timestamp(ends), None, rows));
+        let mut failed = vec![];
+        for (call, states) in self.states.iter().enumerate() {
+            let column = states.finish(slots, arena, &mut |row, code, text| {
+                let mut text = text.to_owned();
+                if !plan.keys.is_empty() {
+                    text = format!("{text}, in the group {}", shown_key(&window(row).key, &plan.keys));
+                }
+                failed.push((row, call, code, text));
+                Ok(())
+            })?;
+            columns.push(column);
+        }
+        failed.sort_by_key(|&(row, ..)| row);
+        let places = arena.collect(rows, |row| window(row).place)?;
+        Ok((Batch::new(columns.finish(), Some(places), rows), failed))
+    }
+
+    /// The first `rows` closed windows went out.
+    fn went(&mut self, rows: usize) -> Result<()> {
+        for at in self.closed.drain(..rows) {
+            let window = &mut self.windows[at as usize];
+            window.gone = true;
+            let key = std::mem::take(&mut window.key);
+            self.reservation.shrink(key_bytes(&key));
+        }
+        self.gone += rows;
+        if self.gone > self.windows.len() - self.gone + SOME {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// States of windows that are gone give their memory back: those of the others move.
+    fn compact(&mut self) -> Result<()> {
+        let mut lent = self.budget.reserve();
+        let (mut numbers, mut stay) = (vec![], vec![]);
+        grow(&mut numbers, self.windows.len(), &mut lent)?;
+        grow(&mut stay, self.windows.len() - self.gone, &mut lent)?;
+        for (at, window) in (0u32..).zip(&self.windows) {
+            numbers.push(if window.gone { NONE } else { stay.len() as u32 });
+            if !window.gone {
+                stay.push(at);
+            }
+        }
+        let numbers: Vec<u32> = numbers;
+        let new = |at: u32| numbers.get(at as usize).copied().unwrap_or(NONE);
+        let reservation = &mut self.reservation;
+        for (states, (arg, _)) in self.states.iter_mut().zip(&self.plan.calls) {
+            let mut fresh = arg.aggregate.states(self.longest);
+            states.seal(reservation)?;
+            let none = Input {
+                columns: &[],
+                rows: 0,
+                take: None,
+                order: RowOrder::default(),
+            };
+            fresh.room(stay.len(), &none, reservation)?;
+            for part in stay.chunks(OUT) {
+                self.scratch.with(|arena| {
+                    let partial = states.partial(part, arena)?;
+                    let groups = arena.collect(part.len(), |i| new(part[i]))?;
+                    let room = fresh.room_to_merge(stay.len(), partial, reservation);
+                    room.map_err(|e| held(STAGE, e))?;
+                    fresh.merge(groups, partial);
+                    Ok(())
+                })?;
+            }
+            states.release(reservation);
+            *states = fresh;
+        }
+        self.windows.retain(|window| !window.gone);
+        for window in &mut self.windows {
+            (window.older, window.newer) = (new(window.older), new(window.newer));
+        }
+        self.open.iter_mut().for_each(|entry| entry.1 = new(entry.1));
+        self.closed.iter_mut().for_each(|at| *at = new(*at));
+        let mut ends = std::mem::take(&mut self.ends).into_vec();
+        ends.retain_mut(|Reverse((_, at))| {
+            *at = new(*at);
+            *at != NONE
+        });
+        self.ends = ends.into();
+        self.gone = 0;
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        let reservation = &mut self.reservation;
+        self.states.iter_mut().try_for_each(|states| states.seal(reservation))
+    }
+}
+
+impl Serial for Time {
+    fn prepare(&self) -> Option<Box<dyn Prepare>> {
+        Some(Box::new(self.maker.clone()))
+    }
+
+    fn step<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+    ) -> Result<(Option<Batch<'a>>, Flow)> {
+        let (good, latest, times) = self.in_time(&batch, arena, faults)?;
+        let mut going = self.going(&batch, good, times, arena)?;
+        // Nothing of the arena is needed from here on: what is refused ends the run.
+        self.batches += 1;
+        self.take(&mut going).map_err(|e| held(STAGE, e))?;
+        let Some(&now) = latest.last().filter(|now| **now != i64::MIN) else {
+            return Ok((None, Flow::More));
+        };
+        self.latest = Some(now);
+        let late = self.plan.late;
+        let closing = |end: i64| latest.partition_point(|&time| time.saturating_sub(late) < end);
+        let closed = self.close(now.saturating_sub(late), |end| batch.place(closing(end)));
+        closed.map_err(|e| held(STAGE, e))?;
+        if self.closed.is_empty() {
+            return Ok((None, Flow::More));
+        }
+        self.seal().map_err(|e| held(STAGE, e))?;
+        let mut rows = self.closed.len().min(OUT.max(batch.rows()));
+        while rows > 0 {
+            let (made, failed) = match self.rows(rows, arena) {
+                Ok(made) => made,
+                // They wait: the next batch has an arena of its own.
+                Err(Error::Memory { .. }) => {
+                    rows /= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let made = match self.good(made, failed, arena, |row, call, code, text| {
+                let place = self.windows[self.closed[row] as usize].place;
+                let places = batch.origin().unwrap_or_default();
+                let row = places.iter().position(|p| *p == place).unwrap_or(batch.rows() - 1);
+                let span = self.plan.calls.get(call).map(|(_, span)| *span);
+                faults.report(row, code, span, format_args!("{text}"))
+            }) {
+                Ok(made) => made,
+                Err(Error::Memory { .. }) => {
+                    rows /= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.went(rows).map_err(|e| held(STAGE, e))?;
+            return Ok(((made.rows() > 0).then_some(made), Flow::More));
+        }
+        Ok((None, Flow::More))
+    }
+
+    fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+        self.end(out).map_err(|e| held(STAGE, e))
+    }
+}
+
+/// What the last windows go through.
+pub(super) fn least(room: &Room) -> Least {
+    Least {
+        takes: 0,
+        gives: least_room(room.share),
+    }
+}
+
+impl Time {
+    fn end(&mut self, out: &mut Emitter<'_, '_>) -> Result<()> {
+        self.close(i64::MAX, |_| Place::default())?;
+        self.seal()?;
+        let mut reservation = self.budget.reserve();
+        let mut arena = Arena::new(scratch_room(self.share, &mut reservation)?);
+        let mut most = OUT;
+        while !self.closed.is_empty() {
+            arena.reset();
+            let limit = arena.limit();
+            let rows = self.closed.len().min(most);
+            let faults = out.faults();
+            let made = self.rows(rows, &arena).and_then(|(made, failed)| {
+                let made = made.with_columns(made.columns());
+                let places = numbered(self.numbered, rows, &arena)?;
+                let made = Batch::new(made.columns(), Some(places), rows);
+                self.good(made, failed, &arena, |row, call, code, text| {
+                    let message = standpipe_sdk::build::format_in(faults.arena(), format_args!("{text}"))?;
+                    faults.push(Fault {
+                        row: row as u32,
+                        code,
+                        span: self.plan.calls.get(call).map(|(_, span)| *span),
+                        column: None,
+                        message,
+                        help: None,
+                        byte: None,
+                        record: true,
+                    })
+                })
+            });
+            match made {
+                // What follows needs room too.
+                Ok(_) if rows > 1 && arena.used() > arena.limit() / 4 && most > 64 => most = rows / 2,
+                Err(Error::Memory { .. }) if rows > 1 => most = rows / 2,
+                Err(Error::Memory { .. }) => {
+                    reservation.grow(limit)?;
+                    arena.set_limit(2 * limit);
+                }
+                Err(error) => return Err(error),
+                Ok(made) => {
+                    if made.rows() > 0 && out.emit_in(&arena, made)? == Flow::Done {
+                        return Ok(());
+                    }
+                    self.numbered += rows as u64;
+                    let stops = faults.stops() && !faults.is_empty();
+                    self.went(rows)?;
+                    if stops {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those whose values fit, the others reported.
+    fn good<'a>(
+        &self,
+        made: Batch<'a>,
+        failed: Vec<(usize, usize, Code, String)>,
+        arena: &'a Arena,
+        mut report: impl FnMut(usize, usize, Code, &str) -> Result<Verdict>,
+    ) -> Result<Batch<'a>> {
+        if failed.is_empty() {
+            return Ok(made);
+        }
+        let good = arena.fill(made.rows(), true)?;
+        for (row, ..) in &failed {
+            good[*row] = false;
+        }
+        let mut end = made.rows();
+        for &(row, call, code, ref text) in &failed {
+            if report(row, call, code, text)? == Verdict::Stop {
+                end = row;
+                break;
+            }
+        }
+        let rows = arena.collect(made.rows(), |row| row as u32)?;
+        let mut kept = 0;
+        for row in 0..end {
+            if good[row] {
+                rows[kept] = row as u32;
+                kept += 1;
+            }
+        }
+        made.gather(&rows[..kept], made.columns().len(), arena)
+    }
+}
+
+/// What a key takes beside its window.
+fn key_bytes(key: &[u8]) -> usize {
+    key.len() + 16
+}
+
+fn no_room(wanted: usize) -> Error {
+    Error::Memory {
+        wanted,
+        used: 0,
+        limit: usize::MAX,
+    }
+}
