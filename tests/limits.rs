@@ -43,6 +43,10 @@ const HELD: &[(&str, usize)] = &[
     ("rows_of_groups", 4),
     ("top", 4),
     ("top_by", 4),
+    ("window", 16),
+    ("window_ahead", 32),
+    ("window_back", 4),
+    ("window_time", 4),
 ];
 
 /// Stages that see more than one chunk and have no script.
