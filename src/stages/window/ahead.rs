@@ -60,6 +60,7 @@ const ROWS_PART: usize = 4;
 const LAST_PART: usize = 8;
 /// What stays free for the pass between them: groups of aggregates over whole ones would take it, and the pass cannot spill.
 const PASS_PART: usize = 16;
+/// And at most that much.
 const MOST_FOR_PASS: usize = 4 << 20;
 
 /// How such a window runs.

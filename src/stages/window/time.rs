@@ -620,7 +620,7 @@ impl Time {
     }
 
     /// The first `rows` closed windows, and those whose values do not fit: window, aggregate, code, reason.
-    fn rows<'a>(&self, rows: usize, arena: &'a Arena) -> Result<(Batch<'a>, Vec<(usize, usize, Code, String)>)> {
+    fn rows<'a>(&self, rows: usize, arena: &'a Arena) -> Result<(Batch<'a>, Vec<Failed>)> {
         let plan = &*self.plan;
         let slots = arena.collect(rows, |i| self.closed[i])?;
         let window = |row: usize| &self.windows[slots[row] as usize];
@@ -776,7 +776,7 @@ impl Serial for Time {
                 }
                 Err(error) => return Err(error),
             };
-            let made = match self.good(made, failed, arena, |row, call, code, text| {
+            let made = match self.good(made, &failed, arena, |row, call, code, text| {
                 let place = self.windows[self.closed[row] as usize].place;
                 let places = batch.origin().unwrap_or_default();
                 let row = places.iter().position(|p| *p == place).unwrap_or(batch.rows() - 1);
@@ -825,7 +825,7 @@ impl Time {
                 let made = made.with_columns(made.columns());
                 let places = numbered(self.numbered, rows, &arena)?;
                 let made = Batch::new(made.columns(), Some(places), rows);
-                self.good(made, failed, &arena, |row, call, code, text| {
+                self.good(made, &failed, &arena, |row, call, code, text| {
                     let message = standpipe_sdk::build::format_in(faults.arena(), format_args!("{text}"))?;
                     faults.push(Fault {
                         row: row as u32,
@@ -868,7 +868,7 @@ impl Time {
     fn good<'a>(
         &self,
         made: Batch<'a>,
-        failed: Vec<(usize, usize, Code, String)>,
+        failed: &[Failed],
         arena: &'a Arena,
         mut report: impl FnMut(usize, usize, Code, &str) -> Result<Verdict>,
     ) -> Result<Batch<'a>> {
@@ -876,11 +876,11 @@ impl Time {
             return Ok(made);
         }
         let good = arena.fill(made.rows(), true)?;
-        for (row, ..) in &failed {
+        for (row, ..) in failed {
             good[*row] = false;
         }
         let mut end = made.rows();
-        for &(row, call, code, ref text) in &failed {
+        for &(row, call, code, ref text) in failed {
             if report(row, call, code, text)? == Verdict::Stop {
                 end = row;
                 break;
@@ -888,15 +888,16 @@ impl Time {
         }
         let rows = arena.collect(made.rows(), |row| row as u32)?;
         let mut kept = 0;
-        for row in 0..end {
-            if good[row] {
-                rows[kept] = row as u32;
-                kept += 1;
-            }
+        for (row, _) in good[..end].iter().enumerate().filter(|(_, good)| **good) {
+            rows[kept] = row as u32;
+            kept += 1;
         }
         made.gather(&rows[..kept], made.columns().len(), arena)
     }
 }
+
+/// A window whose value does not fit: its row, the aggregate, code and reason.
+type Failed = (usize, usize, Code, String);
 
 /// What a key takes beside its window.
 fn key_bytes(key: &[u8]) -> usize {

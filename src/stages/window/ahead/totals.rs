@@ -168,7 +168,7 @@ fn faults<'a>(part: &standpipe_sdk::Part<'a>, arena: &'a Arena) -> Result<[Colum
     let valid = Bits::collect(arena, rows, |row| of(row).is_some())?;
     let codes = arena.collect(rows, |row| {
         of(row).map_or(0, |fault| {
-            i64::from(fault.span.map_or(0, |span| span.start as u32)) << 32 | i64::from(fault.code.0)
+            i64::from(fault.span.map_or(0, |span| span.start)) << 32 | i64::from(fault.code.0)
         })
     })?;
     Ok([
