@@ -15,7 +15,7 @@ use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
     ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Merging, Order, Setup, StageSpec,
 };
-use standpipe_sdk::{Arena, Batch, Columns, Data, Faults, Flow, Prepare, Reservation, Serial, Verdict};
+use standpipe_sdk::{Arena, Batch, Columns, Data, Fault, Faults, Flow, Prepare, Reservation, Serial, Verdict};
 
 /// `merge`.
 pub const SPEC: StageSpec = StageSpec {
@@ -121,14 +121,16 @@ impl Serial for Sorted {
         for row in 0..batch.rows() {
             let key = keys.bytes(row);
             if key < last.map_or(&self.last[..], |row| keys.bytes(row)) {
-                let verdict = faults.report(
-                    row,
-                    codes::NOT_SORTED,
-                    None,
-                    format_args!(
-                        "`merge` needs the rows of each stream sorted by its keys, and this one is before the row that came before it"
-                    ),
-                )?;
+                let verdict = faults.push(Fault {
+                    row: row as u32,
+                    code: codes::NOT_SORTED,
+                    span: None,
+                    column: None,
+                    message: "`merge` needs the rows of each stream sorted by its keys, and this one is before the row that came before it",
+                    help: Some("`sort` by the same keys in that stream, before the `merge`"),
+                    byte: None,
+                    record: false,
+                })?;
                 if verdict == Verdict::Stop {
                     end = row;
                     break;

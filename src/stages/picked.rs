@@ -129,7 +129,20 @@ pub(super) fn gather_of<'a>(
     arena: &'a Arena,
     batch_of: impl Fn(u32) -> Batch<'a>,
 ) -> Result<Batch<'a>> {
-    // Only the batches that take part: there may be far more of them than rows here.
+    let (used, local) = taking_part(picks, arena)?;
+    let mut columns = Columns::new(arena, width)?;
+    for index in 0..width {
+        let mut parts = Columns::new(arena, used.len())?;
+        for &piece in used {
+            parts.push(batch_of(piece).column(index));
+        }
+        columns.push(Column::interleave(parts.finish(), local, arena)?);
+    }
+    Ok(Batch::new(columns.finish(), None, picks.len()))
+}
+
+/// The batches that take part, ascending, and the picks as positions among them: there may be far more batches than rows here.
+pub(super) fn taking_part<'a>(picks: &[Pick], arena: &'a Arena) -> Result<(&'a [u32], &'a [Pick])> {
     let used = arena.collect(picks.len(), |i| picks[i].0)?;
     used.sort_unstable();
     let mut count = 0;
@@ -144,15 +157,7 @@ pub(super) fn gather_of<'a>(
         let (piece, row) = picks[i];
         (used.binary_search(&piece).unwrap_or(0) as u32, row)
     })?;
-    let mut columns = Columns::new(arena, width)?;
-    for index in 0..width {
-        let mut parts = Columns::new(arena, used.len())?;
-        for &piece in used {
-            parts.push(batch_of(piece).column(index));
-        }
-        columns.push(Column::interleave(parts.finish(), local, arena)?);
-    }
-    Ok(Batch::new(columns.finish(), None, picks.len()))
+    Ok((used, local))
 }
 
 /// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a

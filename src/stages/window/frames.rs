@@ -16,7 +16,7 @@ use super::super::aggregate::take_of;
 use super::super::codes::held;
 use super::super::copies::{Copies, Located, NOWHERE, Scratch};
 use super::super::groups::grow;
-use super::super::picked::{alike, gather, kinds};
+use super::super::picked::{alike, gather, kinds, taking_part};
 use super::super::values;
 use super::STAGE;
 use crate::expr::value_of_cell;
@@ -196,6 +196,7 @@ pub(super) struct Frames {
     values: Scratch,
     reservation: Reservation,
     batches: u64,
+    /// Rows that growing frames took so far: in a batch more or fewer than it has, since a frame that ends later takes them later.
     taken: u64,
 }
 
@@ -316,9 +317,7 @@ impl Frames {
             }
         }
         self.combine(batch)?;
-        self.grow_on()?;
-        self.taken += rows as u64;
-        Ok(())
+        self.grow_on()
     }
 
     /// A copy of the rows that may be looked at again.
@@ -467,6 +466,7 @@ impl Frames {
                 })?;
             }
         }
+        self.taken += events.iter().filter(|event| matches!(event, Event::Take(..))).count() as u64;
         Ok(())
     }
 
@@ -815,16 +815,7 @@ fn at_distance(groups: &[Group], out: &Out, behind: i64) -> Pick {
 
 /// Column `place` of the rows that `picks` names, null where there is none.
 fn value_column<'a>(pieces: &'a [Kept], picks: &[Pick], place: usize, arena: &'a Arena) -> Result<Column<'a>> {
-    let used = arena.collect(picks.len(), |i| picks[i].0)?;
-    used.sort_unstable();
-    let mut count = 0;
-    for at in 0..used.len() {
-        if count == 0 || used[count - 1] != used[at] {
-            used[count] = used[at];
-            count += 1;
-        }
-    }
-    let used = &used[..count];
+    let (used, local) = taking_part(picks, arena)?;
     let mut parts = Columns::new(arena, used.len())?;
     for &piece in used {
         parts.push(match pieces.get(piece as usize) {
@@ -832,10 +823,6 @@ fn value_column<'a>(pieces: &'a [Kept], picks: &[Pick], place: usize, arena: &'a
             None => Column::nulls(1),
         });
     }
-    let local = arena.collect(picks.len(), |i| {
-        let (piece, row) = picks[i];
-        (used.binary_search(&piece).unwrap_or(0) as u32, row)
-    })?;
     Column::interleave(parts.finish(), local, arena)
 }
 

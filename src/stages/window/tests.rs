@@ -223,6 +223,28 @@ proptest! {
 }
 
 #[test]
+fn a_list_is_in_the_order_of_the_input_where_frames_are_gone_through_from_the_end() {
+    // Groups of many lengths, whose rows the frame takes some batches later than they come.
+    let items = [aggregate("list", 15)];
+    for rows in 8..40i64 {
+        for hot in 2..5 {
+            let key = |i: i64| text(if i * hot % 7 < 3 { "hot" } else { "a" });
+            let rows: Rows = (0..rows)
+                .map(|i| vec![int(i), key(i), int(i), NULL, NULL, bool(true)])
+                .collect();
+            for frame in [(Some(-2), None), (Some(-3), None), (None, Some(2)), (Some(0), None)] {
+                let bound = bind_rows(&items, frame, &[column(1)]).unwrap();
+                let want = slow(&rows, &items, frame, Some(1));
+                for chunk in [1, 2, 3, 7] {
+                    let got = run(&bound, &fields(), &rows, chunk).rows;
+                    assert_eq!(got, want, "{frame:?}, {chunk} of {} rows", rows.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn every_refusal_of_the_arena_can_be_repeated() {
     let row = |i: i64| {
         let key = text(if i % 3 == 0 { "a" } else { "b" });
