@@ -827,6 +827,57 @@ mod tests {
     }
 
     #[test]
+    fn a_spill_that_was_refused_can_be_tried_again_and_loses_and_doubles_nothing() {
+        let setup = setup(64 << 20);
+        let schema = schema(&[("id", INT), ("s", STRING)]);
+        let sort = Sort {
+            stage: "sort",
+            keys: Keys::grouping([0]),
+            short: true,
+            own: 2,
+            most: usize::MAX,
+            setup: setup.clone(),
+            store: Store::new("sort", &setup),
+            refusals: AtomicU64::new(0),
+            lanes: Mutex::default(),
+        };
+        let mut lane = Lane::new(&sort).unwrap();
+        let wide = text(&"so long ".repeat(220));
+        // Twenty thousand rows make two segments; the one row that is much longer, for which the writer has no room, is in the second.
+        let rows: Rows = (0..19_999)
+            .map(|i| vec![int(i * 7919 % 19_999), wide.clone()])
+            .collect();
+        for (chunk, rows) in rows.chunks(500).enumerate() {
+            let arena = Arena::new(4 << 20);
+            let batch = super::super::values::batch(&schema, rows, &arena).unwrap();
+            lane.push(&sort, chunk as u64, &batch, &mut 0).unwrap();
+        }
+        let arena = Arena::new(4 << 20);
+        let longest = vec![vec![int(19_999), text(&"so long ".repeat(80_000))]];
+        let batch = super::super::values::batch(&schema, &longest, &arena).unwrap();
+        let keys = sort.keys.block(&batch, &arena).unwrap();
+        lane.rows.take(&batch, &keys, true, 40, 0).unwrap();
+        let mut other = setup.budget.reserve();
+        other.grow(setup.budget.limit() - setup.budget.used()).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(lane.spill(&sort), Err(Error::Memory { .. })));
+            assert!(
+                setup.spill.done().segments > 0 && lane.rows.entries.len() < 20_000,
+                "some of it"
+            );
+            assert!(!lane.rows.entries.is_empty());
+        }
+        drop(other);
+        lane.spill(&sort).unwrap();
+        let sorted = Arc::new(Merged::new(Merge::new(&sort.store, &setup.budget).unwrap(), &setup));
+        let sorted: Arc<dyn Source> = sorted;
+        assert_eq!(
+            ids(&read_all(&sorted, &schema, 1000).rows),
+            (0..20_000).collect::<Vec<i64>>()
+        );
+    }
+
+    #[test]
     fn a_lane_sets_aside_what_the_plan_says() {
         let setup = setup(64 << 20);
         let (schema, _) = rows();
