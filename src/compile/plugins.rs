@@ -18,7 +18,7 @@ impl<'a> Checker<'a> {
             Ok(library) => drop(self.names.borrow_mut().plugins.insert(&alias.text, library)),
             Err(Refusal { code, message, help }) => self.report(
                 Diagnostic::error(code_text(code), name.span, message)
-                    .labelled("this plugin is not used")
+                    .labelled("this plugin cannot be used")
                     .help_if(help),
             ),
         }

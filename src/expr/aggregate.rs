@@ -6,6 +6,7 @@
 //! - What comes out does not depend on the order in which rows or partial states come.
 
 use crate::expr::bind::{default_value, fits, place};
+use crate::expr::function::signature;
 use crate::expr::{ARGUMENT, ArgValue, CallArg, Expr, Given, Issue, ParamSpec, Pattern, aggregates};
 use standpipe_sdk::aggregate::Aggregate;
 use standpipe_sdk::{Span, Type};
@@ -52,15 +53,7 @@ impl fmt::Debug for AggregateSpec {
 /// `quantile(x: float, p: float) -> float`.
 impl fmt::Display for AggregateSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}(", self.name)?;
-        for (i, param) in self.params.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{}: {}", param.name, param.ty)?;
-            if let Some(default) = param.default {
-                write!(f, " = {default}")?;
-            }
-        }
-        write!(f, ") -> {}", self.returns)
+        signature(f, self.name, self.params, self.returns)
     }
 }
 

@@ -100,17 +100,27 @@ impl fmt::Debug for FunctionSpec {
 /// `round(x: number, n: int = 0)`.
 impl fmt::Display for FunctionSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}(", self.name)?;
-        for (i, param) in self.params.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            let dots = if param.variadic { "…" } else { "" };
-            write!(f, "{comma}{}: {}{dots}", param.name, param.ty)?;
-            if let Some(default) = param.default {
-                write!(f, " = {default}")?;
-            }
-        }
-        write!(f, ") -> {}", self.returns)
+        signature(f, self.name, self.params, self.returns)
     }
+}
+
+/// `name(x: float, y: int = 1) -> float`.
+pub(super) fn signature(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    params: &[ParamSpec],
+    returns: impl fmt::Display,
+) -> fmt::Result {
+    write!(f, "{name}(")?;
+    for (i, param) in params.iter().enumerate() {
+        let comma = if i > 0 { ", " } else { "" };
+        let dots = if param.variadic { "…" } else { "" };
+        write!(f, "{comma}{}: {}{dots}", param.name, param.ty)?;
+        if let Some(default) = param.default {
+            write!(f, " = {default}")?;
+        }
+    }
+    write!(f, ") -> {returns}")
 }
 
 /// A parameter of a function.

@@ -2,6 +2,7 @@
 //! the stage makes of its [`WindowFunction`].
 
 use crate::expr::bind::{default_value, fits, place};
+use crate::expr::function::signature;
 use crate::expr::{ARGUMENT, ArgValue, CallArg, Expr, Issue, ParamSpec, Pattern};
 use standpipe_sdk::spec::WindowFunction;
 use standpipe_sdk::{Span, Type, Value};
@@ -70,15 +71,7 @@ pub fn window_function(name: &str) -> Option<&'static WindowSpec> {
 
 impl std::fmt::Display for WindowSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}(", self.name)?;
-        for (i, param) in self.params.iter().enumerate() {
-            let comma = if i > 0 { ", " } else { "" };
-            write!(f, "{comma}{}: {}", param.name, param.ty)?;
-            if let Some(default) = param.default {
-                write!(f, " = {default}")?;
-            }
-        }
-        write!(f, ") -> {}", self.returns)
+        signature(f, self.name, self.params, self.returns)
     }
 }
 

@@ -263,6 +263,17 @@ impl Serial for Instance {
     }
 }
 
+/// Memory of the chunk for a plugin; NULL, and why, if there is none.
+pub(super) fn lend(arena: &Arena, size: usize, refused: &mut Option<Error>) -> *mut c_void {
+    match arena.uninit::<u8>(size.max(1)) {
+        Ok(mut memory) => memory.as_mut_ptr().cast(),
+        Err(error) => {
+            *refused = Some(error);
+            null_mut()
+        }
+    }
+}
+
 /// # Safety
 /// The array is released, or one that its maker has given away.
 pub(super) unsafe fn release(array: &mut ArrowArray) {
@@ -275,13 +286,7 @@ pub(super) unsafe fn release(array: &mut ArrowArray) {
 
 impl Service for Calling<'_, '_, '_> {
     fn alloc(&mut self, size: usize) -> *mut c_void {
-        match self.arena.uninit::<u8>(size.max(1)) {
-            Ok(mut memory) => memory.as_mut_ptr().cast(),
-            Err(error) => {
-                self.refused = Some(error);
-                null_mut()
-            }
-        }
+        lend(self.arena, size, &mut self.refused)
     }
 
     unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status {

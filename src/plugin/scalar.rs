@@ -8,7 +8,7 @@
 use super::bind::{Given as Bound, Refused, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
-use super::run::{Object, release};
+use super::run::{Object, lend, release};
 use super::{arguments, params, said, wrong_params};
 use crate::expr::{Args, Foreign, ForeignCall, FunctionSpec, Given, Nulls, Returns};
 use standpipe_sdk::ffi::import::Importer;
@@ -17,7 +17,6 @@ use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::{Arena, Bits, Column, Columns, Error, Field, Result, Schema, Type};
 use std::any::Any;
 use std::ffi::c_void;
-use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -229,13 +228,7 @@ struct Calling<'r, 'e, 'a> {
 
 impl Service for Calling<'_, '_, '_> {
     fn alloc(&mut self, size: usize) -> *mut c_void {
-        match self.arena.uninit::<u8>(size.max(1)) {
-            Ok(mut memory) => memory.as_mut_ptr().cast(),
-            Err(error) => {
-                self.refused = Some(error);
-                null_mut()
-            }
-        }
+        lend(self.arena, size, &mut self.refused)
     }
 
     unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status {

@@ -48,6 +48,15 @@ const fn text(text: Text) -> *const c_char {
     text.as_ptr().cast()
 }
 
+/// What a table entry is of.
+///
+/// # Safety
+/// `stage` is NULL or the first field of a [`Guest`].
+unsafe fn spec_of(stage: *const ffi::Stage) -> Option<&'static Spec> {
+    // SAFETY: the caller's promise; guests are static.
+    unsafe { stage.cast::<Guest>().as_ref() }.map(|guest| &guest.spec)
+}
+
 impl Guest {
     /// A stage. Its texts end with a NUL.
     pub const fn stage(spec: &'static StageSpec, name: Text, about: Text, params: Text) -> Guest {

@@ -206,39 +206,68 @@ fn is_asked(valid: Option<Bits<'_>>, row: usize) -> bool {
     valid.is_none_or(|valid| valid.get(row))
 }
 
-macro_rules! give {
-    ($($ty:ty, $variant:ident, $zero:expr;)*) => {$(
-        impl Give for $ty {
+/// A Rust type of values, of which columns are made.
+pub trait Made: Sized + Default {
+    const TYPE: ScalarType;
+    /// What `f` gives for each row of `rows`.
+    ///
+    /// # Errors
+    /// `Memory` if the arena is full.
+    fn data<'a>(rows: &Rows<'_, 'a>, f: impl FnMut(usize) -> Self) -> Result<Data<'a>>;
+}
+
+macro_rules! made {
+    ($($ty:ty, $variant:ident, |$rows:ident, $f:ident| $data:expr;)*) => {$(
+        impl Made for $ty {
             const TYPE: ScalarType = ScalarType::$variant;
-            const NULLABLE: bool = false;
-            const FALLIBLE: bool = false;
-            fn column<'a>(rows: &Rows<'_, 'a>, valid: Option<Bits<'a>>, mut f: impl FnMut(usize) -> $ty) -> Result<Column<'a>> {
-                let values = match valid {
-                    None => rows.arena.collect(rows.len, f)?,
-                    Some(valid) => rows.arena.collect(rows.len, |row| if valid.get(row) { f(row) } else { $zero })?,
-                };
-                Ok(Column::new(Data::$variant(values), valid, rows.len))
-            }
-        }
-        impl Give for Option<$ty> {
-            const TYPE: ScalarType = ScalarType::$variant;
-            const NULLABLE: bool = true;
-            const FALLIBLE: bool = false;
-            fn column<'a>(rows: &Rows<'_, 'a>, valid: Option<Bits<'a>>, mut f: impl FnMut(usize) -> Self) -> Result<Column<'a>> {
-                let mut marks = Marks::new(rows, valid)?;
-                let values = rows.arena.collect(rows.len, |row| {
-                    let value = if is_asked(valid, row) { f(row) } else { None };
-                    marks.see(row, value.is_some());
-                    value.unwrap_or($zero)
-                })?;
-                Ok(Column::new(Data::$variant(values), marks.finish(), rows.len))
+            #[allow(unused_mut, reason = "some only pass it on")]
+            fn data<'a>($rows: &Rows<'_, 'a>, mut $f: impl FnMut(usize) -> Self) -> Result<Data<'a>> {
+                Ok(Data::$variant($data))
             }
         }
     )*};
 }
-give! {
-    i64, Int, 0;
-    f64, Float, 0.0;
+made! {
+    i64, Int, |rows, f| rows.arena.collect(rows.len, f)?;
+    f64, Float, |rows, f| rows.arena.collect(rows.len, f)?;
+    bool, Bool, |rows, f| Bits::collect(rows.arena, rows.len, f)?;
+    String, String, |rows, f| {
+        let mut text = TextBuilder::new(rows.arena, rows.len, rows.len * 16)?;
+        (0..rows.len).try_for_each(|row| text.push(&f(row)))?;
+        text.finish()?
+    };
+}
+
+impl<T: Made> Give for T {
+    const TYPE: ScalarType = T::TYPE;
+    const NULLABLE: bool = false;
+    const FALLIBLE: bool = false;
+    fn column<'a>(rows: &Rows<'_, 'a>, valid: Option<Bits<'a>>, mut f: impl FnMut(usize) -> T) -> Result<Column<'a>> {
+        let data = match valid {
+            None => T::data(rows, f)?,
+            Some(valid) => T::data(rows, |row| if valid.get(row) { f(row) } else { T::default() })?,
+        };
+        Ok(Column::new(data, valid, rows.len))
+    }
+}
+
+impl<T: Made> Give for Option<T> {
+    const TYPE: ScalarType = T::TYPE;
+    const NULLABLE: bool = true;
+    const FALLIBLE: bool = false;
+    fn column<'a>(
+        rows: &Rows<'_, 'a>,
+        valid: Option<Bits<'a>>,
+        mut f: impl FnMut(usize) -> Self,
+    ) -> Result<Column<'a>> {
+        let mut marks = Marks::new(rows, valid)?;
+        let data = T::data(rows, |row| {
+            let value = if is_asked(valid, row) { f(row) } else { None };
+            marks.see(row, value.is_some());
+            value.unwrap_or_default()
+        })?;
+        Ok(Column::new(data, marks.finish(), rows.len))
+    }
 }
 
 /// Which rows have a value.
@@ -268,80 +297,10 @@ impl<'a> Marks<'a> {
     }
 }
 
-impl Give for bool {
-    const TYPE: ScalarType = ScalarType::Bool;
-    const NULLABLE: bool = false;
-    const FALLIBLE: bool = false;
-    fn column<'a>(
-        rows: &Rows<'_, 'a>,
-        valid: Option<Bits<'a>>,
-        mut f: impl FnMut(usize) -> bool,
-    ) -> Result<Column<'a>> {
-        let bits = Bits::collect(rows.arena, rows.len, |row| is_asked(valid, row) && f(row))?;
-        Ok(Column::bool(bits, valid))
-    }
-}
-
-impl Give for Option<bool> {
-    const TYPE: ScalarType = ScalarType::Bool;
-    const NULLABLE: bool = true;
-    const FALLIBLE: bool = false;
-    fn column<'a>(
-        rows: &Rows<'_, 'a>,
-        valid: Option<Bits<'a>>,
-        mut f: impl FnMut(usize) -> Self,
-    ) -> Result<Column<'a>> {
-        let mut marks = Marks::new(rows, valid)?;
-        let bits = Bits::collect(rows.arena, rows.len, |row| {
-            let value = if is_asked(valid, row) { f(row) } else { None };
-            marks.see(row, value.is_some());
-            value.unwrap_or(false)
-        })?;
-        Ok(Column::bool(bits, marks.finish()))
-    }
-}
-
-impl Give for Option<String> {
-    const TYPE: ScalarType = ScalarType::String;
-    const NULLABLE: bool = true;
-    const FALLIBLE: bool = false;
-    fn column<'a>(
-        rows: &Rows<'_, 'a>,
-        valid: Option<Bits<'a>>,
-        mut f: impl FnMut(usize) -> Self,
-    ) -> Result<Column<'a>> {
-        let mut marks = Marks::new(rows, valid)?;
-        let mut text = TextBuilder::new(rows.arena, rows.len, rows.len * 16)?;
-        for row in 0..rows.len {
-            let value = if is_asked(valid, row) { f(row) } else { None };
-            marks.see(row, value.is_some());
-            text.push(value.as_deref().unwrap_or(""))?;
-        }
-        Ok(Column::string(text.finish()?, marks.finish()))
-    }
-}
-
-impl Give for String {
-    const TYPE: ScalarType = ScalarType::String;
-    const NULLABLE: bool = false;
-    const FALLIBLE: bool = false;
-    fn column<'a>(
-        rows: &Rows<'_, 'a>,
-        valid: Option<Bits<'a>>,
-        mut f: impl FnMut(usize) -> String,
-    ) -> Result<Column<'a>> {
-        Option::<String>::column(rows, valid, |row| Some(f(row)))
-    }
-}
-
 /// A function that can fail: an error is a bad row, whose message it is.
-impl<T, E: Display> Give for Result<T, E>
-where
-    Option<T>: Give,
-    T: Give,
-{
+impl<T: Made, E: Display> Give for Result<T, E> {
     const TYPE: ScalarType = T::TYPE;
-    const NULLABLE: bool = T::NULLABLE;
+    const NULLABLE: bool = false;
     const FALLIBLE: bool = true;
     fn column<'a>(
         rows: &Rows<'_, 'a>,

@@ -65,14 +65,16 @@ impl Index {
         self.len += 1;
     }
 
-    /// For each hash the group in its first two slots, if one has this hash: where nine of ten are.
+    /// For each hash the group in its first slot, if that has this hash.
     pub(super) fn first(&self, hashes: &[Hash], groups: &mut [u32]) {
         let mask = self.slots.len() - 1;
-        let of = |slot: u64, hash: Hash, or: u32| if (slot >> 32) as Hash == hash { slot as u32 } else { or };
         for (group, &hash) in groups.iter_mut().zip(hashes) {
-            let at = self.place(hash);
-            let second = of(self.slots[(at + 1) & mask], hash, Index::NONE);
-            *group = of(self.slots[at & mask], hash, second);
+            let slot = self.slots[self.place(hash) & mask];
+            *group = if (slot >> 32) as Hash == hash {
+                slot as u32
+            } else {
+                Index::NONE
+            };
         }
     }
 

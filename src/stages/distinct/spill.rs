@@ -10,19 +10,18 @@
 
 use super::super::codes::held;
 use super::super::keys::{Key, Keys};
+use super::super::parts::Parts;
 use super::super::sort;
 use super::super::spill::{lane_floor, merge_floor};
-use super::super::unnest::{LEAST_ROOM, scratch_room};
+use super::super::unnest::LEAST_ROOM;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Asked, Least, Room, Setup};
 use standpipe_sdk::{
-    Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Source, Text, Trace,
+    Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Text, Trace,
 };
 use std::sync::Arc;
 
-/// Rows that are looked at together at the end.
-const ROWS: usize = 4 << 10;
 /// The columns of a row that is sorted: its key, its number in the input, its origin (nulls if nobody asks for it), then its own.
 const KEY: usize = 0;
 const NUMBER: usize = 1;
@@ -156,7 +155,7 @@ impl Overflow {
         }
         self.filler.done()?;
         let room = (self.setup.budget.limit() / PART_OF_MEMORY).max(LEAST_ROOM);
-        let mut scratch = Scratch::new(room.min(self.setup.share), &self.setup)?;
+        let mut parts = Parts::new(&self.setup.budget, room.min(self.setup.share))?;
         // The second sort sets its memory aside before the first one takes what there is for its merge.
         let in_order = sort::breaker("distinct", vec![ascending(NUMBER)], true, OWN + self.own)(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
@@ -164,7 +163,7 @@ impl Overflow {
         // The last row's key: rows with the same one may follow in the next part.
         let mut last: Option<Vec<u8>> = None;
         let mut batches = 0;
-        each_part(&by_key, &mut scratch, |rows, arena| {
+        parts.each(&by_key, |rows, arena| {
             let rows = first_of_runs(rows, &mut last, arena)?;
             if rows.rows() > 0 {
                 filler.push(batches, rows).map_err(|e| held("distinct", e))?;
@@ -175,7 +174,7 @@ impl Overflow {
         drop(by_key);
         filler.done()?;
         drop(filler);
-        each_part(&in_order.drain()?, &mut scratch, |rows, arena| emit(rows, arena, out))
+        parts.each(&in_order.drain()?, |rows, arena| emit(rows, arena, out))
     }
 }
 
@@ -263,78 +262,4 @@ fn emit<'a>(rows: Batch<'a>, arena: &'a Arena, out: &mut Emitter<'_, '_>) -> Res
         from += traces.len();
     }
     Ok(Flow::More)
-}
-
-/// Two arenas: for a part of a source, and for the work on it.
-struct Scratch {
-    part: Arena,
-    work: Arena,
-    reservation: Reservation,
-}
-
-impl Scratch {
-    fn new(bytes: usize, setup: &Setup) -> Result<Scratch> {
-        let mut reservation = setup.budget.reserve();
-        let half = scratch_room(bytes, &mut reservation)? / 2;
-        Ok(Scratch {
-            part: Arena::new(half),
-            work: Arena::new(half),
-            reservation,
-        })
-    }
-}
-
-/// Makes an arena twice as large, for a row that is longer than usual.
-fn double(arena: &mut Arena, reservation: &mut Reservation) -> Result<()> {
-    let bytes = arena.limit();
-    reservation.grow(bytes)?;
-    arena.set_limit(2 * bytes);
-    Ok(())
-}
-
-/// Reads a source to its end; ends early once `work` says `Done`. Work that is refused by the arena it is given comes again with fewer rows.
-fn each_part(
-    source: &Arc<dyn Source>,
-    scratch: &mut Scratch,
-    mut work: impl for<'a> FnMut(Batch<'a>, &'a Arena) -> Result<Flow>,
-) -> Result<()> {
-    let Scratch {
-        part: arena,
-        work: second,
-        reservation,
-    } = scratch;
-    let mut reader = source.clone().reader()?;
-    let mut rows = ROWS;
-    while let Some(ticket) = source.ticket() {
-        let mut more = reader.claim(ticket)?;
-        while more {
-            arena.reset();
-            let part = match reader.decode(arena, rows, true) {
-                Err(Error::Memory { .. }) if rows > 1 => {
-                    rows /= 2;
-                    continue;
-                }
-                Err(Error::Memory { limit, .. }) if limit == arena.limit() => {
-                    double(arena, reservation)?;
-                    continue;
-                }
-                other => other?,
-            };
-            more = !part.last;
-            let (mut from, mut len) = (0, part.batch.rows());
-            while from < part.batch.rows() {
-                second.reset();
-                len = len.min(part.batch.rows() - from);
-                let some = part.batch.slice(from, len, second);
-                match some.and_then(|some| work(some, second)) {
-                    Err(Error::Memory { .. }) if len > 1 => len /= 2,
-                    Err(Error::Memory { limit, .. }) if limit == second.limit() => double(second, reservation)?,
-                    Ok(Flow::Done) => return Ok(()),
-                    Ok(Flow::More) => from += len,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! A [`ScalarSpec`] behind the vtable.
 #![allow(unsafe_code)]
 
-use super::{Failed, Guest, Spec, guard};
+use super::{Failed, Spec, guard};
 use crate::arena::Arena;
 use crate::error::Result;
 use crate::fault::Faults;
@@ -14,10 +14,10 @@ use std::ffi::c_void;
 /// The function that a table entry is of.
 ///
 /// # Safety
-/// `stage` is NULL or the first field of a [`Guest`].
+/// `stage` is NULL or the first field of a [`super::Guest`].
 unsafe fn spec_of(stage: *const ffi::Stage) -> Result<&'static ScalarSpec, Failed> {
     // SAFETY: the caller's promise.
-    match unsafe { stage.cast::<Guest>().as_ref() }.map(|guest| &guest.spec) {
+    match unsafe { super::spec_of(stage) } {
         Some(Spec::Function(spec)) => Ok(spec),
         _ => Err(Failed::new(ffi::E_INTERNAL, "no function")),
     }

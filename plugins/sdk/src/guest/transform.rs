@@ -7,7 +7,7 @@
 
 use super::arguments::{Arguments, CALL};
 use super::function::reject;
-use super::{Failed, Guest, Own, Spec, guard, into_raw};
+use super::{Failed, Own, Spec, guard, into_raw};
 use crate::arena::Arena;
 use crate::batch::Batch;
 use crate::column::{Column, Columns, Data};
@@ -38,10 +38,10 @@ struct Plan {
 }
 
 /// # Safety
-/// `stage` is NULL or the first field of a [`Guest`].
+/// `stage` is NULL or the first field of a [`super::Guest`].
 unsafe fn spec_of(stage: *const ffi::Stage) -> Result<&'static StageSpec, Failed> {
     // SAFETY: the caller's promise.
-    match unsafe { stage.cast::<Guest>().as_ref() }.map(|guest| &guest.spec) {
+    match unsafe { super::spec_of(stage) } {
         Some(Spec::Stage(spec)) => Ok(spec),
         _ => Err(Failed::new(ffi::E_INTERNAL, "no stage")),
     }
