@@ -625,6 +625,8 @@ fn work(run: &RegionRun, lane: &mut Lane) {
         }
         run.progress.read(run.sources[draw.source].as_ref(), draw.source);
     }
+    // Other lanes may wait for what the last claim holds.
+    lane.readers.clear();
     if (lane.number > 0 || !run.holds_back)
         && let Err(error) = fill_up(&mut lane.nodes)
     {

@@ -88,6 +88,7 @@ impl Settings {
             bytes: self.stages_bytes(),
             share: self.share(),
             workers: self.workers.max(1),
+            max_record: self.max_record,
         }
     }
 

@@ -36,8 +36,8 @@ use spill::Spiller;
 pub(super) use spill::least;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    AggregateArg, Arg, ArgKind, Bound, Call, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage, Make,
-    Memory, Names, Order, Setup, StageSpec, Streaming, Want,
+    AggregateArg, Arg, ArgKind, Bound, Call, Class, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage,
+    Make, Memory, Names, Order, Setup, StageSpec, Streaming, Want,
 };
 use standpipe_sdk::{Breaker, Budget, Code, Error, Faults, Field, Fill, RowWise, Schema, Serial, Source, Span, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -77,6 +77,13 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &|call| bind_as("aggregate", call),
+    class: |call| {
+        let least = if makes_long(call) { spill::least_of_long } else { least };
+        Some(Class {
+            least,
+            ..Class::of(&SPEC)
+        })
+    },
     filters,
     unordered: |call| {
         call.items
@@ -234,6 +241,16 @@ const SHARDS_PART: usize = 16;
 /// Bytes of a lane's table, at most.
 const MOST_LANE_BYTES: usize = 4 << 20;
 
+/// Whether a value of this type may be as long as a row may.
+fn is_long(ty: &Type) -> bool {
+    keys::max_width([ty]).is_none()
+}
+
+fn makes_long(call: &Call<'_>) -> bool {
+    let long = |item: &Item| matches!(&item.arg, Arg::Aggregate(arg) if is_long(arg.aggregate.ty()));
+    call.items.iter().any(long)
+}
+
 /// What a run of the stage needs of its arguments.
 struct Plan {
     stage: &'static str,
@@ -261,6 +278,11 @@ impl Plan {
     /// Columns of the output.
     fn width(&self) -> usize {
         self.key_fields.len() + self.calls.len()
+    }
+
+    /// Whether what is made of a group may be as long as a row.
+    fn makes_long(&self) -> bool {
+        self.calls.iter().any(|call| is_long(call.arg.aggregate.ty()))
     }
 
     fn fallible(&self) -> bool {

@@ -152,6 +152,8 @@ pub struct Room {
     /// The most that an arena of a lane may hand out, in bytes.
     pub share: usize,
     pub workers: usize,
+    /// The most that one row may take, in bytes.
+    pub max_record: usize,
 }
 
 /// What a stage cannot do without, all lanes together, in bytes.

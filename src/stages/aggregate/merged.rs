@@ -6,6 +6,8 @@
 //! Laws
 //! - The first row of a group is one of states (see [`super::spill`]), so it tells how long the group's key is.
 //! - A group takes no more memory than its value does: of what its states are cut into there is one entry at a time.
+//! - Where values may be as long as a row, there are only so many claims at a time that there is room for one such value in each: what
+//!   is refused does not hang on which lane was faster.
 
 use super::packed::Packed;
 use super::{Aggregate, Plan, key};
@@ -29,6 +31,8 @@ const NAP: Duration = Duration::from_micros(100);
 const ATTEMPTS: usize = 10_000;
 /// Of the memory this part is for the groups, not for what is read of the disk.
 const BESIDE_PART: usize = 4;
+/// What one value takes, times its length: while it grows in the group that is open, in the one before that, and when it is given.
+const COPIES: usize = 5;
 /// Rows that are put together at a time.
 const WINDOW_ROWS: usize = 4 << 10;
 
@@ -45,6 +49,13 @@ pub(super) struct Merged {
     part_groups: usize,
     /// What a lane's groups should take at most, in bytes, and what is set aside for one group that may go on.
     room_bytes: usize,
+    /// Claims that may be at hand at a time.
+    most_claims: usize,
+}
+
+/// What is left beside the merge for one value, in a budget of so many bytes: nothing is promised to values of a good part of the memory.
+pub(super) fn value_floor(budget_bytes: usize, longest: usize) -> usize {
+    longest.saturating_mul(COPIES).min(budget_bytes / 2)
 }
 
 struct Merging {
@@ -57,6 +68,8 @@ struct Merging {
     groups: u64,
     /// Picked for lanes that have not come yet.
     ready: VecDeque<(u64, Claim)>,
+    /// Claims that lanes are at.
+    at_hand: usize,
     window: Window,
 }
 
@@ -95,14 +108,24 @@ impl Claim {
 impl Merged {
     pub(super) fn new(stage: &Aggregate) -> Result<Merged> {
         let columns = stage.plan.key_fields.len() + stage.plan.calls.len();
+        let limit = stage.budget.limit();
+        let (beside, most_claims) = match stage.plan.makes_long() {
+            false => (limit / BESIDE_PART, usize::MAX),
+            true => {
+                let value = value_floor(limit, stage.longest);
+                let beside = value.max(limit / BESIDE_PART);
+                (beside, beside / value.max(1))
+            }
+        };
         Ok(Merged {
             plan: stage.plan.clone(),
             state: Mutex::new(Merging {
-                merge: Merge::beside(&stage.store, &stage.budget, stage.budget.limit() / BESIDE_PART)?,
+                merge: Merge::beside(&stage.store, &stage.budget, beside)?,
                 next: 0,
                 open: None,
                 groups: 0,
                 ready: VecDeque::new(),
+                at_hand: 0,
                 window: Window::new(&stage.budget, stage.share),
             }),
             over: AtomicBool::new(false),
@@ -111,7 +134,8 @@ impl Merged {
             cancelled: stage.cancelled.clone(),
             share: stage.share,
             longest: stage.longest,
-            room_bytes: stage.budget.limit() / BESIDE_PART / (2 * stage.workers + 2),
+            room_bytes: limit / BESIDE_PART / (2 * stage.workers + 2),
+            most_claims,
             part_groups: (stage.chunk_bytes / (16 * columns.max(1))).clamp(1, PART_GROUPS),
         })
     }
@@ -125,7 +149,13 @@ impl Merged {
             let ready = state.ready.iter().position(|(number, _)| *number == ticket);
             if let Some(at) = ready {
                 let claim = state.ready.swap_remove_back(at).map(|(_, claim)| claim);
+                state.at_hand += 1;
                 return Ok(claim.unwrap_or_default());
+            }
+            if state.at_hand + state.ready.len() >= self.most_claims {
+                drop(state);
+                std::thread::sleep(NAP);
+                continue;
             }
             let mut claim = Claim::default();
             let rows = state.merge.claim_rows();
@@ -152,6 +182,11 @@ impl Merged {
             state.next += 1;
             state.ready.push_back((number, claim));
         }
+    }
+
+    /// A lane has let go of its claim.
+    fn ended(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).at_hand -= 1;
     }
 
     /// Makes groups of the picks; the last one stays open unless this is the end.
@@ -234,6 +269,7 @@ impl Source for Merged {
             together: Together::new(&self.plan, &self.budget, self.longest),
             window: Window::new(&self.budget, self.share),
             claim: Claim::default(),
+            has_claim: false,
             own: Arena::new(self.share),
             own_room: self.budget.reserve(),
             part_groups: self.part_groups,
@@ -247,6 +283,8 @@ struct MergedReader {
     together: Together,
     window: Window,
     claim: Claim,
+    /// It counts as one that is at hand.
+    has_claim: bool,
     /// For one group whose values are too long for the chunk's arena.
     own: Arena,
     own_room: Reservation,
@@ -256,13 +294,9 @@ struct MergedReader {
 
 impl Reader for MergedReader {
     fn claim(&mut self, ticket: u64) -> Result<bool> {
-        self.let_go();
-        if self.together.reservation.bytes() > self.merged.room_bytes {
-            self.start_again();
-        }
-        // The frames of the claim before go first: they may be what this one waits for.
-        self.claim = Claim::default();
+        self.end_claim();
         self.claim = self.merged.claim(ticket)?;
+        self.has_claim = true;
         Ok(!self.claim.is_empty())
     }
 
@@ -304,6 +338,12 @@ impl Reader for MergedReader {
     }
 }
 
+impl Drop for MergedReader {
+    fn drop(&mut self) {
+        self.end_claim();
+    }
+}
+
 /// What a part gives.
 enum What {
     /// The group that began earlier.
@@ -322,6 +362,18 @@ impl What {
 }
 
 impl MergedReader {
+    /// Lets go of the claim before, which may be what the next one waits for.
+    fn end_claim(&mut self) {
+        self.let_go();
+        if self.merged.most_claims < usize::MAX || self.together.reservation.bytes() > self.merged.room_bytes {
+            self.start_again();
+        }
+        self.claim = Claim::default();
+        if std::mem::take(&mut self.has_claim) {
+            self.merged.ended();
+        }
+    }
+
     /// Lets go of what the part before took.
     fn let_go(&mut self) {
         if std::mem::take(&mut self.claim.open_given) {

@@ -12,7 +12,7 @@
 
 use super::packed::Packed;
 use super::table::Table;
-use super::{Plan, drain};
+use super::{Plan, drain, merged};
 use crate::stages::keys::KeyBlock;
 use crate::stages::spill::{SegmentWriter, Store, frame_bytes, lane_floor, merge_floor};
 use standpipe_sdk::aggregate::Entry;
@@ -51,6 +51,15 @@ pub(in crate::stages) fn least(room: &Room) -> Least {
     Least {
         takes: lane_floor(room.bytes) + slack + tables,
         gives: merge_floor(room.bytes),
+    }
+}
+
+/// The same where a value that is made of a group may be as long as a row.
+pub(super) fn least_of_long(room: &Room) -> Least {
+    let least = least(room);
+    Least {
+        gives: least.gives + merged::value_floor(room.bytes, room.max_record),
+        ..least
     }
 }
 

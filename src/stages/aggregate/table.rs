@@ -238,8 +238,11 @@ impl Table {
         }
     }
 
-    /// Nothing more comes.
+    /// Nothing more comes. A table without groups takes nothing for it: there may be nothing left to take.
     pub(super) fn seal(&mut self) -> Result<()> {
+        if self.len() == 0 {
+            return Ok(());
+        }
         for states in &mut self.states {
             states.seal(&mut self.reservation)?;
         }
