@@ -12,6 +12,7 @@
 
 mod arguments;
 mod bind;
+pub mod child;
 mod elf;
 mod host;
 mod library;
