@@ -217,19 +217,23 @@ fn params_of(input: &DeriveInput) -> Result<Tokens> {
         _ => return Err(Error::new(input.span(), "a struct is needed here")),
     };
     let is_unit = matches!(&input.data, Data::Struct(data) if matches!(data.fields, Fields::Unit));
-    let (mut kinds, mut abouts, mut options, mut reads, mut names) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut kinds, mut abouts, mut options, mut reads) = (vec![], vec![], vec![], vec![]);
+    let (mut names, mut locals) = (vec![], vec![]);
     for field in fields {
         let (Some(ident), ty) = (&field.ident, &field.ty) else {
             continue;
         };
         let (name, doc) = (ident.to_string(), about(&field.attrs));
         let arguments = param_arguments(&field.attrs)?;
+        // A field may have any name, also one that stands in the code around it.
+        let read_as = format_ident!("field_{ident}");
         names.push(ident);
+        locals.push(read_as.clone());
         if arguments.item || is_column(ty) {
             let at = kinds.len();
             kinds.push(quote_spanned!(ty.span() => <#ty as ::standpipe_sdk::plugin::FromArg>::KIND));
             abouts.push(if doc.is_empty() { name.clone() } else { doc });
-            reads.push(quote!(let #ident = read::<#ty>(call.items.get(#at), #name, call.span, &mut wrong);));
+            reads.push(quote!(let #read_as = read::<#ty>(call.items.get(#at), #name, call.span, &mut wrong);));
             continue;
         }
         let (default, required) = match &arguments.default {
@@ -248,13 +252,13 @@ fn params_of(input: &DeriveInput) -> Result<Tokens> {
                 about: #doc,
             }
         });
-        reads.push(quote!(let #ident = read::<#ty>(call.option(#name), #name, call.span, &mut wrong);));
+        reads.push(quote!(let #read_as = read::<#ty>(call.option(#name), #name, call.span, &mut wrong);));
     }
     let (name, doc, about_items, count) = (&input.ident, about(&input.attrs), abouts.join(", "), kinds.len());
     let (generics, types, bounds) = input.generics.split_for_impl();
     let made = match is_unit {
         true => quote!(#name),
-        false => quote!(#name { #(#names),* }),
+        false => quote!(#name { #(#names: #locals),* }),
     };
     Ok(quote! {
         impl #generics ::standpipe_sdk::plugin::Params for #name #types #bounds {
@@ -276,8 +280,8 @@ fn params_of(input: &DeriveInput) -> Result<Tokens> {
                 #[allow(unused_mut)]
                 let mut wrong = ::std::vec::Vec::new();
                 #(#reads)*
-                match (#(#names,)*) {
-                    (#(::std::option::Option::Some(#names),)*) if wrong.is_empty() => ::std::result::Result::Ok(#made),
+                match (#(#locals,)*) {
+                    (#(::std::option::Option::Some(#locals),)*) if wrong.is_empty() => ::std::result::Result::Ok(#made),
                     _ => ::std::result::Result::Err(wrong),
                 }
             }
