@@ -53,6 +53,7 @@ pub mod top;
 pub mod union;
 pub mod unnest;
 pub mod unpivot;
-pub mod values;
 pub mod window;
 pub mod write;
+
+pub use standpipe_sdk::values;

@@ -449,7 +449,7 @@ fn a_new_plugin_in_c_works_by_its_hints() {
 #[test]
 fn a_new_plugin_in_rust_works_by_its_hints() {
     let out = follow_the_hints("greeter", "rust");
-    assert!(out.contains("1 passed"), "{out}");
+    assert!(out.contains("2 passed"), "{out}");
     let want = "name,n,twice,greeting\nAda,1,2,\"Good morning, Ada\"\nGrace,21,42,\"Good morning, Grace\"\n";
     assert!(out.ends_with(want), "{out}");
 }

@@ -35,8 +35,12 @@ pub struct NoteStage {
     /// As in the header; `null` = it takes nothing.
     #[serde(default)]
     pub params: Json,
+    /// Of a function expressions that are true, of others whole scripts.
     #[serde(default)]
     pub examples: Vec<String>,
+    /// What those scripts print, as CSV.
+    #[serde(default)]
+    pub prints: Vec<String>,
 }
 
 impl Note {

@@ -46,8 +46,7 @@ pub const NEEDS_NAME: Code = Code(515);
 
 /// What a stage has to hold does not fit into the memory of the run.
 pub const HELD_TOO_MUCH: Code = Code(701);
-/// A constant is not of the type of its column: the checker let it pass.
-pub const BAD_CONSTANT: Code = Code(999);
+pub use standpipe_sdk::values::BAD_CONSTANT;
 
 /// The refusal of a reservation, said by the stage that needs it.
 ///

@@ -1,11 +1,11 @@
 //! Drives one stage in tests: batches from values in, values out, at any chunk size.
 
-use super::values;
 use standpipe_sdk::error::{Code, Result};
 use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, Item, Lineage, Make, Rearrange, Setup};
+use standpipe_sdk::values;
 use standpipe_sdk::{
-    Arena, Batch, Budget, Cell, Downstream, Emitter, Error, Fault, Faults, Field, Flow, Place, RowWise, Schema, Source,
-    Span, Type, Value,
+    Arena, Batch, Budget, Downstream, Emitter, Error, Fault, Faults, Field, Flow, Place, RowWise, Schema, Source, Span,
+    Type, Value,
 };
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -103,15 +103,8 @@ impl Got {
     pub(super) fn add(&mut self, batch: &Batch<'_>, schema: &Schema) {
         assert_eq!(batch.columns().len(), schema.width());
         self.batches += 1;
-        for row in 0..batch.rows() {
-            let cells = batch.columns().iter().zip(schema.fields());
-            self.rows.push(
-                cells
-                    .map(|(column, field)| value(column.cell(row), &field.ty))
-                    .collect(),
-            );
-            self.places.push(batch.place(row));
-        }
+        self.rows.extend(values::rows(batch, schema));
+        self.places.extend((0..batch.rows()).map(|row| batch.place(row)));
         let absent = |c: &usize| batch.column(*c).is_absent();
         self.absent = (0..schema.width()).filter(absent).collect();
     }
@@ -131,30 +124,6 @@ impl Downstream for Collect<'_> {
         }
         self.got.add(&batch, self.schema);
         Ok(Flow::More)
-    }
-}
-
-fn value(cell: Cell<'_>, ty: &Type) -> Value {
-    match (cell, ty) {
-        (Cell::Null, _) => Value::Null,
-        (Cell::Bool(v), _) => Value::Bool(v),
-        (Cell::Int(v), _) => Value::Int(v),
-        (Cell::Float(v), _) => Value::Float(v),
-        (Cell::Decimal(value), Type::Decimal { scale, .. }) => Value::Decimal { value, scale: *scale },
-        (Cell::String(v), _) => Value::String(v.into()),
-        (Cell::Bytes(v) | Cell::Verbatim(v), _) => Value::Bytes(v.into()),
-        (Cell::Date(v), _) => Value::Date(v),
-        (Cell::Timestamp(v), _) => Value::Timestamp(v),
-        (Cell::Duration(v), _) => Value::Duration(v),
-        (Cell::Json(v), _) => Value::Json(v.into()),
-        (Cell::List(list), Type::List(item)) => {
-            Value::List((0..list.len()).map(|row| value(list.cell(row), &item.ty)).collect())
-        }
-        (Cell::Record(columns, row), Type::Record(schema)) => {
-            let field = |(f, c): (&Field, &standpipe_sdk::Column<'_>)| (f.name.to_string(), value(c.cell(row), &f.ty));
-            Value::Record(schema.fields().iter().zip(columns).map(field).collect())
-        }
-        (cell, ty) => panic!("{cell:?} in a column of `{ty}`"),
     }
 }
 

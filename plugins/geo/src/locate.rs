@@ -37,6 +37,10 @@ const ADDED: [&str; 3] = ["city", "country", "away"];
 impl Transform for Locate {
     const NAME: &'static str = "locate";
     const MEMORY: Memory = Memory::Constant;
+    const EXAMPLES: &'static [Example] = &[Example {
+        script: "use plugin geo\nfrom rows [{lat: 52.5, lon: 13.4}, {lat: 0.0, lon: 0.0}, {lat: null, lon: 1.0}]\n  | geo.locate lat, lon, within: 10_000\n  | select lat, city, country",
+        output: "lat,city,country\n52.5,Berlin,DE\n0.0,,\n,,\n",
+    }];
 
     fn bind(self, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         self.lat.must_be(call, &Type::Float)?;
@@ -146,5 +150,61 @@ impl RowWise for Finder {
         ];
         let wider = batch.beside(&made, arena)?;
         out.last(wider.head(end, arena)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standpipe_sdk::table;
+    use standpipe_sdk::testing::{self, Drive, NULL, Table};
+
+    fn locate() -> Drive {
+        testing::stage::<Locate>("id: int, lat: float?, lon: float?")
+            .column("lat")
+            .column("lon")
+    }
+
+    fn positions() -> Table {
+        table![
+            "id: int, lat: float?, lon: float?";
+            1, 52.5, 13.4;
+            2, 48.9, NULL;
+            3, 91.0, 0.0;
+            4, 0.0, 0.0;
+            5, 52.5, 13.4;
+        ]
+    }
+
+    #[test]
+    fn cities_stand_beside_their_positions() {
+        insta::assert_snapshot!(locate().run(&positions()));
+        insta::assert_snapshot!(locate().option("within", 10_000).run(&positions()));
+    }
+
+    #[test]
+    fn the_cache_changes_nothing_and_a_refusal_can_be_repeated() {
+        let want = locate().run(&positions());
+        for cache in [0, 1, 2] {
+            assert_eq!(locate().option("cache", cache).run(&positions()), want, "{cache}");
+        }
+        let ready = locate()
+            .bind()
+            .map_err(|refused| refused.to_string())
+            .expect("they are right");
+        assert_eq!(ready.run_refusing(&positions()), want);
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        let here = "city: string, lat: float, lon: float, n: int";
+        let cases = [
+            locate().option("within", -1),
+            locate().option("cache", -1),
+            testing::stage::<Locate>(here).column("lat").column("n"),
+            testing::stage::<Locate>(here).column("lat").column("lon"),
+        ];
+        let said: Vec<String> = cases.map(|case| case.refuses().to_string()).into();
+        insta::assert_snapshot!(said.concat());
     }
 }

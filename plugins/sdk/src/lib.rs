@@ -37,9 +37,11 @@ pub mod scalar;
 pub mod spec;
 pub mod spill;
 pub mod stage;
+pub mod testing;
 pub mod text;
 pub mod types;
 pub mod value;
+pub mod values;
 
 pub use arena::Arena;
 pub use batch::Batch;

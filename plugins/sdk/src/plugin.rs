@@ -55,7 +55,7 @@
 //! ```
 
 use crate::error::{Code, Span};
-use crate::spec::{Arg, ArgKind, Bound, Call, Complaint, Item, Items, Memory, Order, Param, StageSpec, Want};
+use crate::spec::{Arg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Memory, Order, Param, StageSpec, Want};
 use crate::types::Type;
 use crate::value::Value;
 
@@ -89,6 +89,8 @@ pub trait Transform: Params + 'static {
     const NAME: &'static str;
     const MEMORY: Memory = Memory::Batch;
     const ORDER: Order = Order::Keeps;
+    /// Whole scripts with the stage in them, printed as documentation. `standpipe plugin test` takes arguments and rows from them.
+    const EXAMPLES: &'static [Example] = &[];
 
     /// Arguments and input schema in, output schema and operator out. It is pure: checks, `explain` and editors call it.
     ///
@@ -105,6 +107,7 @@ impl<T: Transform> Stage for T {
         options: T::OPTIONS,
         memory: T::MEMORY,
         order: T::ORDER,
+        examples: T::EXAMPLES,
         bind: &|call| T::of(call)?.bind(call),
         ..StageSpec::BASE
     };

@@ -2,7 +2,7 @@
 
 pub use crate::plugin::{ColumnArg, FromArg, Params, Stage, Transform};
 pub use crate::scalar::Scalar;
-pub use crate::spec::{Bound, Call, Complaint, Make, Memory, Setup};
+pub use crate::spec::{Bound, Call, Complaint, Example, Make, Memory, Setup};
 pub use crate::{
     Arena, Batch, Bits, Column, Columns, Data, Emitter, Error, Field, Flow, Result, RowWise, Schema, Serial, Type,
 };

@@ -28,6 +28,37 @@ pub enum Value {
     Json(String),
 }
 
+macro_rules! values_from {
+    ($($ty:ty => $variant:ident;)*) => {$(
+        impl From<$ty> for Value {
+            fn from(value: $ty) -> Value {
+                Value::$variant(value.into())
+            }
+        }
+    )*};
+}
+values_from! {
+    bool => Bool;
+    i32 => Int;
+    i64 => Int;
+    f64 => Float;
+    &str => String;
+    String => String;
+}
+
+/// `None` is null.
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Value {
+        Value::List(values.into_iter().map(Into::into).collect())
+    }
+}
+
 /// One row of a column: what slow paths (tables, JSON of nested values, tests) look at.
 #[derive(Clone, Copy, Debug)]
 pub enum Cell<'a> {

@@ -1,9 +1,54 @@
-//! Columns made of constants: what literal sources and tests stand on.
+//! Columns made of constants and back: what literal sources and tests stand on.
 
-use super::codes;
-use standpipe_sdk::build::TextBuilder;
-use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, ListData, RecordData, Schema, Text, Type, Value};
+use crate::build::TextBuilder;
+use crate::error::{Code, Error, Result};
+use crate::{Arena, Batch, Bits, Cell, Column, Columns, Data, Field, ListData, RecordData, Schema, Text, Type, Value};
+
+/// A constant is not of the type of its column: whoever checked it let it pass.
+pub const BAD_CONSTANT: Code = Code(999);
+
+impl Value {
+    /// What a column of type `ty` holds in a row.
+    pub fn of(cell: Cell<'_>, ty: &Type) -> Value {
+        match (cell, ty) {
+            (Cell::Bool(v), _) => Value::Bool(v),
+            (Cell::Int(v), _) => Value::Int(v),
+            (Cell::Float(v), _) => Value::Float(v),
+            (Cell::Decimal(value), ty) => Value::Decimal {
+                value,
+                scale: match ty {
+                    Type::Decimal { scale, .. } => *scale,
+                    _ => 0,
+                },
+            },
+            (Cell::String(v), _) => Value::String(v.into()),
+            (Cell::Bytes(v) | Cell::Verbatim(v), _) => Value::Bytes(v.into()),
+            (Cell::Date(v), _) => Value::Date(v),
+            (Cell::Timestamp(v), _) => Value::Timestamp(v),
+            (Cell::Duration(v), _) => Value::Duration(v),
+            (Cell::Json(v), _) => Value::Json(v.into()),
+            (Cell::List(list), Type::List(item)) => {
+                Value::List((0..list.len()).map(|row| Value::of(list.cell(row), &item.ty)).collect())
+            }
+            (Cell::Record(columns, row), Type::Record(schema)) => {
+                let field = |(f, c): (&Field, &Column<'_>)| (f.name.to_string(), Value::of(c.cell(row), &f.ty));
+                Value::Record(schema.fields().iter().zip(columns).map(field).collect())
+            }
+            (Cell::Null | Cell::List(_) | Cell::Record(..), _) => Value::Null,
+        }
+    }
+}
+
+/// The rows of a batch as values.
+pub fn rows(batch: &Batch<'_>, schema: &Schema) -> Vec<Vec<Value>> {
+    let row = |row: usize| {
+        let cells = batch.columns().iter().zip(schema.fields());
+        cells
+            .map(|(column, field)| Value::of(column.cell(row), &field.ty))
+            .collect()
+    };
+    (0..batch.rows()).map(row).collect()
+}
 
 /// The rows as a batch without places. A row that is too short is filled up with nulls.
 ///
@@ -126,7 +171,7 @@ pub fn column<'a>(ty: &Type, values: &[&Value], arena: &'a Arena) -> Result<Colu
     };
     if let Some(value) = misfit {
         let message = format!("the constant {value} is not of type `{ty}`");
-        return Err(Error::failed(codes::BAD_CONSTANT, message));
+        return Err(Error::failed(BAD_CONSTANT, message));
     }
     let valid = match nulls {
         0 => None,

@@ -333,6 +333,15 @@ impl<const N: usize> Out<N> {
                 example += 1;
             }
             self.byte(b']');
+            self.key("prints");
+            self.byte(b'[');
+            let mut example = 0;
+            while example < spec.examples.len() {
+                self.comma(example);
+                self.text(spec.examples[example].output);
+                example += 1;
+            }
+            self.byte(b']');
             self.close();
             at += 1;
         }
