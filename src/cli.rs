@@ -70,6 +70,9 @@ enum Command {
         #[command(subcommand)]
         command: plugin::PluginCommand,
     },
+    /// What the processes of isolated plugins run
+    #[command(name = standpipe::plugin::WORKER_COMMAND, hide = true)]
+    PluginWorker,
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }
@@ -140,6 +143,10 @@ struct PluginArgs {
 
 impl PluginArgs {
     fn add_to(&self, engine: EngineBuilder) -> EngineBuilder {
+        let engine = match std::env::current_exe() {
+            Ok(program) => engine.plugin_worker(program),
+            Err(_) => engine,
+        };
         self.paths.iter().fold(engine, EngineBuilder::plugin)
     }
 }
@@ -244,6 +251,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Fmt(args) => fmt(&args),
         Command::Test { .. } => not_yet("`standpipe test`"),
         Command::Plugin { command } => plugin::run(&command),
+        Command::PluginWorker => standpipe::plugin::work(),
         Command::Stages { name } => show(reference::stages(name.as_deref())),
         Command::Functions { name } => show(reference::functions(name.as_deref())),
         Command::Formats { name } => show(reference::formats(name.as_deref())),

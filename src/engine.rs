@@ -179,6 +179,14 @@ impl EngineBuilder {
         self
     }
 
+    /// The program that runs the processes of plugins with `isolate = "process"`: `standpipe` itself, or one that calls
+    /// [`plugin::work`] when its first argument is [`plugin::WORKER_COMMAND`]. Without one such plugins are refused.
+    #[must_use]
+    pub fn plugin_worker(mut self, program: impl Into<PathBuf>) -> Self {
+        self.shared.plugins.worker = Some(program.into());
+        self
+    }
+
     /// The folder of the project that says which plugins there are and which are trusted, or one below it; where relative paths
     /// start by default.
     #[must_use]

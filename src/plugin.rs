@@ -15,6 +15,7 @@ mod bind;
 pub mod child;
 mod elf;
 mod host;
+mod isolate;
 mod library;
 mod meter;
 mod note;
@@ -23,6 +24,7 @@ mod project;
 mod run;
 mod scalar;
 
+pub use isolate::{Isolation, WORKER_COMMAND, work};
 pub use library::{Library, Plugins, Refusal, Verified, verify};
 pub use meter::{Meter, Usage, collect, usage};
 pub use note::{Note, NoteStage};
@@ -38,12 +40,12 @@ use std::ffi::{CStr, c_char};
 const NOT_FOUND: Code = Code(801);
 /// It is not the file that the project trusts.
 const NOT_TRUSTED: Code = Code(802);
-/// This version cannot do it yet.
-const NOT_AVAILABLE: Code = Code(901);
 /// The library has no valid entry point.
 const DOES_NOT_LOAD: Code = Code(803);
 /// Its ABI does not fit.
 const WRONG_ABI: Code = Code(804);
+/// The process of an isolated plugin was lost.
+const PROCESS_LOST: Code = Code(806);
 
 /// What a plugin brings.
 #[derive(Default)]
@@ -60,6 +62,34 @@ pub struct Contents {
 /// # Safety
 /// `plugin` is what the entry function of a library gave that is never unloaded and that keeps to the contract of the header.
 pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str) -> Result<Contents> {
+    // SAFETY: passed on.
+    unsafe { begin(plugin, path)? }
+    let fail = |code, message: &str| Err(Error::failed(code, message));
+    let mut contents = Contents::default();
+    for at in 0..plugin.n_stages as usize {
+        // SAFETY: `stages` has `n_stages` pointers to stages, by the caller's promise.
+        let Some(stage) = (unsafe { (*plugin.stages.add(at)).as_ref() }) else {
+            return fail(DOES_NOT_LOAD, "a stage of the plugin is NULL");
+        };
+        // SAFETY: the caller's promise.
+        let vtable = unsafe { vtable_of(stage, prefix)? };
+        match stage.kind {
+            ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable)?),
+            ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
+            _ => {
+                let message = format!("`{}` is of a kind that this version does not run", vtable.name);
+                return fail(DOES_NOT_LOAD, &message);
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// Looks at a plugin's description, and lets it start.
+///
+/// # Safety
+/// As [`contents_of`].
+unsafe fn begin(plugin: &'static ffi::Plugin, path: &str) -> Result<()> {
     let fail = |code, message: &str| Err(Error::failed(code, message));
     if (plugin.struct_size as usize) < size_of::<ffi::Plugin>() {
         return fail(DOES_NOT_LOAD, "the plugin's description is too short");
@@ -86,24 +116,7 @@ pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str
             );
         }
     }
-    let mut contents = Contents::default();
-    for at in 0..plugin.n_stages as usize {
-        // SAFETY: `stages` has `n_stages` pointers to stages, by the caller's promise.
-        let Some(stage) = (unsafe { (*plugin.stages.add(at)).as_ref() }) else {
-            return fail(DOES_NOT_LOAD, "a stage of the plugin is NULL");
-        };
-        // SAFETY: the caller's promise.
-        let vtable = unsafe { vtable_of(stage, prefix)? };
-        match stage.kind {
-            ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable)?),
-            ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
-            _ => {
-                let message = format!("`{}` is of a kind that this version does not run", vtable.name);
-                return fail(DOES_NOT_LOAD, &message);
-            }
-        }
-    }
-    Ok(contents)
+    Ok(())
 }
 
 /// The stages of [`contents_of`], under their bare names.
@@ -199,6 +212,14 @@ unsafe fn text(text: *const c_char) -> Option<&'static str> {
     }
     // SAFETY: not NULL, and ends with a NUL: the promise to `vtable_of`.
     unsafe { CStr::from_ptr(text) }.to_str().ok()
+}
+
+/// The code of a failed call.
+fn code_of(status: ffi::Status) -> Code {
+    match status {
+        isolate::E_PROCESS => PROCESS_LOST,
+        _ => PLUGIN_FAILED,
+    }
 }
 
 /// What a failed call says: its own words, or the name of its status.

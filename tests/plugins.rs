@@ -253,8 +253,6 @@ fn every_refusal_says_why_and_how_to_go_on() {
     fs::remove_file(project.library()).unwrap();
     say("not there", &project.refusal(), &folder);
 
-    project.says("[plugins.words]\npath = \"libwords.so\"\nisolate = \"process\"\n");
-    say("isolated", &project.refusal(), &folder);
     project.says("[plugins.words]\npaht = \"libwords.so\"\n");
     say("a misspelt key", &project.refusal(), &folder);
     fs::remove_file(project.path("standpipe.toml")).unwrap();

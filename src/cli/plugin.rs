@@ -228,6 +228,7 @@ fn list() -> u8 {
     let plugins = Plugins {
         paths: vec![],
         folder: project.folder.clone(),
+        worker: None,
     };
     let (mut out, mut status) = (String::new(), 0);
     let width = project.plugins.keys().map(String::len).max().unwrap_or(0);
@@ -236,7 +237,11 @@ fn list() -> u8 {
         match plugins.verified(name) {
             Ok(verified) => {
                 let version = verified.note.as_ref().map_or("", |note| note.version.as_str());
-                let _ = writeln!(out, "{name:width$}  {version:10} {path}");
+                let isolated = verified
+                    .isolation
+                    .map(|limits| format!("  {limits}"))
+                    .unwrap_or_default();
+                let _ = writeln!(out, "{name:width$}  {version:10} {path}{isolated}");
             }
             Err(refusal) => {
                 status = FAILED;

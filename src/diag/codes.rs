@@ -620,6 +620,11 @@ pub const ALL: &[CodeInfo] = &[
         "The plugin reported an error or broke its contract.",
     ),
     row(
+        "E0806",
+        "plugin process lost",
+        "A plugin with `isolate = \"process\"` crashed, exited, did not answer in time, or took more memory than it may. `timeout` and `memory` beside `isolate` in the project file are its limits.",
+    ),
+    row(
         "E0901",
         "not available yet",
         "The language has this form and this version cannot run it yet.",

@@ -6,7 +6,7 @@
 
 use super::meter::Meter;
 use super::run::Instance;
-use super::{WRONG_ABI, arguments, host, said};
+use super::{PROCESS_LOST, WRONG_ABI, arguments, code_of, host, said};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED, schema};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Setup};
 use standpipe_sdk::{Code, Error, Field, Result, RowWise, Schema, Serial, Span, Type};
@@ -63,6 +63,7 @@ impl Drop for Given {
 
 /// Why `bind` failed.
 pub(super) struct Refused {
+    pub(super) code: Code,
     pub(super) message: String,
     /// The argument at fault, if the plugin says one.
     pub(super) param: String,
@@ -71,6 +72,7 @@ pub(super) struct Refused {
 impl From<String> for Refused {
     fn from(message: String) -> Self {
         Refused {
+            code: PLUGIN_FAILED,
             message,
             param: String::new(),
         }
@@ -106,6 +108,7 @@ impl Given {
         };
         if status < 0 {
             return Err(Refused {
+                code: code_of(status),
                 message: said(status, &error),
                 param: error.param(),
             });
@@ -160,8 +163,12 @@ pub(super) struct Plan {
 impl Plan {
     /// An error with the stage's name and place.
     pub(super) fn failed(&self, what: &str) -> Error {
+        self.failed_as(PLUGIN_FAILED, what)
+    }
+
+    pub(super) fn failed_as(&self, code: Code, what: &str) -> Error {
         Error::Failed {
-            code: PLUGIN_FAILED,
+            code,
             message: format!("`{}`: {what}", self.given.vtable.name),
             help: None,
             span: Some(self.span),
@@ -171,6 +178,11 @@ impl Plan {
     /// A failure of the stage's, with its name and place; other errors as they are.
     pub(super) fn named(&self, error: Error) -> Error {
         match error {
+            Error::Failed {
+                code: PROCESS_LOST,
+                message,
+                ..
+            } => self.failed_as(PROCESS_LOST, &message),
             Error::Failed { message, .. } => self.failed(&message),
             other => other,
         }
@@ -191,10 +203,9 @@ pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complai
     let config = arguments::of_call(call).map_err(wrong)?;
     let given = Given::new(vtable, Some(call.input), call.own, &config);
     let given = given.map_err(|refused| {
-        let code = if refused.param.is_empty() {
-            PLUGIN_FAILED
-        } else {
-            WRONG_VALUE
+        let code = match refused.param.as_str() {
+            "" => refused.code,
+            _ => WRONG_VALUE,
         };
         complain(code, span_of(&refused.param, call), &refused.message)
     })?;

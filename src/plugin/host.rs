@@ -163,9 +163,11 @@ unsafe extern "C" fn reserve(owner: *mut c_void, delta: i64) -> Status {
     let Some(owner) = owner_of(owner) else {
         return ffi::E_INTERNAL;
     };
-    let mut reservation = owner.reservation.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(reservation) = reservation.as_mut() else {
-        return if delta <= 0 { ffi::OK } else { ffi::E_MEMORY };
+    let mut memory = owner.memory.lock().unwrap_or_else(PoisonError::into_inner);
+    let reservation = match &mut *memory {
+        OwnMemory::None => return if delta <= 0 { ffi::OK } else { ffi::E_MEMORY },
+        OwnMemory::Elsewhere(reserve) => return reserve(delta),
+        OwnMemory::Budget(reservation) => reservation,
     };
     let bytes = usize::try_from(delta.unsigned_abs()).unwrap_or(usize::MAX);
     if delta < 0 {
@@ -186,7 +188,10 @@ unsafe extern "C" fn log(owner: *mut c_void, _level: i32, message: Str) {
     // SAFETY: a text of the plugin's, valid for the call.
     let message = String::from_utf8_lossy(unsafe { message.bytes() });
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        (owner.say)(&format!("{}: {}\n", owner.name, message.trim_end()));
+        (owner.say)(&match owner.name {
+            "" => format!("{}\n", message.trim_end()),
+            name => format!("{name}: {}\n", message.trim_end()),
+        });
     }));
 }
 
@@ -200,19 +205,30 @@ unsafe extern "C" fn extension(_id: *const c_char) -> *const c_void {
 
 /// Who an instance is to the services that work on any thread.
 struct Owner {
+    /// Before what it says; empty where another process says it.
     name: &'static str,
     say: Say,
     cancelled: Arc<AtomicBool>,
-    /// `None`: it may keep nothing beyond a call.
-    reservation: Mutex<Option<Reservation>>,
+    memory: Mutex<OwnMemory>,
     meter: Arc<Meter>,
 }
 
+/// What an owner may keep beyond a call.
+enum OwnMemory {
+    None,
+    Budget(Reservation),
+    /// Another process reckons with it.
+    Elsewhere(Reserve),
+}
+
+/// Reserves so many bytes, or gives them back.
+pub(super) type Reserve = Arc<dyn Fn(i64) -> Status + Send + Sync>;
+
 impl Drop for Owner {
     fn drop(&mut self) {
-        let reservation = self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let bytes = reservation.as_ref().map_or(0, Reservation::bytes);
-        self.meter.reserved(-(bytes as i64));
+        if let OwnMemory::Budget(reservation) = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            self.meter.reserved(-(reservation.bytes() as i64));
+        }
     }
 }
 
@@ -237,7 +253,7 @@ impl Registered {
             name,
             say: setup.say.clone(),
             cancelled: setup.cancelled.clone(),
-            reservation: Mutex::new(Some(setup.budget.reserve())),
+            memory: Mutex::new(OwnMemory::Budget(setup.budget.reserve())),
             meter,
         })
     }
@@ -248,7 +264,18 @@ impl Registered {
             name,
             say: say_on_stderr(),
             cancelled: Arc::default(),
-            reservation: Mutex::new(None),
+            memory: Mutex::new(OwnMemory::None),
+            meter,
+        })
+    }
+
+    /// An owner whose memory, words and end are another process's business.
+    pub(super) fn elsewhere(say: Say, cancelled: Arc<AtomicBool>, reserve: Reserve, meter: Arc<Meter>) -> Registered {
+        Registered::add(Owner {
+            name: "",
+            say,
+            cancelled,
+            memory: Mutex::new(OwnMemory::Elsewhere(reserve)),
             meter,
         })
     }

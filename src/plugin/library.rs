@@ -8,9 +8,10 @@
 #![allow(unsafe_code)]
 
 use super::elf::{self, Problem};
+use super::isolate::{self, Isolation};
 use super::note::{self, Note};
 use super::project::{Entry, LOCK_FILE, Locked, PROJECT_FILE, Project};
-use super::{Contents, DOES_NOT_LOAD, NOT_AVAILABLE, NOT_FOUND, NOT_TRUSTED, WRONG_ABI, contents_of, is_name, text};
+use super::{Contents, DOES_NOT_LOAD, NOT_FOUND, NOT_TRUSTED, WRONG_ABI, contents_of, is_name, text};
 use crate::expr::FunctionSpec;
 use sha2::{Digest, Sha256};
 use standpipe_sdk::Code;
@@ -56,6 +57,8 @@ pub struct Library {
     pub name: String,
     pub version: String,
     pub sha256: String,
+    /// The limits of its processes, if it runs in such.
+    pub isolation: Option<Isolation>,
     contents: Contents,
 }
 
@@ -95,6 +98,9 @@ pub struct Plugins {
     pub paths: Vec<PathBuf>,
     /// Where the project is looked for, from here upwards.
     pub folder: PathBuf,
+    /// The program that the processes of isolated plugins are: one that gives its first argument [`super::WORKER_COMMAND`] to
+    /// [`super::work`].
+    pub worker: Option<PathBuf>,
 }
 
 impl Plugins {
@@ -114,7 +120,7 @@ impl Plugins {
         if let (Some(wanted), Some(note)) = (&wanted, &verified.note) {
             suits(name, wanted, &note.version)?;
         }
-        let library = load(name, &verified)?;
+        let library = load(name, &verified, self.worker.as_deref())?;
         if let Some(wanted) = &wanted {
             suits(name, wanted, &library.version)?;
         }
@@ -167,13 +173,10 @@ pub fn verify(project: &Project, name: &str, entry: &Entry) -> Result<Verified, 
         return Err(Refusal::new(DOES_NOT_LOAD, format!("`{name}` is no name for a plugin"))
             .help("small letters, digits and `_`"));
     }
-    if entry.isolate.is_some() {
-        return Err(Refusal::new(
-            NOT_AVAILABLE,
-            format!("plugin `{name}`: `isolate` is not available yet"),
-        ));
-    }
-    let verified = Verified::read(
+    let isolation = entry
+        .isolation()
+        .map_err(|what| Refusal::new(DOES_NOT_LOAD, format!("plugin `{name}` in `{PROJECT_FILE}`: {what}")))?;
+    let mut verified = Verified::read(
         &project.folder.join(&entry.path),
         Some(&project.folder).filter(|_| entry.path.is_relative()),
     )?;
@@ -185,6 +188,7 @@ pub fn verify(project: &Project, name: &str, entry: &Entry) -> Result<Verified, 
         )
         .help(format!("`[plugins.{own}]` in `{PROJECT_FILE}`")));
     }
+    verified.isolation = isolation;
     Ok(verified)
 }
 
@@ -228,6 +232,8 @@ pub struct Verified {
     pub path: PathBuf,
     pub sha256: String,
     pub note: Option<Note>,
+    /// The limits of its processes, if the project wants such.
+    pub isolation: Option<Isolation>,
     bytes: Vec<u8>,
 }
 
@@ -282,6 +288,7 @@ impl Verified {
             path: real,
             sha256,
             note: note::find(&bytes),
+            isolation: None,
             bytes,
         })
     }
@@ -362,50 +369,74 @@ impl Verified {
     }
 }
 
-/// Everything that was loaded, by hash.
-static LOADED: Mutex<BTreeMap<String, &'static Library>> = Mutex::new(BTreeMap::new());
+/// Everything that was loaded, by hash, and by what limits its processes.
+static LOADED: Mutex<BTreeMap<(String, Option<Isolation>), &'static Library>> = Mutex::new(BTreeMap::new());
 
 /// Loads a verified library, once.
-fn load(name: &str, verified: &Verified) -> Result<&'static Library, Refusal> {
+fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'static Library, Refusal> {
     // Held while it loads: two threads must not initialise one library.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(library) = loaded.get(&verified.sha256) {
+    let key = (verified.sha256.clone(), verified.isolation);
+    if let Some(library) = loaded.get(&key) {
         return Ok(library);
     }
     let cannot = |what: String| Refusal::new(DOES_NOT_LOAD, format!("the plugin `{name}` does not load: {what}"));
-    let copy = private_copy(&verified.bytes).map_err(|e| cannot(format!("no private copy: {e}")))?;
-    // SAFETY: loading runs the library's constructors. The project trusts this very file: its hash is locked, or the caller named it;
-    // and it was seen to be a library for this machine, whole, with our entry point. The handle is leaked, so it is never unloaded.
-    let entry = unsafe {
-        use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-        let library =
-            Library::open(Some(copy.as_os_str()), RTLD_NOW | RTLD_LOCAL).map_err(|e| cannot(e.to_string()))?;
-        let library: &'static Library = Box::leak(Box::new(library));
-        *library
-            .get::<ffi::Entry>(ffi::ENTRY_SYMBOL.as_bytes())
-            .map_err(|e| cannot(e.to_string()))?
-    };
-    // SAFETY: the symbol is the entry function, by its name; it is pure, and what it gives lives as long as the library.
-    let plugin = unsafe { entry().as_ref() }.ok_or_else(|| cannot("its entry gives nothing".into()))?;
-    let path = verified.path.to_string_lossy();
-    // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
-    let contents = unsafe { contents_of(plugin, &path, name) };
-    let contents = contents.map_err(|error| match error {
+    let refused = |error: standpipe_sdk::Error| match error {
         standpipe_sdk::Error::Failed { code, message, .. } => {
             Refusal::new(code, format!("the plugin `{name}` does not load: {message}"))
         }
         other => cannot(other.to_string()),
-    })?;
+    };
+    let path = verified.path.to_string_lossy();
+    let plugin = match verified.isolation {
+        Some(isolation) => {
+            let worker = worker.ok_or_else(|| {
+                cannot("it is isolated, and there is no program for its processes".into())
+                    .help("`Engine::builder().plugin_worker(PATH)`: the `standpipe` program, or one that calls `standpipe::plugin::work`")
+            })?;
+            isolate::open(&verified.bytes, &path, worker.to_path_buf(), isolation).map_err(refused)?
+        }
+        None => {
+            let copy = private_copy(&verified.bytes).map_err(|e| cannot(format!("no private copy: {e}")))?;
+            // SAFETY: the project trusts this very file: its hash is locked, or the caller named it; and it was seen to be a library
+            // for this machine, whole, with our entry point.
+            unsafe { entered(&copy).map_err(cannot)? }
+        }
+    };
+    // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
+    let contents = unsafe { contents_of(plugin, &path, name) }.map_err(refused)?;
     // SAFETY: strings of a plugin are NULL or end with a NUL.
     let version = unsafe { text(plugin.version) }.unwrap_or("");
     let library: &'static Library = Box::leak(Box::new(Library {
         name: name.to_owned(),
         version: version.to_owned(),
         sha256: verified.sha256.clone(),
+        isolation: verified.isolation,
         contents,
     }));
-    loaded.insert(verified.sha256.clone(), library);
+    loaded.insert(key, library);
     Ok(library)
+}
+
+/// Opens a library for good, and asks its entry for what it is.
+///
+/// # Errors
+/// What the system's loader says, or that there is nothing.
+///
+/// # Safety
+/// Loading runs the library's constructors: somebody trusts these very bytes. What the entry gives keeps to the header.
+pub(super) unsafe fn entered(path: &Path) -> Result<&'static ffi::Plugin, String> {
+    use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+    // SAFETY: the caller's promise. The handle is leaked, so the library is never unloaded.
+    let entry = unsafe {
+        let library = Library::open(Some(path.as_os_str()), RTLD_NOW | RTLD_LOCAL).map_err(|e| e.to_string())?;
+        let library: &'static Library = Box::leak(Box::new(library));
+        *library
+            .get::<ffi::Entry>(ffi::ENTRY_SYMBOL.as_bytes())
+            .map_err(|e| e.to_string())?
+    };
+    // SAFETY: the symbol is the entry function, by its name; it is pure, and what it gives lives as long as the library.
+    unsafe { entry().as_ref() }.ok_or_else(|| "its entry gives nothing".into())
 }
 
 /// The bytes as a file that only this user can read and nobody can change; gone when dropped.

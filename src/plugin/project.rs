@@ -4,11 +4,13 @@
 //! - Scripts only name plugins. Where a file is and whether it is trusted is said here, by whoever owns the project.
 //! - The lock is written by `standpipe plugin lock` alone, sorted, so that it can be reviewed as a diff.
 
+use super::Isolation;
 use super::library::Refusal;
 use super::{DOES_NOT_LOAD, NOT_FOUND};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The project file.
 pub const PROJECT_FILE: &str = "standpipe.toml";
@@ -28,9 +30,90 @@ pub struct Project {
 pub struct Entry {
     /// Where the library is: relative to the project, or absolute.
     pub path: PathBuf,
-    /// `"process"`: in a child process.
+    /// `"process"`: in child processes.
     #[serde(default)]
-    pub isolate: Option<String>,
+    isolate: Option<Isolate>,
+    /// Of those: how long a call may be silent, as `"10s"` or `"500ms"`.
+    #[serde(default)]
+    timeout: Option<String>,
+    /// Of those: what each may take beside the program and the library, as `"256MiB"`.
+    #[serde(default)]
+    memory: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Isolate {
+    Process,
+}
+
+impl Entry {
+    /// The limits of the plugin's processes; `None` if it runs in the host's.
+    ///
+    /// # Errors
+    /// What is said of them and not understood.
+    pub fn isolation(&self) -> Result<Option<Isolation>, String> {
+        let usual = Isolation::default();
+        if self.isolate.is_none() {
+            return match self.timeout.is_some() || self.memory.is_some() {
+                true => Err(
+                    "`timeout` and `memory` are limits of a plugin in processes of its own: `isolate = \"process\"`"
+                        .into(),
+                ),
+                false => Ok(None),
+            };
+        }
+        let timeout = match &self.timeout {
+            None => usual.timeout,
+            Some(text) => {
+                let time = time_of(text).filter(|time| !time.is_zero());
+                time.ok_or_else(|| format!("`timeout = \"{text}\"` is no time: `\"10s\"`, `\"500ms\"`, `\"2m\"`"))?
+            }
+        };
+        let memory = match &self.memory {
+            None => usual.memory,
+            Some(text) => {
+                let bytes = bytes_of(text).filter(|bytes| (LEAST_MEMORY..=MOST_MEMORY).contains(bytes));
+                bytes.ok_or_else(|| {
+                    format!("`memory = \"{text}\"` is no size from 1MiB to 1TiB: `\"256MiB\"`, `\"2GiB\"`")
+                })?
+            }
+        };
+        Ok(Some(Isolation { timeout, memory }))
+    }
+}
+
+const LEAST_MEMORY: u64 = 1 << 20;
+const MOST_MEMORY: u64 = 1 << 40;
+
+/// `10s`
+fn time_of(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text)?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+/// `256MiB`
+fn bytes_of(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text)?;
+    let shift = match unit {
+        "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    Some((number.parse().ok()?, unit))
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@
 
 use super::bind::{Plan, RowsOf};
 use super::host::{self, Entered, Registered, Service};
-use super::said;
+use super::{code_of, said};
 use crate::stages::unnest::number;
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::ffi::import::Importer;
@@ -56,7 +56,7 @@ impl Drop for Object {
 
 impl Object {
     /// Calls `create`.
-    pub(super) fn new(given: &super::bind::Given, owner: Registered, split: u32) -> Result<Object, String> {
+    pub(super) fn new(given: &super::bind::Given, owner: Registered, split: u32) -> Result<Object> {
         let mut inst = null_mut();
         let mut error = ffi::ErrorOut::EMPTY;
         let call = call_of(&owner, 0);
@@ -64,7 +64,7 @@ impl Object {
         // SAFETY: `bound` came from this stage's `bind`; the other arguments are valid for the call.
         let status = unsafe { (vtable.create)(given.bound, &raw const call, split, &raw mut inst, &raw mut error) };
         if status < 0 {
-            return Err(said(status, &error));
+            return Err(Error::failed(code_of(status), said(status, &error)));
         }
         Ok(Object {
             inst,
@@ -140,7 +140,7 @@ struct Outcome<'a> {
 impl Instance {
     pub(super) fn new(plan: Arc<Plan>, setup: &Setup) -> Result<Instance> {
         let owner = Registered::new(plan.given.vtable.name, setup, plan.meter.clone());
-        let object = Object::new(&plan.given, owner, 0).map_err(|what| plan.failed(&what))?;
+        let object = Object::new(&plan.given, owner, 0).map_err(|error| plan.named(error))?;
         Ok(Instance {
             plan,
             object,
@@ -406,7 +406,7 @@ impl<'r, 'e, 'a> Calling<'r, 'e, 'a> {
             None => Err(match (status, self.refused.take()) {
                 (ffi::E_MEMORY, Some(refused)) => refused,
                 (ffi::E_CANCELLED, _) if cancelled.load(Relaxed) => Error::Cancelled,
-                _ => self.plan.failed(&said(status, error)),
+                _ => self.plan.failed_as(code_of(status), &said(status, error)),
             }),
         };
         if outcome.is_ok() && out.release.is_some() && self.panic.is_none() {

@@ -9,12 +9,12 @@ use super::bind::{Given as Bound, Refused, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
 use super::run::{Object, lend, release};
-use super::{arguments, params, said, wrong_params};
+use super::{PROCESS_LOST, arguments, code_of, params, said, wrong_params};
 use crate::expr::{Args, Foreign, ForeignCall, FunctionSpec, Given, Nulls, Returns};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::lend::Lent;
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
-use standpipe_sdk::{Arena, Bits, Column, Columns, Error, Field, Result, Schema, Type};
+use standpipe_sdk::{Arena, Bits, Code, Column, Columns, Error, Field, Result, Schema, Type};
 use std::any::Any;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +55,7 @@ impl Foreign for Function {
         let field = |(at, given): (usize, &Given<'_>)| Field::new(format!("{at}"), given.ty.clone(), given.nullable);
         let input: Schema = given.iter().enumerate().map(field).collect();
         let bound = Bound::new(vtable, Some(&input), given.len(), &arguments::of_given(given));
-        let bound = bound.map_err(|Refused { message, param }| match param.as_str() {
+        let bound = bound.map_err(|Refused { message, param, .. }| match param.as_str() {
             "" => message,
             param => format!("`{param}`: {message}"),
         })?;
@@ -123,11 +123,20 @@ impl ForeignCall for Bind {
 
 impl Bind {
     fn failed(&self, what: &str) -> Error {
-        Error::failed(PLUGIN_FAILED, format!("`{}`: {what}", self.bound.vtable.name))
+        self.failed_as(PLUGIN_FAILED, what)
+    }
+
+    fn failed_as(&self, code: Code, what: &str) -> Error {
+        Error::failed(code, format!("`{}`: {what}", self.bound.vtable.name))
     }
 
     fn named(&self, error: Error) -> Error {
         match error {
+            Error::Failed {
+                code: PROCESS_LOST,
+                message,
+                ..
+            } => self.failed_as(PROCESS_LOST, &message),
             Error::Failed { message, .. } => self.failed(&message),
             other => other,
         }
@@ -139,7 +148,7 @@ impl Bind {
             return Ok(object);
         }
         let owner = Registered::without_memory(self.bound.vtable.name, self.meter.clone());
-        Object::new(&self.bound, owner, 0).map_err(|what| self.failed(&what))
+        Object::new(&self.bound, owner, 0).map_err(|error| self.named(error))
     }
 
     /// The values of `rows` rows. `picks`: which rows of the batch they are.
@@ -292,7 +301,7 @@ impl<'a> Calling<'_, '_, 'a> {
             None if status >= 0 => Ok(Column::nulls(0)),
             None => Err(match (status, self.refused.take()) {
                 (ffi::E_MEMORY, Some(refused)) => refused,
-                _ => self.bind.failed(&said(status, error)),
+                _ => self.bind.failed_as(code_of(status), &said(status, error)),
             }),
         };
         if outcome.is_ok() && self.panic.is_none() {

@@ -1,0 +1,187 @@
+//! Plugins in processes of their own: whatever they do, it is an error of their stage, in time; and the rows are the same.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            panic!("{command:?} does not run ({error}); `apt-get install build-essential` installs a C compiler")
+        }
+    };
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn cli(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    run(Command::new(env!("CARGO_BIN_EXE_standpipe"))
+        .args(arguments)
+        .current_dir(folder))
+}
+
+/// A project with a plugin of `tests/plugins`, isolated or not, and locked.
+fn project(name: &str, limits: Option<&str>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join(format!("lib{name}.so"));
+    let (status, _, stderr) = run(Command::new("cc")
+        .args(["-std=c99", "-O0", "-shared", "-fPIC", "-I", "plugins/sdk/include", "-o"])
+        .arg(&library)
+        .arg(format!("tests/plugins/{name}.c")));
+    assert_eq!(status, Some(0), "{stderr}");
+    let isolate = limits.map_or(String::new(), |limits| format!("isolate = \"process\"\n{limits}"));
+    let text = format!("[plugins.{name}]\npath = \"lib{name}.so\"\n{isolate}");
+    fs::write(folder.path().join("standpipe.toml"), text).unwrap();
+    assert_eq!(cli(folder.path(), &["plugin", "lock"]).0, Some(0));
+    folder
+}
+
+/// How many processes have this folder as theirs: none may be left.
+fn processes(folder: &Path) -> usize {
+    let is_here = |entry: fs::DirEntry| fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder);
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(is_here)
+        .filter(|&here| here)
+        .count()
+}
+
+#[test]
+fn whatever_ends_or_hangs_a_plugin_is_an_error_of_its_stage_in_time() {
+    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
+    let folder = folder.path();
+    let mut seen = String::new();
+    for at in ["bind", "create", "process", "finish"] {
+        for how in ["segv", "abort", "exit", "loop", "eat"] {
+            let script = format!(
+                "use plugin crash\nfrom range(1, 10) | crash.crash at: \"{at}\", how: \"{how}\" | write csv \"out.csv\"\n"
+            );
+            fs::write(folder.join("s.pipe"), script).unwrap();
+            let start = Instant::now();
+            let (status, stdout, stderr) = cli(folder, &["run", "s.pipe"]);
+            let took = start.elapsed();
+            assert!(took < TIMEOUT + Duration::from_secs(1), "{at} {how}: {took:?}");
+            // What is seen in `bind` is seen by the check.
+            let want = if at == "bind" { 2 } else { 1 };
+            assert_eq!((status, stdout.as_str()), (Some(want), ""), "{at} {how}: {stderr}");
+            assert!(!folder.join("out.csv").exists(), "{at} {how}: something was published");
+            let first = stderr.lines().find(|line| line.contains("error[")).unwrap_or(&stderr);
+            let _ = writeln!(seen, "{at} {how}: {first}");
+            assert_eq!(processes(folder), 0, "{at} {how}: a process is left");
+        }
+    }
+    insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn what_ends_a_plugin_once_its_rows_are_given_is_a_warning() {
+    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
+    let folder = folder.path();
+    for how in ["segv", "exit", "loop"] {
+        let script = format!("use plugin crash\nfrom range(1, 3) | crash.crash at: \"destroy\", how: \"{how}\"\n");
+        fs::write(folder.join("s.pipe"), script).unwrap();
+        let start = Instant::now();
+        let (status, stdout, stderr) = cli(folder, &["run", "s.pipe"]);
+        assert!(
+            start.elapsed() < TIMEOUT + Duration::from_secs(1),
+            "{how}: {:?}",
+            start.elapsed()
+        );
+        assert_eq!(
+            (status, stdout.as_str()),
+            (Some(0), "value\n1\n2\n3\n"),
+            "{how}: {stderr}"
+        );
+        assert!(
+            stderr.contains("E0806") && stderr.contains("destroy"),
+            "{how}: {stderr}"
+        );
+        assert_eq!(processes(folder), 0, "{how}: a process is left");
+    }
+}
+
+#[test]
+fn a_function_that_ends_its_process_is_an_error_of_its_call() {
+    let folder = project("crash", Some(""));
+    let script = "use plugin crash\nfrom range(1, 6) | derive x = crash.boom(value) | select sum = x + 1\n";
+    fs::write(folder.path().join("s.pipe"), script).unwrap();
+    let (status, stdout, stderr) = cli(folder.path(), &["run", "s.pipe"]);
+    assert_eq!((status, stdout.lines().count()), (Some(0), 7), "{stderr}");
+    fs::write(folder.path().join("s.pipe"), script.replace("6", "8")).unwrap();
+    let (status, _, stderr) = cli(folder.path(), &["run", "s.pipe"]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("error[E0806]: `crash.boom`") && stderr.contains("SIGSEGV"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn an_isolated_plugin_gives_the_same_rows_and_rejects() {
+    let script = "use plugin words\n\
+        from range(1, 20000)\n\
+        | derive n = value % 5, six = words.double(value % 9, times: 6)\n\
+        | words.repeat n, most: 3 on error to rejects\n\
+        | derive t = f\"a text that is longer than a view holds, {value}\", bad = words.double(n - 1, times: 2) on error null\n\
+        | write csv \"out.csv\"\n\
+        from rejects | write csv \"rejects.csv\"\n";
+    let outcome = |limits: Option<&str>| {
+        let folder = project("words", limits);
+        fs::write(folder.path().join("s.pipe"), script).unwrap();
+        let (status, _, stderr) = cli(folder.path(), &["run", "s.pipe"]);
+        assert_eq!(status, Some(0), "{stderr}");
+        let read = |name| fs::read_to_string(folder.path().join(name)).unwrap();
+        (read("out.csv"), read("rejects.csv"))
+    };
+    let here = outcome(None);
+    assert!(here.0.lines().count() > 5000 && here.1.lines().count() > 1000);
+    assert_eq!(outcome(Some("")), here);
+}
+
+#[test]
+fn limits_that_are_not_understood_say_so() {
+    let folder = project("words", None);
+    let say = |text: &str| {
+        let text = format!("[plugins.words]\npath = \"libwords.so\"\n{text}");
+        fs::write(folder.path().join("standpipe.toml"), text).unwrap();
+        let (status, stdout, stderr) = cli(folder.path(), &["plugin", "list"]);
+        format!("{status:?}\n{stdout}{stderr}").replace(folder.path().to_str().unwrap(), "PROJECT")
+    };
+    let isolated = "isolate = \"process\"\n";
+    let cases = [
+        isolated.to_owned(),
+        format!("{isolated}timeout = \"500ms\"\nmemory = \"2GiB\"\n"),
+        format!("{isolated}timeout = \"soon\"\n"),
+        format!("{isolated}memory = \"1KiB\"\n"),
+        "timeout = \"1s\"\n".to_owned(),
+        "isolate = \"thread\"\n".to_owned(),
+    ];
+    let mut seen = String::new();
+    for case in cases {
+        let _ = writeln!(seen, "-- {}\n{}", case.trim().replace('\n', ", "), say(&case));
+    }
+    insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn a_host_without_a_program_for_the_processes_is_told_how_to_have_one() {
+    let folder = project("words", Some(""));
+    let engine = standpipe::Engine::builder().project(folder.path()).build();
+    let script = "use plugin words\nfrom range(1, 3) | words.count_up";
+    let error = engine.compile("test.pipe", script).err().unwrap().render(false);
+    insta::assert_snapshot!(error);
+    // `standpipe` itself is one.
+    let engine = standpipe::Engine::builder()
+        .project(folder.path())
+        .plugin_worker(env!("CARGO_BIN_EXE_standpipe"))
+        .build();
+    engine.compile("test.pipe", script).unwrap();
+}

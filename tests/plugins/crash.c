@@ -1,0 +1,163 @@
+/* A plugin that ends its process, hangs or eats memory where it is told to, for tests of isolation:
+ * crash at: "process", how: "segv"   each row as it is; at is one of bind, create, process, finish, destroy, unbind and none,
+ *                                    how one of segv, abort, exit, loop, eat;
+ * boom(x: int)                       the number as it is; 7 ends the process. */
+#include "standpipe_plugin.h"
+#include <signal.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Whether `text` stands in the arguments. */
+static int says(sp_str json, const char *text) {
+  size_t i, n = strlen(text);
+  for (i = 0; i + n <= json.len; i++)
+    if (memcmp(json.ptr + i, text, n) == 0) return 1;
+  return 0;
+}
+
+enum { SEGV, ABORT, EXIT, LOOP, EAT };
+static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\""};
+static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\""};
+enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PLACES };
+
+static volatile char *nothing;
+
+static void fail(int how) {
+  size_t i, gib = (size_t)1 << 31;
+  char *p;
+  switch (how) {
+    case SEGV: *nothing = 1; break;
+    case ABORT: abort();
+    case EXIT: exit(0);
+    case LOOP: for (;;) nothing = NULL;
+    case EAT:
+      p = malloc(gib);
+      for (i = 0; i < gib; i += 4096) ((volatile char *)p)[i] = 1;
+  }
+}
+
+typedef struct bound { int at, how; int32_t *from; } bound;
+
+static void at(const bound *b, int place) { if (b->at == place) fail(b->how); }
+
+static void unbind(void *p) {
+  bound *b = p;
+  at(b, UNBIND);
+  free(b->from);
+  free(b);
+}
+
+static void release_schema(struct ArrowSchema *s) { s->release = NULL; }
+
+static struct ArrowSchema number, *numbers[1] = {&number};
+
+static bound *told(const sp_bind_in *in) {
+  bound *b = calloc(1, sizeof(*b));
+  int i;
+  b->at = PLACES;
+  for (i = 0; i < PLACES; i++) if (says(in->config_json, places[i])) b->at = i;
+  for (i = 0; i <= EAT; i++) if (says(in->config_json, hows[i])) b->how = i;
+  at(b, BIND);
+  return b;
+}
+
+/* One int column. */
+static void schema(sp_bind_out *out, const char *name) {
+  number.format = "l";
+  number.name = name;
+  number.release = release_schema;
+  out->schema.format = "+s";
+  out->schema.name = "";
+  out->schema.n_children = 1;
+  out->schema.children = numbers;
+  out->schema.release = release_schema;
+}
+
+static sp_status bind_crash(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
+  (void)s; (void)h; (void)e;
+  out->bound = told(in);
+  schema(out, "value");
+  out->parallelism = SP_PAR_SERIAL;
+  return SP_OK;
+}
+
+static sp_status bind_boom(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
+  (void)s; (void)h; (void)e;
+  out->bound = told(in);
+  schema(out, "");
+  return SP_OK;
+}
+
+static sp_status create(void *b, const sp_call *call, uint32_t split, void **inst, sp_error *e) {
+  (void)call; (void)split; (void)e;
+  at(b, CREATE);
+  *inst = b;
+  return SP_OK;
+}
+
+/* The first column once more. */
+static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, int boom) {
+  int64_t i, n = in->length, *values = call->host->alloc(call, (size_t)n * 8 + 8);
+  struct ArrowArray *child = call->host->alloc(call, sizeof(*child));
+  struct ArrowArray **list = call->host->alloc(call, sizeof(*list));
+  const void **buffers = call->host->alloc(call, 3 * sizeof(*buffers));
+  const int64_t *from = in->children[0]->buffers[1];
+  if (!values || !child || !list || !buffers) return SP_E_MEMORY;
+  for (i = 0; i < n; i++) {
+    values[i] = from[i];
+    if (boom && values[i] == 7) fail(SEGV);
+  }
+  memset(child, 0, sizeof(*child));
+  memset(out, 0, sizeof(*out));
+  buffers[0] = buffers[1] = NULL;
+  buffers[2] = values;
+  out->length = child->length = n;
+  out->n_buffers = 1;
+  out->buffers = buffers;
+  child->n_buffers = 2;
+  child->buffers = buffers + 1;
+  out->n_children = 1;
+  out->children = list;
+  list[0] = child;
+  out->release = child->release = call->host->arena_release;
+  return SP_OK;
+}
+
+static sp_status process_crash(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
+  (void)e;
+  at(inst, PROCESS);
+  return same(call, in, out, 0);
+}
+
+static sp_status process_boom(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
+  (void)e; (void)inst;
+  return same(call, in, out, 1);
+}
+
+static sp_status finish(void *inst, const sp_call *call, struct ArrowArray *out, sp_error *e) {
+  (void)call; (void)out; (void)e;
+  at(inst, FINISH);
+  return SP_OK;
+}
+
+static void destroy(void *inst) { at(inst, DESTROY); }
+
+static const sp_stage crash = {
+    sizeof(sp_stage), SP_TRANSFORM, 0, 0, "crash", "1.0.0", "Ends its process", NULL,
+    "{\"memory\": \"constant\", \"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
+    "{\"name\": \"how\", \"arg\": \"const:string\", \"about\": \"how\"}]}",
+    bind_crash, unbind, create, process_crash, finish, NULL, NULL, destroy, NULL};
+static const sp_stage boom = {
+    sizeof(sp_stage), SP_SCALAR, SP_F_NULL_PROPAGATING, 0, "boom", "1.0.0", "The same number, unless it is seven.", NULL,
+    "{\"params\": [{\"name\": \"x\", \"type\": \"int\"}]}",
+    bind_boom, unbind, create, process_boom, NULL, NULL, NULL, destroy, NULL};
+static const sp_stage *const stages[] = {&crash, &boom};
+static const sp_plugin plugin = {sizeof(sp_plugin), SP_ABI_MAJOR, SP_ABI_MINOR, 2, "test.crash", "1.0.0",
+                                 "Apache-2.0", "", stages, NULL, NULL, NULL};
+
+SP_NOTE("{\"id\": \"test.crash\", \"version\": \"1.0.0\", \"abi\": [1, 0], \"stages\": ["
+        "{\"name\": \"crash\", \"kind\": \"transform\", \"about\": \"Ends its process\"},"
+        "{\"name\": \"boom\", \"kind\": \"function\", \"about\": \"The same number, unless it is seven.\"}]}");
+
+const sp_plugin *standpipe_plugin_entry_v1(void) { return &plugin; }
