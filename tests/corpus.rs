@@ -40,6 +40,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("E0803", "it needs a library: `tests/plugins.rs`"),
     ("E0804", "it needs a library: `tests/plugins.rs`"),
     ("E0805", "it needs a library: `tests/plugins.rs`"),
+    ("E0806", "it needs a library: `tests/isolated.rs`"),
     ("E0998", "needs somebody who interrupts"),
     ("E0999", "would be our own mistake"),
     ("W0001", "only `--pedantic` says it"),
