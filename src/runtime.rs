@@ -4,6 +4,7 @@
 //! - At most `workers` chunks exist; each lives in its lane's arena and never changes thread.
 //! - Outputs get their names only when every region and every sink has succeeded.
 
+mod feeds;
 pub mod floors;
 mod lane;
 mod limit;

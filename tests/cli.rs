@@ -494,7 +494,7 @@ fn explain_shows_the_plan_the_memory_and_the_codes() {
     assert!(seen.status == 0 && seen.out.starts_with("flowchart"), "{}", seen.out);
     let seen = call(folder.path(), &["explain", "a.pipe", "--memory"]);
     assert!(
-        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort") && seen.out.contains("together"),
+        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort") && seen.out.contains("at once"),
         "{}",
         seen.out
     );

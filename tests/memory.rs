@@ -33,6 +33,14 @@ const SCRIPTS: &[(&str, &str)] = &[
         "stream o = from range(1, 30000) | derive s = f\"text number {value}\"\nfrom range(1, 400000) | join o on value | write none",
     ),
     (
+        "large join",
+        "stream o = from range(1, 200000) | derive s = f\"text number {value}\"\nfrom o | join o as p on value | write none",
+    ),
+    (
+        "join of one key",
+        "stream o = from range(1, 300000) | derive k = 1, s = f\"text number {value}\"\nfrom range(1, 3) | derive k = 1 | join o as p on k | write none",
+    ),
+    (
         "describe",
         "from range(1, 400000) | derive k = value * 7919 % 1000003, s = f\"text number {value}\" | describe | write none",
     ),
@@ -47,10 +55,6 @@ const GREEDY: &[(&str, &str)] = &[
     (
         "top",
         "from range(1, 200000) | derive s = f\"text number {value}\" | top 60000 on -value | write none",
-    ),
-    (
-        "large join",
-        "stream o = from range(1, 200000) | derive s = f\"text number {value}\"\nfrom o | join o as p on value | write none",
     ),
 ];
 

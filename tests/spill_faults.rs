@@ -11,12 +11,22 @@ use std::process::{Command, Output};
 const SCRIPT: &str =
     r#"from range(1, 1000000) | derive key = value * 7919 % 1000003 | sort key, -value | write csv "out.csv""#;
 
+/// A right side that takes some ten times of what its join may have.
+const JOIN: &str = r#"
+stream right = from range(1, 1000000) | select k = value * 7919 % 1000003, name = f"the name of number {value}, which takes some bytes", r = value
+from range(1, 300000) | select k = value * 3, l = value | join left right on k | write csv "out.csv"
+"#;
+
 /// Runs in `folder`, spilling to `spill`.
 fn run(folder: &Path, spill: &Path, options: &[&str]) -> Output {
+    run_script(SCRIPT, folder, spill, options)
+}
+
+fn run_script(script: &str, folder: &Path, spill: &Path, options: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("standpipe"));
     command
         .current_dir(folder)
-        .args(["run", "-e", SCRIPT, "--workers", "2", "--memory", "12MiB", "--no-sync"]);
+        .args(["run", "-e", script, "--workers", "2", "--memory", "12MiB", "--no-sync"]);
     command.arg("--spill-dir").arg(spill).args(options);
     command.output().unwrap()
 }
@@ -64,6 +74,63 @@ fn a_run_that_spills_leaves_nothing_behind_and_says_what_it_did() {
     );
     let peak = report["peak_spilled_bytes"].as_u64().unwrap();
     assert!(peak > 0 && peak <= number("spilled_bytes"), "{report}");
+}
+
+#[test]
+fn a_join_whose_right_side_is_ten_times_the_limit() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let output = run_script(JOIN, folder.path(), spill.path(), &["--report", "report.json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_empty(spill.path()));
+    // The value whose key it is: 7919 times it is the key, up to multiples of a prime.
+    let modulus = 1_000_003u64;
+    let mut value_of = vec![0u64; modulus as usize];
+    (1..=1_000_000u64).for_each(|value| value_of[(value * 7919 % modulus) as usize] = value);
+    let text = std::fs::read_to_string(folder.path().join("out.csv")).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("k,l,name,r"));
+    for left in 1..=300_000u64 {
+        let key = left * 3;
+        let want = match value_of[key as usize] {
+            0 => format!("{key},{left},,"),
+            r => format!("{key},{left},\"the name of number {r}, which takes some bytes\",{r}"),
+        };
+        assert_eq!(lines.next(), Some(&*want));
+    }
+    assert_eq!(lines.next(), None);
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
+    let stages = report["stages"].as_array().unwrap();
+    let join = stages
+        .iter()
+        .find(|stage| stage["segments"].as_u64() > Some(0))
+        .unwrap();
+    let number = |name: &str| join[name].as_u64().unwrap();
+    assert_eq!(join["name"], "join left");
+    // Both sides are sorted by key, and both once more by the order of the left one.
+    assert!(number("segments") > 4 && number("merged_rows") >= 1_300_000, "{join}");
+    // What lies behind the last key of the left side is not read again.
+    assert!(number("spilled_bytes") > 40 << 20, "{join}");
+    assert!(number("reread_bytes") > number("spilled_bytes") / 2, "{join}");
+}
+
+#[test]
+fn the_disk_limit_is_reached_within_a_join() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = spill.path().display().to_string();
+    let said = ["E0703", "`join` needs ", &place, "the disk limit is", "--disk"];
+    let output = run_script(JOIN, folder.path(), spill.path(), &["--report", "report.json"]);
+    assert!(output.status.success());
+    std::fs::remove_file(folder.path().join("out.csv")).unwrap();
+    let report = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let peak = report["peak_spilled_bytes"].as_u64().unwrap();
+    // While the right side is gathered, and when it is on disk.
+    for disk in [1 << 20, peak / 4 * 3] {
+        let output = run_script(JOIN, folder.path(), spill.path(), &["--disk", &disk.to_string()]);
+        assert_failed(folder.path(), &output, &said);
+        assert!(is_empty(spill.path()));
+    }
 }
 
 #[test]

@@ -292,6 +292,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         );
         node.detail = self.detail(call);
         node.order = spec.order;
+        node.memory = spec.memory;
         node.least = spec.least;
         node.facts = Facts {
             lineage: bound.lineage.clone(),
@@ -314,6 +315,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         if rest {
             let mut node = NewNode::new(stage.clone(), call.span, vec![built], bound.schema.clone(), Op::Drain);
             node.detail = "gives what is left of the right side".to_owned();
+            node.least = spec.least;
             node.facts.lineage = bound.lineage;
             let left_over = out(self.draft.push(node));
             let inputs = vec![state.edge, left_over];

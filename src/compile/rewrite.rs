@@ -20,7 +20,9 @@ use super::draft::Draft;
 use super::report::Checker;
 use crate::diag::Diagnostic;
 use crate::graph::{Graph, NodeId, Op, Port};
+use crate::stages::spill;
 use order::Obstacle;
+use standpipe_sdk::spec::Memory;
 
 /// Puts the nodes into the order they are read in; says so if there is none.
 pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
@@ -62,6 +64,16 @@ pub(super) fn finish(mut draft: Draft, all: bool) -> Graph {
         unread::drop(&mut draft, &needs);
     }
     places::spread(&mut draft);
+    let meets = draft.nodes.iter().any(|node| matches!(node.op, Op::Probe { .. }));
+    for node in draft
+        .nodes
+        .iter_mut()
+        .filter(|node| meets && matches!(node.op, Op::Rejects))
+    {
+        // Where rows wait for a right side on disk, what is set aside before waits for what is set aside behind.
+        node.memory = Memory::Spill;
+        node.least = spill::least;
+    }
     Graph { nodes: draft.nodes }
 }
 

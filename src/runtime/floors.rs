@@ -61,7 +61,11 @@ fn floor_of(graph: &Graph, region: &Region, settings: &Settings) -> RegionFloor 
         let (gives, first, bytes) = match graph.nodes[node].op {
             Op::Breaker(_) if region.fills.contains(&node) => (false, least.takes, least.takes),
             Op::Breaker(_) => (true, 0, least.gives),
+            Op::Drain if meets_too(graph, region, node) => (true, 0, 0),
             Op::Drain => (true, 0, least.gives),
+            // Of a stage that meets a build `least` says what gathering it takes, and what meeting it takes.
+            Op::Build(_) => (false, least.takes, least.takes),
+            Op::Probe { .. } => (false, least.gives, least.gives),
             _ => (false, least.takes, least.takes + least.gives),
         };
         Floor {
@@ -75,6 +79,16 @@ fn floor_of(graph: &Graph, region: &Region, settings: &Settings) -> RegionFloor 
         stages: region.nodes.iter().map(floor).collect(),
         ahead: 0,
     }
+}
+
+/// Whether what the drain `node` gives is met in this region too: then all that takes memory is counted there.
+fn meets_too(graph: &Graph, region: &Region, node: NodeId) -> bool {
+    let built = graph.nodes[node].inputs.last().map(|edge| edge.from);
+    let meets = |id: &NodeId| {
+        let other = &graph.nodes[*id];
+        matches!(other.op, Op::Probe { .. }) && other.inputs.last().map(|edge| edge.from) == built
+    };
+    region.nodes.iter().any(meets)
 }
 
 /// What the region that needs the most cannot do without.

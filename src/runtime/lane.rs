@@ -14,12 +14,12 @@ use crate::formats::jsonl;
 use crate::formats::out::Out;
 use crate::graph::{NodeId, OnError, Policy};
 use crate::runtime::limit::{Gate, TooMany};
-use crate::runtime::rejects::{self, Reject};
+use crate::runtime::rejects::{self, HeldLane, Reject};
 use crate::runtime::run::RegionRun;
 use crate::runtime::turnstile::{Ticket, Turnstile};
 use standpipe_sdk::{
-    Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Judge, Locator,
-    Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Writer,
+    Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Hold, Judge,
+    Locator, Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Waiting, Writer,
 };
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -77,13 +77,22 @@ pub(crate) enum Operator {
     RowWise(Box<dyn RowWise>),
     Serial(InOrder<Mutex<Box<dyn Serial>>>, Option<Box<dyn Prepare>>),
     Fill(Box<dyn Fill>),
-    Probe(Box<dyn Probe>, Option<Condition>),
+    Probe(Box<dyn Probe>, Option<Condition>, Option<Waits>),
     Sink(Box<dyn Writer>, InOrder<()>),
     Route(usize),
     Rejects {
         rows: Vec<Reject>,
         pen: Arena,
+        /// Where they wait until nothing more comes that belongs before them.
+        held: Option<HeldLane>,
     },
+}
+
+/// The way in of rows that cannot meet their build yet.
+pub(crate) struct Waits {
+    pub hold: Box<dyn Hold>,
+    /// The feed out of which they come again.
+    pub again: usize,
 }
 
 /// A turnstile and whether this lane is in it.
@@ -108,7 +117,7 @@ impl<S> InOrder<S> {
             self.inside = true;
         }
         // An earlier chunk ended the run: this one has nothing to add.
-        if chunk.run.ended_before(chunk.ticket, chunk.source) {
+        if chunk.run.ended_before(chunk.ticket, chunk.first, chunk.source) {
             Err(Error::Cancelled)
         } else {
             Ok(())
@@ -135,8 +144,12 @@ impl<S> InOrder<S> {
 /// The chunk a lane is at.
 pub(crate) struct Chunk<'r> {
     pub ticket: Ticket,
-    /// Position among the region's sources.
+    /// Position among the region's feeds.
     pub source: usize,
+    /// Where it stands among the chunks of the region: its own number, or that of the chunk whose rows waited.
+    pub order: u64,
+    /// The first chunk that anything of it may have come in: an error of an earlier one makes it worthless.
+    pub first: u64,
     pub last_part: bool,
     pub run: &'r RegionRun,
     pub locator: Locator<'r>,
@@ -290,8 +303,20 @@ impl Node {
         base: usize,
         chunk: &Chunk<'_>,
     ) -> Result<Flow> {
-        self.rows_in += batch.rows() as u64;
         self.panic_if_asked(chunk);
+        if let Operator::Probe(.., Some(waits)) = &mut self.op
+            && waits.again != chunk.source
+        {
+            // They are counted when they come again.
+            let waiting = Waiting {
+                number: chunk.ticket.number(),
+                chunk: chunk.order,
+                locator: chunk.locator,
+                texts: chunk.run.keeps_text,
+            };
+            return waits.hold.push(&waiting, batch).map(|()| Flow::More);
+        }
+        self.rows_in += batch.rows() as u64;
         let flow = self.work(batch, arena, false, last, later, base, chunk);
         self.chunk_rows += batch.rows() as u64;
         flow
@@ -394,7 +419,7 @@ impl Node {
                 *emitted = out.has_emitted();
                 flow
             }
-            Operator::Probe(stage, judge) => {
+            Operator::Probe(stage, judge, _) => {
                 let mut out = Emitter::new(arena, &faults, &mut edges);
                 let judge = judge.as_mut().map(|judge| judge as &mut dyn Judge);
                 let flow = stage.push(batch, judge, &mut out);
@@ -633,7 +658,7 @@ impl Node {
 
     /// What a reject node has gathered, in order. `last`: nothing more of this chunk comes from here.
     fn pass_rejects_on(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>, last: bool) -> Result<()> {
-        let Operator::Rejects { rows, pen } = &mut self.op else {
+        let Operator::Rejects { rows, pen, held } = &mut self.op else {
             return Ok(());
         };
         if rows.is_empty() {
@@ -644,7 +669,10 @@ impl Node {
         }
         rows.sort_by_key(|row| (row.place, row.node));
         self.rows_in += rows.len() as u64;
-        let outcome = flush_rejects(rows, pen, &self.outs, later, base, chunk, last);
+        let outcome = match held {
+            Some(held) => held.push(rows, pen, chunk.ticket.number(), chunk.order, chunk.source),
+            None => flush_rejects(rows, pen, &self.outs, later, base, chunk, last),
+        };
         rows.clear();
         outcome
     }

@@ -4,9 +4,17 @@
 //! - A reject node gathers what its stages set aside in one chunk and passes it on at the chunk's end, by (place, node): the order
 //!   does not depend on which stage ran first.
 //! - Rows behind the place where the run ended are dropped.
+//! - Where rows of a chunk wait for others to pass (a join whose right side is on disk), what is set aside of it comes before and after them:
+//!   then all rejects are held and sorted, and come out as if nobody had waited.
 
+use crate::stages::keys::Key;
+use crate::stages::sort;
 use standpipe_sdk::build::TextBuilder;
-use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, Field, Place, Result, Schema, Text, Type};
+use standpipe_sdk::spec::Setup;
+use standpipe_sdk::{
+    Arena, Batch, Bits, Breaker, Column, Columns, Data, Error, Field, Fill, Flow, Place, Result, Schema, Text, Type,
+};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The columns of every reject stream.
 pub fn schema() -> Schema {
@@ -85,4 +93,159 @@ pub(crate) fn batch<'a>(rows: &[Reject], arena: &'a Arena) -> Result<Batch<'a>> 
     columns.push(Column::new(Data::Bytes(text), valid, n));
     let places = arena.collect(n, |i| rows[i].place)?;
     Ok(Batch::new(columns.finish(), Some(places), n))
+}
+
+/// The columns that held rejects are sorted by, and have before their own.
+const ORDER: usize = 0;
+const SOURCE: usize = 1;
+const OFFSET: usize = 2;
+const SUB: usize = 3;
+const NODE: usize = 4;
+/// Not a key: the feed that the chunk came from.
+const FEED: usize = 5;
+const OWN: usize = 6;
+/// Columns of a reject.
+const WIDTH: usize = 10;
+/// Rejects that are held or given at a time.
+const PIECE: usize = 1024;
+
+/// Rejects that wait for others that belong before them.
+pub(crate) struct Held {
+    breaker: Arc<dyn Breaker>,
+    lanes: Mutex<Vec<HeldLane>>,
+}
+
+/// One lane's way in. Never contended: all is over when the rows are given.
+#[derive(Clone)]
+pub(crate) struct HeldLane(Arc<Mutex<Box<dyn Fill>>>);
+
+impl Held {
+    pub(crate) fn new(setup: &Setup) -> Result<Held> {
+        let keys = [ORDER, SOURCE, OFFSET, SUB, NODE].map(|column| Key {
+            column,
+            descending: false,
+            nulls_first: false,
+        });
+        let breaker = sort::breaker("rejects", keys.to_vec(), false, OWN + WIDTH)(setup)?;
+        Ok(Held {
+            breaker,
+            lanes: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn lane(&self) -> Result<HeldLane> {
+        let lane = HeldLane(Arc::new(Mutex::new(self.breaker.clone().filler()?)));
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.push(lane.clone());
+        Ok(lane)
+    }
+
+    /// Gives all of them, except those that `is_cut` names by feed, order and place.
+    pub(crate) fn give(
+        &self,
+        pen: &mut Arena,
+        is_cut: impl Fn(usize, u64, Place) -> bool,
+        mut push: impl FnMut(Batch<'_>, &Arena) -> Result<Flow>,
+    ) -> Result<()> {
+        for lane in std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner)) {
+            lane.0.lock().unwrap_or_else(PoisonError::into_inner).done()?;
+        }
+        let source = self.breaker.clone().drain()?;
+        let mut reader = source.clone().reader()?;
+        let mut most = PIECE;
+        while let Some(ticket) = source.ticket() {
+            let mut more = reader.claim(ticket)?;
+            while more {
+                pen.reset();
+                let part = match reader.decode(pen, most, true) {
+                    Err(Error::Memory { .. }) if most > 1 => {
+                        most /= 2;
+                        continue;
+                    }
+                    part => part?,
+                };
+                more = !part.last;
+                let rows = given(part.batch, &is_cut, pen)?;
+                if rows.rows() > 0 && push(rows, pen)? == Flow::Done {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HeldLane {
+    /// Takes the rejects of one chunk.
+    pub(crate) fn push(&self, rows: &[Reject], pen: &mut Arena, number: u64, order: u64, feed: usize) -> Result<()> {
+        let mut fill = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut from, mut piece) = (0, PIECE);
+        while from < rows.len() {
+            let some = &rows[from..rows.len().min(from + piece)];
+            let outcome = match held(some, order, feed, pen) {
+                Err(Error::Memory { .. }) if some.len() > 1 => {
+                    pen.reset();
+                    piece = some.len() / 2;
+                    continue;
+                }
+                Err(error) => Err(error),
+                Ok(batch) => fill.push(number, batch),
+            };
+            pen.reset();
+            outcome?;
+            from += some.len();
+        }
+        Ok(())
+    }
+}
+
+/// Rejects as they are sorted.
+fn held<'a>(rows: &[Reject], order: u64, feed: usize, arena: &'a Arena) -> Result<Batch<'a>> {
+    let own = batch(rows, arena)?;
+    let mut columns = Columns::new(arena, OWN + WIDTH)?;
+    columns.push(Column::int(arena.fill(rows.len(), order as i64)?, None));
+    columns.push(Column::int(
+        arena.collect(rows.len(), |i| i64::from(rows[i].place.source))?,
+        None,
+    ));
+    columns.push(Column::int(
+        arena.collect(rows.len(), |i| rows[i].place.offset as i64)?,
+        None,
+    ));
+    columns.push(Column::int(
+        arena.collect(rows.len(), |i| i64::from(rows[i].place.sub))?,
+        None,
+    ));
+    columns.push(Column::int(
+        arena.collect(rows.len(), |i| i64::from(rows[i].node))?,
+        None,
+    ));
+    columns.push(Column::int(arena.fill(rows.len(), feed as i64)?, None));
+    for &column in own.columns() {
+        columns.push(column);
+    }
+    Ok(Batch::new(columns.finish(), None, rows.len()))
+}
+
+/// The rejects of sorted rows, without those that are cut.
+fn given<'a>(rows: Batch<'a>, is_cut: &impl Fn(usize, u64, Place) -> bool, arena: &'a Arena) -> Result<Batch<'a>> {
+    let ints = |at: usize| match rows.column(at).data() {
+        Data::Int(values) => Ok(values),
+        _ => Err(Error::Panic("rejects without their places".into())),
+    };
+    let (orders, feeds) = (ints(ORDER)?, ints(FEED)?);
+    let (sources, offsets, subs) = (ints(SOURCE)?, ints(OFFSET)?, ints(SUB)?);
+    let places = arena.collect(rows.rows(), |row| Place {
+        source: sources[row] as u32,
+        offset: offsets[row] as u64,
+        sub: subs[row] as u32,
+    })?;
+    let stays = Bits::collect(arena, rows.rows(), |row| {
+        !is_cut(feeds[row] as usize, orders[row] as u64, places[row])
+    })?;
+    let batch = Batch::new(&rows.columns()[OWN..], Some(places), rows.rows());
+    match stays.is_all() {
+        true => Ok(batch),
+        false => batch.gather(stays.indices(arena)?, WIDTH, arena),
+    }
 }

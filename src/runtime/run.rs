@@ -8,15 +8,17 @@
 use crate::expr::{Compute, Condition, Fixed};
 use crate::graph::regions::Region;
 use crate::graph::{Edge, Graph, NodeId, OnError, Op, Port};
-use crate::runtime::lane::{Chunk, Edges, InOrder, Info, LastEdges, Node, Operator, first_of};
+use crate::runtime::feeds::{self, Feed, Kind};
+use crate::runtime::lane::{Chunk, Edges, InOrder, Info, LastEdges, Node, Operator, Waits, first_of};
 use crate::runtime::limit::Gate;
 use crate::runtime::progress::Progress;
+use crate::runtime::rejects::Held;
 use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
-use standpipe_sdk::spec::{Asked, Rearrange, Setup};
+use standpipe_sdk::spec::{Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Batch, Breaker, Build, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation, Result, Schema,
-    Serial, Sink, Source, Spill,
+    Arena, Batch, Breaker, Build, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation,
+    Result, Schema, Serial, Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,8 +38,10 @@ const NAP: Duration = Duration::from_micros(200);
 /// What the lanes of a running region share.
 pub(crate) struct RegionRun {
     sources: Vec<Arc<dyn Source>>,
-    /// For each source whether it may give what is left only once nobody is at an earlier claim.
-    after_all: Vec<bool>,
+    /// What each of them is.
+    feeds: Vec<Feed>,
+    /// Rejects are to have the text of their records.
+    pub keeps_text: bool,
     claims: Mutex<Claims>,
     /// For each lane the claim it is at; the greatest number while it is at none.
     at_work: Vec<AtomicU64>,
@@ -51,23 +55,48 @@ pub(crate) struct RegionRun {
     chunk_rows: Option<usize>,
     refuse_after: Option<usize>,
     progress: Arc<Progress>,
-    /// Rows may come behind the last chunk, on the first lane.
-    holds_back: bool,
 }
 
 #[derive(Default)]
 struct Claims {
     source: usize,
-    /// Nobody was at a claim of an earlier source when this one's turn came.
+    /// Nobody was at an earlier claim when the turn of the source came.
     waited: bool,
     next: u64,
 }
 
 #[derive(Default)]
 struct Ends {
-    error: Option<(u64, Error)>,
+    error: Option<Failure>,
     /// For each source the ticket number after which nobody wants its rows.
     done: Vec<Option<u64>>,
+    /// For each source behind which of its rows nothing is rejected: order of the chunk, and the last place in it that counts.
+    cuts: Vec<Option<(u64, Option<Place>)>>,
+}
+
+/// What ends the run.
+struct Failure {
+    /// The number of the chunk that what failed came in.
+    order: u64,
+    ticket: u64,
+    /// The chunk is of rows that waited: it may be one of several that came as one.
+    waited: bool,
+    error: Error,
+}
+
+impl Failure {
+    /// Something is wrong with the data: what stands before it and has not come yet may be wrong too.
+    fn is_in_the_data(&self) -> bool {
+        matches!(self.error, Error::Row(_) | Error::Io { .. })
+    }
+
+    /// From where on nothing matters.
+    fn at(&self) -> (u64, Place) {
+        match &self.error {
+            Error::Row(row) => (self.order, row.place),
+            _ => (self.order, Place::default()),
+        }
+    }
 }
 
 /// A drawn piece of input.
@@ -92,8 +121,9 @@ impl RegionRun {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let source = self.sources.get(claims.source)?;
+            let feed = &self.feeds[claims.source];
             // The lock is held meanwhile, so that nobody begins another claim; who is done with one is at none before it asks for it.
-            if self.after_all[claims.source] && !claims.waited {
+            if feed.comes_after_all && !claims.waited {
                 while self.at_work.iter().any(|at| at.load(SeqCst) != u64::MAX) {
                     if self.dead.load(SeqCst) {
                         return None;
@@ -104,10 +134,17 @@ impl RegionRun {
             }
             let over = self.any_end.load(SeqCst) && {
                 let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-                if ends.error.is_some() {
-                    return None;
+                let is_done = ends.done[claims.source].is_some();
+                match &ends.error {
+                    // Rows before the bad one may be waiting, or held back by a stage: one of them may be bad too, or end the need for it.
+                    Some(failure) if failure.is_in_the_data() => match feed.kind {
+                        Kind::Source => true,
+                        Kind::Finish => !feed.may_fail,
+                        Kind::Again => is_done,
+                    },
+                    Some(_) => return None,
+                    None => is_done,
                 }
-                ends.done[claims.source].is_some()
             };
             match if over { None } else { source.ticket() } {
                 Some(ticket) => {
@@ -129,19 +166,20 @@ impl RegionRun {
     }
 
     /// Whether an earlier chunk ended the run, or the need for this source.
-    pub(crate) fn ended_before(&self, ticket: Ticket, source: usize) -> bool {
+    pub(crate) fn ended_before(&self, ticket: Ticket, order: u64, source: usize) -> bool {
         if !self.any_end.load(SeqCst) {
             return false;
         }
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = |end: u64| end < ticket.number();
-        ends.error.as_ref().is_some_and(|(at, _)| before(*at))
-            || ends.done.get(source).copied().flatten().is_some_and(before)
+        let is_earlier =
+            |it: &Failure| it.order < order || (it.waited && it.order == order && it.ticket < ticket.number());
+        ends.error.as_ref().is_some_and(is_earlier)
+            || (ends.done.get(source).copied().flatten()).is_some_and(|end| end < ticket.number())
     }
 
-    /// The run ends with `error`, unless an earlier chunk ends it, or the need for this source, first: so it is judged when its turn
-    /// has come, once nobody is at an earlier claim.
-    fn fail(&self, ticket: Ticket, source: usize, error: Error) {
+    /// The run ends with `error` of something that came in the chunk of number `order`, unless an earlier chunk ends it, or the need for
+    /// this source, first: so it is judged when its turn has come, once nobody is at an earlier claim.
+    fn fail(&self, ticket: Ticket, order: u64, source: usize, error: Error) {
         if matches!(error, Error::Cancelled) {
             return;
         }
@@ -149,19 +187,78 @@ impl RegionRun {
         while self.at_work.iter().any(earlier) && !self.dead.load(SeqCst) {
             std::thread::sleep(NAP);
         }
-        if self.ended_before(ticket, source) {
+        if self.ended_before(ticket, order, source) {
             return;
         }
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Failure {
+            order,
+            ticket: ticket.number(),
+            waited: self.feeds.get(source).is_some_and(|feed| feed.kind == Kind::Again),
+            error,
+        };
         ends.error = Some(match ends.error.take() {
-            Some((at, earlier)) if at < ticket.number() => (at, earlier),
-            Some((at, earlier)) if at == ticket.number() => (at, first_of(Some(earlier), error)),
-            _ => (ticket.number(), error),
+            Some(old) if old.order < order => old,
+            Some(old) if old.order == order => {
+                // Of chunks that came as one the earlier one counts, whatever the places say.
+                if old.waited && new.waited && old.ticket != new.ticket {
+                    if old.ticket < new.ticket { old } else { new }
+                } else {
+                    new.waited &= old.waited;
+                    new.error = first_of(Some(old.error), new.error);
+                    new
+                }
+            }
+            _ => new,
         });
         self.any_end.store(true, SeqCst);
     }
 
-    fn done(&self, ticket: Ticket, source: usize) {
+    /// The same for what went wrong with `chunk`.
+    fn fail_at(&self, chunk: &Chunk<'_>, error: Error) {
+        let order = match &error {
+            Error::Row(row) => chunk.locator.chunk_of(row.place),
+            _ => chunk.order,
+        };
+        self.fail(chunk.ticket, order, chunk.source, error);
+    }
+
+    /// From where on nothing matters any more, if something failed.
+    fn failed(&self) -> Option<(u64, Place)> {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.error.as_ref().map(Failure::at)
+    }
+
+    /// Nobody wants more of this source behind the chunk, of which the rows up to `end` have counted.
+    fn done(&self, ticket: Ticket, order: u64, source: usize, end: Option<Place>) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ends { error, done, cuts } = &mut *ends;
+        if done[source].is_none_or(|at| ticket.number() < at) {
+            done[source] = Some(ticket.number());
+            cuts[source] = Some((order, end));
+            // What had come from these was for the rows that waited alone.
+            for &from in &self.feeds[source].ends {
+                cuts[from] = Some((order, end));
+            }
+        }
+        if !self.feeds[source].ends.is_empty() && error.as_ref().is_some_and(|it| !it.waited && it.order >= order) {
+            // What came before the bad row was enough.
+            *error = None;
+        }
+        self.any_end.store(true, SeqCst);
+    }
+
+    /// Whether what was rejected there never counted.
+    fn is_cut(&self, source: usize, order: u64, place: Place) -> bool {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        match ends.cuts.get(source).copied().flatten() {
+            Some((at, end)) => order > at || (order == at && end.is_some_and(|end| place > end)),
+            None => false,
+        }
+    }
+
+    /// Nobody wants more of this source, which changes nothing for others.
+    fn stop(&self, source: usize, ticket: Ticket) {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let done = &mut ends.done[source];
         *done = Some(done.map_or(ticket.number(), |at| at.min(ticket.number())));
@@ -185,6 +282,8 @@ struct Lane {
     arena: Arena,
     spares: RefCell<Vec<Arena>>,
     peak: usize,
+    /// The rejects that wait, by node.
+    held: Vec<(NodeId, Arc<Held>)>,
 }
 
 /// Operators that lanes share.
@@ -195,6 +294,8 @@ enum Shared {
     Build(Arc<dyn Build>),
     /// The build that is met, and how many pairs were made null.
     Probe(Arc<dyn Build>, Arc<AtomicU64>),
+    /// Rejects that wait for others.
+    Held(Arc<Held>),
     /// How many values were made null.
     Nulled(Arc<AtomicU64>),
     Own,
@@ -235,17 +336,20 @@ impl World<'_> {
     pub(crate) fn region(&mut self, region: &Region, ahead: usize) -> Result<Totals> {
         // What is set aside comes first: a breaker that is drained may have all the rest, and can do with less.
         self.ahead = self.setup.budget.reserve();
+        let waits = |id: NodeId| matches!(self.graph.nodes[id].op, Op::Probe { .. }) && self.waits(id);
+        let feeds = feeds::of(self.graph, region, waits);
+        let some_wait = feeds.iter().any(|feed| feed.kind == Kind::Again);
         let mut shared = Vec::with_capacity(region.nodes.len());
         for &id in &region.nodes {
-            shared.push(self.shared(id, region)?);
+            shared.push(self.shared(id, region, some_wait)?);
         }
-        let mut operators: Vec<Vec<Option<Operator>>> = vec![];
+        let mut operators: Vec<Vec<Operator>> = vec![];
         for _ in 0..self.settings.workers.max(1) {
             let made = region
                 .nodes
                 .iter()
                 .zip(&shared)
-                .map(|(&id, shared)| self.operator(id, shared));
+                .map(|(&id, shared)| self.operator(id, shared, &feeds));
             operators.push(made.collect::<Result<_>>()?);
         }
         if self.ahead.grow(ahead).is_err() {
@@ -255,9 +359,13 @@ impl World<'_> {
         }
         let spilled = |&id: &NodeId| self.spills[id].done().segments > 0;
         self.progress.phase(region.sources.iter().any(spilled));
-        let mut sources = Vec::with_capacity(region.sources.len());
-        for &id in &region.sources {
-            sources.push(self.source(id)?);
+        let mut sources: Vec<Arc<dyn Source>> = Vec::with_capacity(feeds.len());
+        for feed in &feeds {
+            sources.push(match feed.kind {
+                Kind::Source => self.source(feed.node)?,
+                Kind::Again => self.built(feed.node)?.again()?,
+                Kind::Finish => Arc::new(feeds::Once::default()),
+            });
         }
         let total = sources.iter().map(|s| s.total_bytes()).sum::<Option<u64>>();
         self.progress.start(total);
@@ -266,11 +374,11 @@ impl World<'_> {
             ends: Mutex::new(Ends {
                 error: None,
                 done: vec![None; sources.len()],
+                cuts: vec![None; sources.len()],
             }),
             sources,
-            after_all: (region.sources.iter())
-                .map(|&id| matches!(self.graph.nodes[id].op, Op::Drain))
-                .collect(),
+            feeds,
+            keeps_text: (region.nodes.iter()).any(|&id| matches!(self.graph.nodes[id].op, Op::Rejects)),
             claims: Mutex::default(),
             at_work: (0..self.settings.workers.max(1))
                 .map(|_| AtomicU64::new(u64::MAX))
@@ -283,7 +391,6 @@ impl World<'_> {
             chunk_rows: hooks.chunk_rows,
             refuse_after: hooks.refuse_after,
             progress: self.progress.clone(),
-            holds_back: region.nodes.iter().any(|&id| self.graph.nodes[id].holds_back),
         };
         let gates: Vec<Option<Arc<Gate>>> = (region.nodes.iter())
             .map(|&id| {
@@ -295,7 +402,7 @@ impl World<'_> {
             .collect();
         let mut lanes = Vec::new();
         for (number, operators) in operators.into_iter().enumerate() {
-            lanes.push(self.lane(number, region, &run, operators, &gates)?);
+            lanes.push(self.lane(number, region, &run, operators, &gates, &shared)?);
         }
         let panicked: Mutex<Option<String>> = Mutex::new(None);
         let guarded = |lane: &mut Lane| {
@@ -326,8 +433,8 @@ impl World<'_> {
             if let Some(text) = panicked.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Err(Error::Panic(text));
             }
-            if let Some((_, error)) = run.ends.lock().unwrap_or_else(PoisonError::into_inner).error.take() {
-                return Err(error);
+            if let Some(failure) = run.ends.lock().unwrap_or_else(PoisonError::into_inner).error.take() {
+                return Err(failure.error);
             }
             if run.dead.load(SeqCst) {
                 Err(Error::Cancelled)
@@ -335,22 +442,11 @@ impl World<'_> {
                 Ok(())
             }
         };
-        let failed = self.fails_before_the_last_rows(region, &run);
         check()?;
         let last = &mut lanes[0];
-        let end = on_a_worker(|| {
-            finish(&run, last, failed.as_ref())?;
-            if failed.is_none() {
-                fill_up(&mut last.nodes)?;
-            }
-            Ok(())
-        });
+        let end = on_a_worker(|| finish(&run, last));
         check()?;
-        match (end, failed) {
-            (Err(Error::Row(row)), _) => return Err(Error::Row(row)),
-            (_, Some((_, error))) => return Err(error),
-            (end, None) => end?,
-        }
+        end?;
         let chunks = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
         let mut totals = Totals {
             chunks,
@@ -387,21 +483,6 @@ impl World<'_> {
         Ok(totals)
     }
 
-    /// The error that ended the region, where stages may hold rows back that stand before it: what is wrong with these comes first.
-    fn fails_before_the_last_rows(&self, region: &Region, run: &RegionRun) -> Option<(u64, Error)> {
-        let held = |&id: &NodeId| {
-            let node = &self.graph.nodes[id];
-            node.holds_back && node.asked != Asked::Nothing
-        };
-        let mut ends = run.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_the_data = matches!(ends.error, Some((_, Error::Row(_) | Error::Io { .. })));
-        if in_the_data && region.nodes.iter().any(held) {
-            ends.error.take()
-        } else {
-            None
-        }
-    }
-
     /// What node `id` is made with.
     fn setup_of(&self, id: NodeId) -> Setup {
         Setup {
@@ -429,7 +510,18 @@ impl World<'_> {
         build.ok_or_else(|| Error::Panic(format!("node {id} meets a build before it is filled")))
     }
 
-    fn shared(&mut self, id: NodeId, region: &Region) -> Result<Shared> {
+    /// Whether the rows that come to probe `id` have to wait.
+    fn waits(&self, id: NodeId) -> bool {
+        self.built(id).is_ok_and(|build| build.waits())
+    }
+
+    fn arena(&self) -> Arena {
+        let mut arena = Arena::new(self.setup.share);
+        arena.set_poison(self.settings.hooks.poison);
+        arena
+    }
+
+    fn shared(&mut self, id: NodeId, region: &Region, some_wait: bool) -> Result<Shared> {
         Ok(match &self.graph.nodes[id].op {
             Op::Serial(make) => Shared::Serial(Arc::new((Turnstile::default(), Mutex::new(make(&self.setup_of(id))?)))),
             Op::Sink(make) => {
@@ -440,19 +532,20 @@ impl World<'_> {
             Op::Compute { .. } => Shared::Nulled(Arc::default()),
             Op::Build(make) => Shared::Build(make(&self.setup_of(id))?),
             Op::Probe { .. } => Shared::Probe(self.built(id)?, Arc::default()),
+            Op::Rejects if some_wait => Shared::Held(Arc::new(Held::new(&self.setup_of(id))?)),
             Op::Breaker(make) if region.fills.contains(&id) => Shared::Fill(make(&self.setup_of(id))?),
             _ => Shared::Own,
         })
     }
 
-    /// One lane's part of node `id`; `None` where that takes a running region.
-    fn operator(&self, id: NodeId, shared: &Shared) -> Result<Option<Operator>> {
+    /// One lane's part of node `id`.
+    fn operator(&self, id: NodeId, shared: &Shared, feeds: &[Feed]) -> Result<Operator> {
         let node = &self.graph.nodes[id];
         let null_on_error = node.policy.on_error == OnError::Null;
         let fixed = Fixed {
             now_micros: self.settings.now_micros,
         };
-        Ok(Some(match (&node.op, shared) {
+        Ok(match (&node.op, shared) {
             (Op::Compute { exprs, keep }, Shared::Nulled(nulled)) => {
                 let compute = Compute::new(exprs, keep.as_slice().into(), null_on_error, fixed);
                 Operator::Compute(compute.count_into(nulled.clone()))
@@ -470,12 +563,29 @@ impl World<'_> {
                 let judge = pairs
                     .as_ref()
                     .map(|pairs| Condition::new(pairs.condition.clone(), null_on_error, fixed, nulled.clone()));
-                Operator::Probe(build.clone().prober()?, judge)
+                let again = feeds
+                    .iter()
+                    .position(|feed| feed.node == id && feed.kind == Kind::Again);
+                let waits = match again {
+                    Some(again) => Some(Waits {
+                        hold: build.clone().holder()?,
+                        again,
+                    }),
+                    None => None,
+                };
+                Operator::Probe(build.clone().prober()?, judge, waits)
             }
             (Op::Route { arms }, _) => Operator::Route(*arms),
-            (Op::Rejects, _) => return Ok(None),
+            (Op::Rejects, _) => Operator::Rejects {
+                rows: vec![],
+                pen: self.arena(),
+                held: match shared {
+                    Shared::Held(held) => Some(held.lane()?),
+                    _ => None,
+                },
+            },
             _ => Operator::Pass,
-        }))
+        })
     }
 
     fn lane(
@@ -483,18 +593,15 @@ impl World<'_> {
         number: usize,
         region: &Region,
         run: &RegionRun,
-        operators: Vec<Option<Operator>>,
+        operators: Vec<Operator>,
         gates: &[Option<Arc<Gate>>],
+        shared: &[Shared],
     ) -> Result<Lane> {
         let at = |id: NodeId| region.nodes.binary_search(&id).ok();
         let mut nodes = Vec::with_capacity(region.nodes.len());
-        for (i, (&id, operator)) in region.nodes.iter().zip(operators).enumerate() {
+        for (i, (&id, op)) in region.nodes.iter().zip(operators).enumerate() {
             let node = &self.graph.nodes[id];
             let drained = region.sources.contains(&id);
-            let op = operator.unwrap_or_else(|| Operator::Rejects {
-                rows: vec![],
-                pen: run.arena(),
-            });
             let (mut outs, mut rejects) = (Vec::new(), None);
             // A breaker's consumers belong to the region that drains it.
             if !matches!(op, Operator::Fill(_)) {
@@ -537,9 +644,9 @@ impl World<'_> {
                 chunk_bad: Vec::new(),
             });
         }
-        let mut readers = Vec::with_capacity(region.sources.len());
-        for (source, &id) in run.sources.iter().zip(&region.sources) {
-            let at = at(id).ok_or_else(|| Error::Panic("a source outside its region".into()))?;
+        let mut readers = Vec::with_capacity(run.feeds.len());
+        for (source, feed) in run.sources.iter().zip(&run.feeds) {
+            let at = at(feed.node).ok_or_else(|| Error::Panic("a source outside its region".into()))?;
             readers.push((source.clone().reader()?, at));
         }
         Ok(Lane {
@@ -549,6 +656,12 @@ impl World<'_> {
             arena: run.arena(),
             spares: RefCell::default(),
             peak: 0,
+            held: (region.nodes.iter().zip(shared))
+                .filter_map(|(&id, shared)| match shared {
+                    Shared::Held(held) => Some((id, held.clone())),
+                    _ => None,
+                })
+                .collect(),
         })
     }
 
@@ -601,6 +714,10 @@ fn on_a_worker(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
 /// A worker's life.
 fn work(run: &RegionRun, lane: &mut Lane) {
     while let Some(draw) = run.draw(lane.number) {
+        if run.feeds[draw.source].kind == Kind::Finish {
+            finish_early(run, lane, &draw);
+            continue;
+        }
         // Also when the run has ended meanwhile: a later claim may wait for what this one hands on.
         let claimed = lane.readers[draw.source].0.claim(draw.ticket);
         let mut part = 0;
@@ -627,25 +744,14 @@ fn work(run: &RegionRun, lane: &mut Lane) {
     }
     // Other lanes may wait for what the last claim holds.
     lane.readers.clear();
-    if (lane.number > 0 || !run.holds_back)
-        && let Err(error) = fill_up(&mut lane.nodes)
-    {
-        run.fail(Ticket::new(u64::MAX >> 24, 0), NO_SOURCE, error);
-    }
-}
-
-/// Nothing more comes to what this lane fills; once.
-fn fill_up(nodes: &mut [Node]) -> Result<()> {
-    let mut outcome = Ok(());
-    for node in nodes {
+    for node in &mut lane.nodes {
         if let Operator::Fill(fill) = &mut node.op
-            && !std::mem::replace(&mut node.done, true)
             && let Err(error) = fill.done()
         {
-            outcome = Err(first_of(outcome.err(), error));
+            let last = Ticket::new(u64::MAX >> 24, 0);
+            run.fail(last, last.number(), NO_SOURCE, error);
         }
     }
-    outcome
 }
 
 enum Outcome {
@@ -674,16 +780,26 @@ fn one_part(run: &RegionRun, lane: &mut Lane, draw: &Draw, part: u64, rows: usiz
     let outcome = match reader.decode(arena, rows, stop) {
         Err(Error::Memory { .. }) if rows > 1 => Outcome::Refused,
         Err(error) => {
-            run.fail(ticket, draw.source, error);
             let chunk = chunk_of(run, draw.source, ticket, true, Locator::default(), spares);
+            run.fail_at(&chunk, error);
             end_chunk(run, nodes, &chunk);
             Outcome::Last
         }
         Ok(decoded) => {
             // Too many parts for the numbering, or the run is over: this one is the last.
             let over = part + 1 >= MAX_PARTS;
-            let last = decoded.last || over || run.ended_before(ticket, draw.source);
-            let chunk = chunk_of(run, draw.source, ticket, last, decoded.locator, spares);
+            let mut chunk = chunk_of(run, draw.source, ticket, false, decoded.locator, spares);
+            let comes_again = run.feeds[draw.source].kind == Kind::Again;
+            let mut ended = run.ended_before(ticket, chunk.first, draw.source);
+            if ended && comes_again {
+                // The rows that waited come in order: none of those behind it counts. What a stage gave at its end may stand before them.
+                match run.feeds.iter().any(|feed| feed.may_fail) {
+                    true => ended = false,
+                    false => run.stop(draw.source, ticket),
+                }
+            }
+            let last = decoded.last || over || ended;
+            chunk.last_part = last;
             let (before, later) = nodes.split_at_mut(*head + 1);
             let flow = before[*head].admit(decoded.batch, &decoded.faults, arena, later, *head + 1, &chunk);
             run.progress.rows(decoded.batch.rows() as u64);
@@ -693,8 +809,8 @@ fn one_part(run: &RegionRun, lane: &mut Lane, draw: &Draw, part: u64, rows: usiz
             }
             match flow {
                 Ok(Flow::More) => {}
-                Ok(Flow::Done) => run.done(ticket, draw.source),
-                Err(error) => run.fail(ticket, draw.source, error),
+                Ok(Flow::Done) => run.done(ticket, chunk.order, draw.source, chunk.end_place.get()),
+                Err(error) => run.fail_at(&chunk, error),
             }
             end_chunk(run, nodes, &chunk);
             if last { Outcome::Last } else { Outcome::Part }
@@ -714,13 +830,19 @@ fn chunk_of<'r>(
     locator: Locator<'r>,
     spares: &'r RefCell<Vec<Arena>>,
 ) -> Chunk<'r> {
+    let order = match run.feeds.get(source) {
+        Some(feed) if feed.kind == Kind::Again => locator.chunk,
+        _ => ticket.number(),
+    };
     Chunk {
         ticket,
         source,
+        order,
+        first: locator.traces.iter().map(|trace| trace.chunk).min().unwrap_or(order),
         last_part,
         run,
         locator: Locator {
-            chunk: ticket.number(),
+            chunk: order,
             ..locator
         },
         spares,
@@ -730,10 +852,10 @@ fn chunk_of<'r>(
 
 fn empty_chunk(run: &RegionRun, lane: &mut Lane, draw: &Draw, error: Option<Error>) {
     let ticket = Ticket::new(draw.claim, 0);
-    if let Some(error) = error {
-        run.fail(ticket, draw.source, error);
-    }
     let chunk = chunk_of(run, draw.source, ticket, true, Locator::default(), &lane.spares);
+    if let Some(error) = error {
+        run.fail(ticket, ticket.number(), draw.source, error);
+    }
     end_chunk(run, &mut lane.nodes, &chunk);
 }
 
@@ -741,75 +863,109 @@ fn end_chunk(run: &RegionRun, nodes: &mut [Node], chunk: &Chunk<'_>) {
     for i in 0..nodes.len() {
         let (before, later) = nodes.split_at_mut(i + 1);
         if let Err(error) = before[i].end_chunk(later, i + 1, chunk) {
-            run.fail(chunk.ticket, chunk.source, error);
+            run.fail_at(chunk, error);
         }
     }
 }
 
-/// One chunk more, behind the last, in which serial stages say what they have left to say. After an error, in the chunk of that number,
-/// only what stands before it matters.
-fn finish(run: &RegionRun, lane: &mut Lane, failed: Option<&(u64, Error)>) -> Result<()> {
+/// A chunk in which one node says what it has left to say, before later sources are read.
+fn finish_early(run: &RegionRun, lane: &mut Lane, draw: &Draw) {
+    let at = lane.readers[draw.source].1;
+    let ticket = Ticket::new(draw.claim, 0);
+    let mut chunk = chunk_of(run, draw.source, ticket, true, Locator::default(), &lane.spares);
+    // After an error only what stands before it is given.
+    chunk.first = 0;
+    let (before, later) = lane.nodes.split_at_mut(at + 1);
+    let node = &mut before[at];
+    let mut order = ticket.number();
+    let outcome = match &mut node.op {
+        Operator::Rejects { pen, .. } => {
+            let outs = &node.outs;
+            let held = lane.held.iter().find(|(id, _)| *id == node.id);
+            held.map_or(Ok(()), |(_, held)| {
+                let is_cut = |source, order, place| run.is_cut(source, order, place);
+                held.give(pen, is_cut, |rows, arena| {
+                    let mut edges = Edges {
+                        outs,
+                        later: &mut *later,
+                        base: at + 1,
+                        chunk: &chunk,
+                        last: false,
+                    };
+                    edges.push(0, arena, rows, false)
+                })
+            })
+        }
+        _ => finish_node(node, later, at + 1, &chunk, &lane.arena, &mut order),
+    };
+    if let Err(error) = outcome {
+        run.fail(ticket, order, draw.source, error);
+    }
+    end_chunk(run, &mut lane.nodes, &chunk);
+    lane.peak = lane.arena.used().max(lane.peak);
+    lane.arena.reset();
+}
+
+/// A serial stage says what it has left to say; after an error, what of it stands before that. `order`: the chunk that what fails now came in.
+fn finish_node(
+    node: &mut Node,
+    later: &mut [Node],
+    base: usize,
+    chunk: &Chunk<'_>,
+    arena: &Arena,
+    order: &mut u64,
+) -> Result<()> {
+    let Operator::Serial(serial, _) = &node.op else {
+        return Ok(());
+    };
+    let failed = chunk.run.failed();
+    let faults = Faults::new(arena, node.info.policy.on_error == OnError::Fail);
+    let mut last = LastEdges {
+        edges: Edges {
+            outs: &node.outs,
+            later,
+            base,
+            chunk,
+            last: false,
+        },
+        failed,
+    };
+    let mut out = Emitter::new(arena, &faults, &mut last);
+    let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = state.finish(&mut out);
+    drop(state);
+    if let Some((chunk, _)) = last.failed
+        && last.failed != failed
+    {
+        *order = chunk;
+    }
+    if failed.is_some() {
+        return done;
+    }
+    // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
+    let rows = faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
+    node.settle_end(done, Batch::new(&[], None, rows), &faults, later, base, chunk)
+}
+
+/// One chunk more, behind the last, in which limits are judged for the last time.
+fn finish(run: &RegionRun, lane: &mut Lane) -> Result<()> {
     let claims = run.claims.lock().unwrap_or_else(PoisonError::into_inner).next;
     let ticket = Ticket::new(claims, 0);
     let chunk = chunk_of(run, NO_SOURCE, ticket, true, Locator::default(), &lane.spares);
     let nodes = &mut lane.nodes;
     let mut outcome = Ok(());
-    let mut failed = failed.map(|(chunk, error)| match error {
-        Error::Row(row) => (*chunk, row.place),
-        _ => (*chunk, Place::default()),
-    });
-    for i in 0..nodes.len() {
-        let (before, later) = nodes.split_at_mut(i + 1);
-        let node = &mut before[i];
-        let Operator::Serial(serial, _) = &node.op else {
-            continue;
-        };
-        let faults = Faults::new(&lane.arena, node.info.policy.on_error == OnError::Fail);
-        let mut last = LastEdges {
-            edges: Edges {
-                outs: &node.outs,
-                later,
-                base: i + 1,
-                chunk: &chunk,
-                last: false,
-            },
-            failed,
-        };
-        let mut out = Emitter::new(&lane.arena, &faults, &mut last);
-        let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut done = state.finish(&mut out);
-        drop(state);
-        let failed_now = last.failed;
-        if failed.is_none() {
-            // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
-            let rows = faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
-            done = node.settle_end(done, Batch::new(&[], None, rows), &faults, later, i + 1, &chunk);
-        }
-        failed = match &done {
-            Err(Error::Row(row)) if failed.is_none() => Some((chunk.locator.chunk_of(row.place), row.place)),
-            _ => failed_now,
-        };
-        match done {
-            // What fails now stands before all that failed so far.
-            Err(error @ Error::Row(_)) => outcome = Err(error),
-            Err(error) => outcome = Err(first_of(outcome.err(), error)),
-            Ok(()) => {}
-        }
-    }
     for node in nodes.iter() {
-        if failed.is_none()
-            && let Some(too_many) = node.gate.as_ref().and_then(|gate| gate.end())
-        {
+        if let Some(too_many) = node.gate.as_ref().and_then(|gate| gate.end()) {
             outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
         }
     }
     if let Err(error) = outcome {
-        run.fail(ticket, NO_SOURCE, error);
+        run.fail(ticket, ticket.number(), NO_SOURCE, error);
     }
     end_chunk(run, nodes, &chunk);
     let mut ends = run.ends.lock().unwrap_or_else(PoisonError::into_inner);
     match ends.error.take() {
-        Some((_, error)) => Err(error),
+        Some(failure) => Err(failure.error),
         None => Ok(()),
     }
 }

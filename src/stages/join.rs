@@ -3,26 +3,38 @@
 //! How: the right side is gathered (`build`), its rows kept in batches and its keys in a table (`table`); then the left side's
 //! batches look their keys up in it, in parallel (`probe`). Rows of the right side that nobody found come last (`rest`).
 //!
+//! A right side that does not fit is sorted by key, on disk where it must be. Then the left side waits (`wait`) and is sorted too; both meet
+//! (`meet`), and left rows come again in their old order (`again`), each with its matches, to the same probers.
+//!
 //! Laws
 //! - Left order, then right order within a match; what is left of the right side comes behind all, in right order.
 //! - Null keys match nothing. Keys are equal as grouping has it: -0.0 and 0.0, every NaN.
 //! - A left row for which the condition of a pair fails is set aside as a whole: it is in the output or it is bad, never both.
+//! - Whether rows waited cannot be seen: not in what comes out, not in what is set aside, here or behind, nor in what ends the run.
 //!
 //! Advice for whoever changes this: a pair's columns (what `where:` sees) and the output's are laid out by the same [`Plan`];
 //! the host lays out its condition by the rule that [`standpipe_sdk::Judge`] states. The three move together.
 
+mod again;
 mod build;
 mod checked;
+mod cursor;
+mod fill;
+mod hot;
 mod lookup;
+mod meet;
+mod numbers;
 mod pieces;
 mod probe;
 mod rest;
 mod rows;
 mod scratch;
+mod sides;
 mod sorted;
 mod table;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use super::codes;
 use super::keys;
@@ -36,7 +48,7 @@ use std::sync::Arc;
 /// `join`.
 pub const SPEC: StageSpec = StageSpec {
     name: "join",
-    about: "Rows together with those of another stream that have the same keys",
+    about: "Rows together with those of another stream that have the same keys; if that does not fit into memory, both are sorted on disk",
     modes: &["inner", "left", "right", "full", "semi", "anti", "cross", "asof"],
     kind: Kind::Probe,
     items: Items::some(ArgKind::Stream, 1, 1, "the stream to join"),
@@ -61,8 +73,8 @@ pub const SPEC: StageSpec = StageSpec {
             "`asof`: how far back the right row may be",
         ),
     ],
-    memory: Memory::Held,
-    least: scratch::least,
+    memory: Memory::Spill,
+    least: wait::least,
     examples: &[
         Example {
             script: "stream c = from rows [{id: 1, name: \"Ada\"}, {id: 2, name: \"Bo\"}]\n\
@@ -117,6 +129,11 @@ impl Mode {
         matches!(self, Mode::Right | Mode::Full)
     }
 
+    /// Left rows without a match never come out.
+    fn drops_unmatched(self) -> bool {
+        matches!(self, Mode::Inner | Mode::Right | Mode::Semi)
+    }
+
     /// The right side only decides.
     fn only_left(self) -> bool {
         matches!(self, Mode::Semi | Mode::Anti)
@@ -129,6 +146,9 @@ struct Plan {
     mode: Mode,
     /// Columns of the left stream's own.
     own: usize,
+    /// Columns of each side, with those that were computed for its keys.
+    left_width: usize,
+    right_width: usize,
     left_keys: Vec<usize>,
     right_keys: Vec<usize>,
     /// Columns of the right stream in a pair, in order.
@@ -257,6 +277,8 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let plan = Arc::new(Plan {
         mode,
         own: call.own,
+        left_width: call.input.width(),
+        right_width: beside.width(),
         left_keys: matches.iter().map(|m| m.left).collect(),
         right_keys: matches.iter().map(|m| m.right).collect(),
         right,

@@ -89,7 +89,7 @@ fn sorts(call: &Call<'_>) -> Option<Vec<SortKey>> {
 
 /// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.
 /// `stage` is who says that something does not fit.
-pub(super) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usize) -> Factory<Arc<dyn Breaker>> {
+pub(crate) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usize) -> Factory<Arc<dyn Breaker>> {
     breaker_of(stage, keys, short, own, usize::MAX)
 }
 
@@ -101,19 +101,7 @@ pub(super) fn breaker_of(
     own: usize,
     most: usize,
 ) -> Factory<Arc<dyn Breaker>> {
-    Box::new(move |setup: &Setup| {
-        Ok(Arc::new(Sort {
-            stage,
-            keys: Keys::new(keys.clone()),
-            short,
-            own,
-            most,
-            setup: setup.clone(),
-            store: Store::new(stage, setup),
-            refusals: AtomicU64::new(0),
-            lanes: Mutex::default(),
-        }))
-    })
+    Box::new(move |setup: &Setup| Ok(Sort::new(stage, keys.clone(), short, own, most, 1, setup)))
 }
 
 /// Bytes of a key that an entry holds itself.
@@ -123,7 +111,8 @@ const SEGMENT_BYTES: usize = 16 << 20;
 /// How often other lanes may take the memory that was freed for a row before that is an error.
 const ATTEMPTS: usize = 100;
 
-struct Sort {
+/// Rows that are being sorted.
+pub(super) struct Sort {
     stage: &'static str,
     keys: Keys,
     /// Every key fits into an entry.
@@ -131,6 +120,8 @@ struct Sort {
     own: usize,
     /// Bytes of a lane's rows from which on it spills, whatever there is.
     most: usize,
+    /// How many such sorts the stage reads at the same time.
+    merges: usize,
     setup: Setup,
     store: Arc<Store>,
     /// How often a lane was refused memory.
@@ -197,6 +188,40 @@ struct Collected {
     extra: Reservation,
 }
 
+impl Sort {
+    /// See [`breaker_of`]; of the memory it leaves so much that `merges` of them can be read at the same time.
+    pub(super) fn new(
+        stage: &'static str,
+        keys: Vec<Key>,
+        short: bool,
+        own: usize,
+        most: usize,
+        merges: usize,
+        setup: &Setup,
+    ) -> Arc<Sort> {
+        Arc::new(Sort {
+            stage,
+            keys: Keys::new(keys),
+            short,
+            own,
+            most,
+            merges,
+            setup: setup.clone(),
+            store: Store::beside(stage, &setup.budget, &setup.spill, merges),
+            refusals: AtomicU64::new(0),
+            lanes: Mutex::default(),
+        })
+    }
+
+    /// Once all lanes are done: nothing stays in memory.
+    pub(super) fn to_disk(&self) -> Result<()> {
+        for lane in std::mem::take(&mut *lock(&self.lanes)) {
+            lock(&lane).spill(self).map_err(|e| held(self.stage, e))?;
+        }
+        Ok(())
+    }
+}
+
 impl Breaker for Sort {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         let lane = Lane::new(&self).map_err(|e| held(self.stage, e))?;
@@ -224,7 +249,7 @@ impl Breaker for Sort {
         for lane in lanes {
             lock(&lane).spill(&self).map_err(|e| held(self.stage, e))?;
         }
-        let merge = Merge::new(&self.store, &self.setup.budget)?;
+        let merge = Merge::one_of(&self.store, &self.setup.budget, self.merges)?;
         Ok(Arc::new(Merged::new(merge, &self.setup)))
     }
 }
@@ -374,23 +399,26 @@ impl Lane {
         while from < all {
             let to = all.min(from + rows);
             match self.spill_some(from..to, sort) {
-                Ok(segment) => sort.store.keep(segment),
+                Ok((segment, to)) => {
+                    sort.store.keep(segment);
+                    from = to;
+                }
                 Err(error) => {
                     self.writer.forget();
                     self.rows.entries.drain(..from);
                     return Err(error);
                 }
             }
-            from = to;
         }
         self.rows.clear();
         Ok(())
     }
 
-    fn spill_some(&mut self, rows: Range<usize>, sort: &Sort) -> Result<Segment> {
-        let last = rows.end == self.rows.entries.len();
+    /// A segment of the first of these rows, and where they end: usually with the last.
+    fn spill_some(&mut self, rows: Range<usize>, sort: &Sort) -> Result<(Segment, usize)> {
         self.rows.sort(rows.clone());
-        self.rows.write(rows, &mut self.writer, &mut self.scratch, sort)?;
+        let to = self.rows.write(rows, &mut self.writer, &mut self.scratch, sort)?;
+        let last = to == self.rows.entries.len();
         // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
         match self.writer.finish_from(&mut self.rows.extra) {
             Err(Error::Memory { .. }) if last => {
@@ -402,6 +430,7 @@ impl Lane {
             }
             other => other,
         }
+        .map(|segment| (segment, to))
     }
 }
 
@@ -461,14 +490,14 @@ impl Collected {
         entries[rows].sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
     }
 
-    /// Appends the rows, which are sorted, to a segment.
-    fn write(&self, rows: Range<usize>, writer: &mut SegmentWriter, scratch: &mut Arena, sort: &Sort) -> Result<()> {
+    /// Appends the rows, which are sorted, to a segment; where they end if its list of frames has no room for all of them.
+    fn write(&self, rows: Range<usize>, writer: &mut SegmentWriter, scratch: &mut Arena, sort: &Sort) -> Result<usize> {
         let kinds = picked::kinds(self.pieces.iter().map(|p| &p.rows));
         let bytes: usize = self.pieces.iter().map(|p| p.rows.bytes()).sum();
         let row_bytes = (bytes / self.entries.len().max(1)).max(1);
         let usual = (2 * sort.store.frame_bytes() / row_bytes).clamp(1, 1 << 14);
         let (mut from, mut len) = (rows.start, usual);
-        while from < rows.end {
+        while from < rows.end && (from == rows.start || !writer.is_full()) {
             let some = &self.entries[from..rows.end.min(from + len)];
             let some = picked::alike(some, |e| kinds.get(e.piece as usize));
             match self.append(some, writer, scratch, sort.own) {
@@ -482,7 +511,7 @@ impl Collected {
             }
             scratch.reset();
         }
-        Ok(())
+        Ok(from)
     }
 
     fn append(&self, some: &[Entry], writer: &mut SegmentWriter, scratch: &Arena, own: usize) -> Result<()> {
@@ -836,6 +865,7 @@ mod tests {
             short: true,
             own: 2,
             most: usize::MAX,
+            merges: 1,
             setup: setup.clone(),
             store: Store::new("sort", &setup),
             refusals: AtomicU64::new(0),
@@ -923,6 +953,7 @@ mod tests {
             short: true,
             own: 2,
             most: usize::MAX,
+            merges: 1,
             setup: setup.clone(),
             store: Store::new("sort", setup),
             refusals: AtomicU64::new(0),

@@ -15,6 +15,7 @@
 //!   calls [`Merge::next`] with a [`Picks`] again and again (it lets go of the picks before): [`Picks::key`] and [`Picks::row`] say (key, frame, row in it) of each row,
 //!   [`Frame::rows`] is the frame's batch, [`Picks::gather`] makes batches of ranges. Other columns than the stage's own can be spilled and merged
 //!   as well: what is in the batches is the stage's affair (partial states, places, flags).
+//! - Whoever reads several merges at the same time says how many, so that none takes the memory of the others: `Store::beside`, `Merge::one_of`.
 //! - Keys are compared as bytes. "Order" is (u64 chunk, u32 row), what makes equal keys keep the order of the input; segments of one merge may not
 //!   have rows of the same key and order.
 //!
@@ -38,7 +39,8 @@ use standpipe_sdk::spec::{Least, Room};
 
 pub use merge::{Merge, Merged, Picks, merge_floor};
 pub use segment::{
-    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, loaded_frame, writer_floor,
+    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside, loaded_frame,
+    writer_floor,
 };
 
 /// What a breaker cannot do without whose lanes spill and whose segments are merged.

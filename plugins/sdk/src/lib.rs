@@ -55,8 +55,8 @@ pub use kept::Kept;
 pub use place::{Locator, Place, Trace};
 pub use spill::{Disk, DiskReservation, OutOfDisk, Spill, Spilled};
 pub use stage::{
-    Breaker, Build, Downstream, Emitter, Fill, Flow, Judge, Part, Prepare, Probe, Published, Reader, RowWise, Serial,
-    Sink, Source, Writer,
+    Breaker, Build, Downstream, Emitter, Fill, Flow, Hold, Judge, Part, Prepare, Probe, Published, Reader, RowWise,
+    Serial, Sink, Source, Waiting, Writer,
 };
 pub use text::{Text, View};
 pub use types::{Field, Item, Schema, Type};

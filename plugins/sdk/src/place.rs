@@ -40,7 +40,7 @@ pub struct Locator<'a> {
     pub offset: u64,
     /// Line number (from 1) of the block's first byte; 0 = the source has no lines.
     pub line: u64,
-    /// The number of the chunk.
+    /// The number of the chunk; of rows that waited ([`crate::Hold`]) the one they came in.
     pub chunk: u64,
     pub traces: &'a [Trace<'a>],
 }

@@ -183,6 +183,41 @@ pub trait Build: Send + Sync {
     /// Rows of its own: all of them (a replay), or what is left once every prober has seen its last row. It may be asked for
     /// before that; the runtime draws its first ticket only when no lane is at an earlier claim.
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>>;
+
+    /// Whether it cannot answer rows as they come. Then those that would meet it go to [`Build::holder`]s first, and come to the probers out
+    /// of [`Build::again`]. Asked once it is sealed.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// One per lane of the stream that meets a build that waits.
+    fn holder(self: Arc<Self>) -> Result<Box<dyn Hold>> {
+        Err(Error::Panic("no rows wait for this build".into()))
+    }
+
+    /// The rows that were held, in the order in which they came. The runtime draws its first ticket only when every holder has seen its
+    /// last row. Each part is of rows that came in one chunk ([`Waiting::chunk`]), whose number its locator has; places ascend in it.
+    fn again(self: Arc<Self>) -> Result<Arc<dyn Source>> {
+        Err(Error::Panic("no rows wait for this build".into()))
+    }
+}
+
+/// One lane's way into a [`Build`] that waits.
+pub trait Hold: Send {
+    /// Takes a batch; chunks come ascending within a lane, batches of one chunk in order.
+    fn push(&mut self, chunk: &Waiting<'_>, batch: Batch<'_>) -> Result<()>;
+}
+
+/// The chunk of rows that are to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting<'a> {
+    /// Orders the rows: ascends with the chunks of the region.
+    pub number: u64,
+    /// The chunk that the locator of the rows will name: the one they came in, also if they waited before.
+    pub chunk: u64,
+    pub locator: Locator<'a>,
+    /// The texts of records are wanted.
+    pub texts: bool,
 }
 
 /// One lane's way through a stage that meets a [`Build`]: row-wise, with the laws of [`RowWise`].

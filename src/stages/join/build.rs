@@ -1,32 +1,43 @@
 //! Gathers the right side: every lane keeps what is needed of its batches; once all is there, the table is built.
 //!
+//! What does not fit is sorted by key, on disk where it must be: as soon as one lane is refused memory, or the table is, all
+//! rows go that way, and those of the left side wait ([`super::wait`]).
+//!
 //! Laws
-//! - Everything is reserved before it is allocated.
+//! - Everything is reserved before it is allocated. What sorting takes at least is set aside before the first row.
 //! - Rows that can match nothing are not kept, unless they come out without a match.
 
 use super::super::codes::held;
 use super::super::groups::{grow, grow_to};
-use super::super::keys::Keys;
+use super::super::sort::Sort;
 use super::Plan;
-use super::pieces::{PIECE_BYTES, Piece, Pieces, put_together};
+use super::again::Again;
+use super::fill::{Filler, Lane};
+use super::pieces::{Piece, Pieces, put_together};
 use super::probe::Prober;
 use super::rest::Rest;
-use super::scratch::Scratch;
+use super::sides::{R_KEY, R_WIDTH, ascending};
 use super::table::Table;
-use standpipe_sdk::bits::both;
+use super::wait::{Holder, MERGES, Wait};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Bits, Budget, Build, Column, Columns, Data, Fill, Kept, Probe, Reservation, Source};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use standpipe_sdk::{Breaker, Budget, Build, Fill, Hold, Probe, Reservation, Source};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A join between its two streams.
 pub(super) struct Join {
     pub(super) plan: Arc<Plan>,
+    pub(super) setup: Setup,
     pub(super) budget: Arc<Budget>,
     pub(super) share: usize,
     lanes: Mutex<Vec<Lane>>,
+    /// Where right rows go that do not fit; until it is known whether there are such.
+    sorted: Mutex<Option<Arc<Sort>>>,
+    /// Some do not fit: all go there.
+    spills: AtomicBool,
     built: OnceLock<Arc<Built>>,
+    wait: OnceLock<Arc<Wait>>,
 }
 
 /// The right side, complete.
@@ -40,191 +51,141 @@ pub(super) struct Built {
     _reservations: Vec<Reservation>,
 }
 
-struct Lane {
-    pieces: Vec<(u64, Piece)>,
-    reservation: Reservation,
-}
-
 impl Join {
     pub(super) fn new(plan: Arc<Plan>, setup: &Setup) -> Join {
+        let width = plan.right_width;
+        let key = vec![ascending(width + R_KEY)];
         Join {
             plan,
+            sorted: Mutex::new(Some(Sort::new(
+                "join",
+                key,
+                false,
+                width + R_WIDTH,
+                usize::MAX,
+                MERGES,
+                setup,
+            ))),
+            setup: setup.clone(),
             budget: setup.budget.clone(),
             share: setup.share,
             lanes: Mutex::default(),
+            spills: AtomicBool::new(false),
             built: OnceLock::new(),
+            wait: OnceLock::new(),
         }
     }
 
     fn built(&self) -> Result<Arc<Built>> {
         let built = self.built.get().cloned();
-        built.ok_or_else(|| Error::Panic("a join is probed before its right side is full".into()))
+        built.ok_or_else(not_full)
     }
+
+    fn waiting(&self) -> Result<Arc<Wait>> {
+        self.wait.get().cloned().ok_or_else(not_full)
+    }
+
+    fn sorted(&self) -> MutexGuard<'_, Option<Arc<Sort>>> {
+        self.sorted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane is done.
+    pub(super) fn keep(&self, lane: Lane) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+    }
+
+    /// Some rows do not fit.
+    pub(super) fn spill(&self) {
+        self.spills.store(true, Relaxed);
+    }
+
+    /// Whether a lane that holds so many rows has to sort them now.
+    pub(super) fn spills(&self, held_rows: usize) -> bool {
+        let forced = self.setup.spill.spill_rows();
+        if forced.is_some_and(|rows| held_rows >= rows) {
+            self.spills.store(true, Relaxed);
+        }
+        self.spills.load(Relaxed)
+    }
+}
+
+fn not_full() -> Error {
+    Error::Panic("a join is probed before its right side is full".into())
 }
 
 impl Build for Join {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
-        let lane = Lane {
-            pieces: vec![],
-            reservation: self.budget.reserve(),
-        };
-        Ok(Box::new(Filler {
-            scratch: Scratch::new(&self.budget, self.share)?,
-            lane: Some(lane),
-            join: self,
-        }))
+        let sorted = self.sorted().clone().ok_or_else(not_full)?;
+        Ok(Box::new(Filler::new(self, sorted.filler()?)?))
     }
 
     fn seal(&self) -> Result<()> {
-        let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        let built = Built::new(&self.plan, lanes, &self.budget).map_err(|e| held("join", e))?;
-        // Sealed once: nobody has set it.
-        let _ = self.built.set(Arc::new(built));
+        let mut lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
+        let sorted = self.sorted().take().ok_or_else(not_full)?;
+        if !self.spills(0) {
+            match Built::new(&self.plan, lanes, &self.budget)? {
+                Ok(built) => {
+                    // Sealed once: nobody has set it.
+                    let _ = self.built.set(Arc::new(built));
+                    return Ok(());
+                }
+                Err(back) => lanes = back,
+            }
+        }
+        for lane in &mut lanes {
+            lane.spill(&self.plan)?;
+            lane.sorted.done()?;
+        }
+        drop(lanes);
+        sorted.to_disk()?;
+        let wait = Wait::new(&self.plan, sorted, &self.setup);
+        let _ = self.wait.set(Arc::new(wait));
         Ok(())
     }
 
     fn prober(self: Arc<Self>) -> Result<Box<dyn Probe>> {
-        let built = self.built()?;
-        Ok(Box::new(Prober::new(&self, built)))
+        Ok(Box::new(match self.wait.get() {
+            Some(wait) => Prober::of_waiting(&self, wait)?,
+            None => Prober::new(&self, self.built()?),
+        }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(Rest::new(self.plan.clone(), self.built()?)))
-    }
-}
-
-struct Filler {
-    join: Arc<Join>,
-    /// For what is computed of one batch.
-    scratch: Scratch,
-    /// `None` once it is done.
-    lane: Option<Lane>,
-}
-
-impl Fill for Filler {
-    fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
-        let Some(lane) = &mut self.lane else {
-            return Ok(());
-        };
-        loop {
-            let outcome = lane.take(&self.join.plan, chunk, &batch, &self.scratch.arena);
-            self.scratch.arena.reset();
-            match outcome {
-                Err(Error::Memory { .. }) if self.scratch.more() => {}
-                outcome => return outcome,
-            }
+        match self.wait.get() {
+            Some(wait) => Ok(wait.clone().rest()),
+            None => Ok(Arc::new(Rest::new(self.plan.clone(), self.built()?))),
         }
     }
 
-    fn done(&mut self) -> Result<()> {
-        if let Some(lane) = self.lane.take() {
-            let mut lanes = self.join.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            lanes.push(lane);
-        }
-        self.scratch.close();
-        Ok(())
-    }
-}
-
-impl Lane {
-    fn take(&mut self, plan: &Plan, chunk: u64, batch: &Batch<'_>, arena: &Arena) -> Result<()> {
-        let keys = Codes::of(&plan.right_keys, plan.exact, batch, arena)?;
-        let mut valid = keys.valid;
-        if let Some(asof) = plan.asof {
-            valid = both(valid, validity(&batch.column(asof.right), arena)?, arena)?;
-        }
-        let (batch, codes, valid) = match valid {
-            Some(valid) if !plan.mode.keeps_right() => {
-                let rows = valid.indices(arena)?;
-                let codes = &*arena.collect(rows.len(), |i| keys.codes[rows[i] as usize])?;
-                (batch.gather(rows, batch.columns().len(), arena)?, codes, None)
-            }
-            valid => (*batch, keys.codes, valid),
-        };
-        let rows = batch.rows();
-        if rows == 0 {
-            return Ok(());
-        }
-        let before = self.reservation.bytes();
-        let piece = self.piece(plan, &batch, codes, valid, arena);
-        match piece.and_then(|piece| Ok((grow(&mut self.pieces, 1, &mut self.reservation)?, piece))) {
-            Ok(((), piece)) => {
-                self.pieces.push((chunk, piece));
-                Ok(())
-            }
-            Err(error) => {
-                self.reservation.shrink(self.reservation.bytes() - before);
-                Err(held("join", error))
-            }
-        }
+    fn waits(&self) -> bool {
+        self.wait.get().is_some()
     }
 
-    fn piece(
-        &mut self,
-        plan: &Plan,
-        batch: &Batch<'_>,
-        codes: &[u64],
-        valid: Option<Bits<'_>>,
-        arena: &Arena,
-    ) -> Result<Piece> {
-        let rows = batch.rows();
-        let mut piece = Piece {
-            kept: None,
-            rows,
-            codes: vec![],
-            valid: vec![],
-            times: vec![],
-        };
-        grow_to(&mut piece.codes, rows, &mut self.reservation)?;
-        piece.codes.extend_from_slice(codes);
-        if let Some(valid) = valid {
-            grow_to(&mut piece.valid, valid.words(), &mut self.reservation)?;
-            piece.valid.extend((0..valid.words()).map(|w| valid.word(w)));
-        }
-        if let Some(asof) = plan.asof {
-            grow_to(&mut piece.times, rows, &mut self.reservation)?;
-            let times = times(&batch.column(asof.right), arena)?;
-            piece.times.extend_from_slice(times);
-        }
-        let needed = plan.needed();
-        let all = batch.columns();
-        if needed
-            .iter()
-            .any(|&index| all.get(index).is_some_and(|column| !column.is_absent()))
-        {
-            let mut columns = Columns::new(arena, all.len())?;
-            for (index, column) in all.iter().enumerate() {
-                columns.push(match needed.contains(&index) {
-                    true => *column,
-                    false => Column::absent(rows),
-                });
-            }
-            let batch = Batch::new(columns.finish(), None, rows);
-            let bytes = batch.copy_bytes();
-            self.reservation.grow(bytes + PIECE_BYTES)?;
-            piece.kept = Some(Kept::copy(&batch, bytes)?);
-        }
-        Ok(piece)
+    fn holder(self: Arc<Self>) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(
+            Holder::new(&self.waiting()?, &self.plan).map_err(|e| held("join", e))?,
+        ))
     }
-}
 
-impl Plan {
-    /// Columns of the right input that are looked at once the table is there.
-    fn needed(&self) -> Vec<usize> {
-        let mut needed: Vec<usize> = vec![];
-        if !self.mode.only_left() || self.condition {
-            needed.extend(&self.right);
-        }
-        if !self.exact {
-            needed.extend(&self.right_keys);
-        }
-        needed.extend(self.left.iter().filter_map(|(_, stand_in)| *stand_in));
-        needed
+    fn again(self: Arc<Self>) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(Again::new(self.waiting()?, self.plan.clone())))
     }
 }
 
 impl Built {
-    fn new(plan: &Plan, lanes: Vec<Lane>, budget: &Arc<Budget>) -> Result<Built> {
+    /// The rows of all lanes, which come back if there is no room for the table.
+    fn new(plan: &Plan, lanes: Vec<Lane>, budget: &Arc<Budget>) -> Result<std::result::Result<Built, Vec<Lane>>> {
+        let mut cushion = budget.reserve();
+        if cushion.grow(table_bytes(plan, &lanes)).is_err() {
+            return Ok(Err(lanes));
+        }
+        drop(cushion);
+        Built::with_room(plan, lanes, budget)
+            .map(Ok)
+            .map_err(|e| held("join", e))
+    }
+
+    fn with_room(plan: &Plan, lanes: Vec<Lane>, budget: &Arc<Budget>) -> Result<Built> {
         let mut reservation = budget.reserve();
         let mut list: Vec<(u64, Piece)> = vec![];
         grow(
@@ -294,6 +255,51 @@ impl Built {
         })
     }
 
+    /// Some right rows, each at the position of its number.
+    pub(super) fn of_rows(pieces: Vec<Piece>, mark: bool) -> Result<Built> {
+        let pieces = Pieces::new(pieces)?;
+        let refused = |_| Error::Memory {
+            wanted: 0,
+            used: 0,
+            limit: usize::MAX,
+        };
+        let mut ids: Vec<u32> = vec![];
+        let rows = pieces.list.iter().map(|piece| piece.rows).sum();
+        ids.try_reserve_exact(rows).map_err(refused)?;
+        let mut matched = vec![];
+        for (at, piece) in pieces.list.iter().enumerate() {
+            ids.extend((0..piece.rows).map(|row| pieces.id(at, row)));
+            if mark {
+                let mut bits: Vec<AtomicU64> = vec![];
+                bits.try_reserve_exact(piece.rows.div_ceil(64)).map_err(refused)?;
+                bits.resize_with(piece.rows.div_ceil(64), AtomicU64::default);
+                matched.push(bits);
+            }
+        }
+        Ok(Built {
+            pieces,
+            table: Table::of_ids(ids),
+            times: vec![],
+            matched,
+            _reservations: vec![],
+        })
+    }
+
+    /// Rows that were matched since this was asked the last time: for each batch that was, their positions.
+    pub(super) fn newly_matched(&self) -> impl Iterator<Item = (usize, Vec<u32>)> + '_ {
+        self.matched.iter().enumerate().filter_map(|(piece, bits)| {
+            let mut rows = vec![];
+            for (at, word) in bits.iter().enumerate() {
+                let mut bits = word.swap(0, Relaxed);
+                while bits != 0 {
+                    rows.push((at * 64) as u32 + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+            (!rows.is_empty()).then_some((piece, rows))
+        })
+    }
+
     /// A left row has matched the row `id`.
     pub(super) fn mark(&self, id: u32) {
         let (piece, row) = self.pieces.pick(id);
@@ -320,65 +326,22 @@ impl Built {
     }
 }
 
-/// The keys of a batch as numbers.
-pub(super) struct Codes<'a> {
-    pub(super) codes: &'a [u64],
-    /// Where no key is null; `None` = everywhere.
-    pub(super) valid: Option<Bits<'a>>,
-}
-
-impl<'a> Codes<'a> {
-    /// `exact`: the key itself, else a hash of the keys.
-    pub(super) fn of(keys: &[usize], exact: bool, batch: &Batch<'a>, arena: &'a Arena) -> Result<Codes<'a>> {
-        let rows = batch.rows();
-        let mut valid = None;
-        for &key in keys {
-            valid = both(valid, validity(&batch.column(key), arena)?, arena)?;
-        }
-        let codes: &[u64] = match keys {
-            [] => arena.fill(rows, 0)?,
-            [key] if exact => exact_codes(&batch.column(*key), arena)?,
-            _ => {
-                let keys = Keys::grouping(keys.iter().copied());
-                keys.block(batch, arena)?.hashes(arena)?
-            }
-        };
-        Ok(Codes { codes, valid })
-    }
-}
-
-/// Where a column has values; `None` = everywhere.
-pub(super) fn validity<'a>(column: &Column<'a>, arena: &'a Arena) -> Result<Option<Bits<'a>>> {
-    match column.data() {
-        Data::Null | Data::Absent => Ok(Some(Bits::all(arena, column.len(), false)?)),
-        _ => Ok(column.valid()),
-    }
-}
-
-/// A key of a type that [`super::is_exact`]. Equal keys have equal codes.
-fn exact_codes<'a>(column: &Column<'a>, arena: &'a Arena) -> Result<&'a [u64]> {
-    Ok(match column.data() {
-        Data::Int(v) | Data::Timestamp(v) | Data::Duration(v) => arena.map(v, |v| v as u64)?,
-        Data::Date(v) => arena.map(v, |v| v as u64)?,
-        Data::Float(v) => arena.map(v, |v| {
-            let bits = if v.is_nan() { f64::NAN } else { v + 0.0 };
-            bits.to_bits()
-        })?,
-        Data::Bool(v) => arena.collect(column.len(), |row| u64::from(v.get(row)))?,
-        _ => arena.fill(column.len(), 0)?,
-    })
-}
-
-/// A time or number as an int with the same order.
-pub(super) fn times<'a>(column: &Column<'a>, arena: &'a Arena) -> Result<&'a [i64]> {
-    Ok(match column.data() {
-        Data::Int(v) | Data::Timestamp(v) | Data::Duration(v) => v,
-        Data::Date(v) => arena.map(v, i64::from)?,
-        Data::Float(v) => arena.map(v, |v| {
-            let bits = if v.is_nan() { f64::NAN.abs() } else { v + 0.0 }.to_bits() as i64;
-            // Negative numbers the other way round.
-            if bits < 0 { bits ^ i64::MAX } else { bits }
-        })?,
-        _ => arena.fill(column.len(), 0)?,
-    })
+/// What the table of so many rows takes at most, the way there included.
+fn table_bytes(plan: &Plan, lanes: &[Lane]) -> usize {
+    let pieces = || lanes.iter().flat_map(|lane| &lane.pieces);
+    let rows: usize = pieces().map(|(_, piece)| piece.rows).sum();
+    let count = pieces().count();
+    let row_bytes = 2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>();
+    let times = if plan.asof.is_some() {
+        rows * size_of::<i64>()
+    } else {
+        0
+    };
+    let bits = if plan.mode.keeps_right() {
+        rows / 8 + count * 64
+    } else {
+        0
+    };
+    // Lists of pieces, each made anew.
+    rows * row_bytes + times + bits + 4 * count * size_of::<(u64, Piece)>() + 4096
 }

@@ -18,15 +18,23 @@ use standpipe_sdk::{Arena, Batch, Bits, Emitter, Fault, Faults, Flow, Judge, Pla
 use std::ops::Range;
 
 /// Spans are candidates: keys may differ, and a condition may say no.
-pub(super) struct Checked<'p, 'a, 'j> {
+pub(super) struct Checked<'p, 'a, 'c, 'j> {
     pub(super) plan: &'p Plan,
-    pub(super) built: &'a Built,
+    pub(super) built: &'c Built,
     pub(super) batch: Batch<'a>,
-    pub(super) spans: &'a [Span],
+    pub(super) spans: &'c [Span],
     pub(super) judge: Option<&'j mut dyn Judge>,
     pub(super) before: Option<(Place, u32)>,
     /// Something of the rows at hand is out or reported: they cannot be tried again.
     pub(super) touched: bool,
+}
+
+/// A left row of which blocks of pairs come out.
+pub(super) struct HotRow {
+    pub(super) row: usize,
+    /// Some pair has matched.
+    pub(super) any: bool,
+    pub(super) last_parent: u32,
 }
 
 /// Pairs that have been looked at: those that match, and left rows that are bad.
@@ -36,7 +44,7 @@ struct Judged<'b> {
     bad: &'b [Fault<'b>],
 }
 
-impl<'a> Checked<'_, 'a, '_> {
+impl<'a, 'c> Checked<'_, 'a, 'c, '_> {
     pub(super) fn run(&mut self, blocks: &mut Blocks, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
         let rows = self.batch.rows();
         // Left rows that have matched, for those who only decide about them.
@@ -152,6 +160,7 @@ impl<'a> Checked<'_, 'a, '_> {
     fn judged<'b>(&mut self, rows: Rows<'b>, arena: &'b Arena) -> Result<Judged<'b>>
     where
         'a: 'b,
+        'c: 'b,
     {
         let (plan, built, batch) = (self.plan, self.built, &self.batch);
         let mut rows = rows;
@@ -287,31 +296,71 @@ impl<'a> Checked<'_, 'a, '_> {
         stopped: &mut bool,
         out: &mut Emitter<'_, 'a>,
     ) -> Result<Flow> {
+        let mut any = false;
+        // First whether it is bad: then nothing of it comes out.
+        if !self.look(row, blocks, &mut any, stopped, out)? {
+            return Ok(Flow::More);
+        }
+        if self.plan.mode.only_left() {
+            chosen[row] = any == (self.plan.mode == Mode::Semi);
+            return Ok(Flow::More);
+        }
+        let mut hot = HotRow {
+            row,
+            any: false,
+            last_parent: NO_PARENT,
+        };
+        if self.emit_pairs(&mut hot, blocks, out)? == Flow::Done {
+            return Ok(Flow::Done);
+        }
+        if hot.any || !self.plan.mode.keeps_left() {
+            return Ok(Flow::More);
+        }
+        self.emit_unmatched(row, blocks, out)
+    }
+
+    /// Whether the row is good; then, if somebody asks, whether `any` pair matches.
+    pub(super) fn look(
+        &mut self,
+        row: usize,
+        blocks: &mut Blocks,
+        any: &mut bool,
+        stopped: &mut bool,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<bool> {
         let only_left = self.plan.mode.only_left();
         let may_fail = self.judge.as_ref().is_some_and(|judge| judge.may_fail());
         let span = self.spans[row].range();
-        let (mut at, mut any) = (span.start, false);
-        // First whether it is bad: then nothing of it comes out.
-        while at < span.end && (may_fail || (only_left && !any)) {
+        let mut at = span.start;
+        while at < span.end && (may_fail || (only_left && !*any)) {
             blocks.scratch.arena.reset();
             let take = blocks.rows.min(span.end - at);
             match self.pairs_of(row, at, take, &blocks.scratch.arena) {
                 Ok(judged) if !judged.bad.is_empty() => {
-                    return self.report(judged.bad, stopped, out).map(|()| Flow::More);
+                    self.report(judged.bad, stopped, out)?;
+                    return Ok(false);
                 }
                 Ok(judged) => {
-                    any |= !judged.rows.ids.is_empty();
+                    *any |= !judged.rows.ids.is_empty();
                     at += take;
                 }
                 Err(error) => blocks.again(error, take)?,
             }
         }
-        if only_left {
-            chosen[row] = any == (self.plan.mode == Mode::Semi);
-            return Ok(Flow::More);
-        }
-        let mut last_parent = NO_PARENT;
-        (at, any) = (span.start, false);
+        Ok(true)
+    }
+
+    /// The pairs of one row that match.
+    pub(super) fn emit_pairs(
+        &mut self,
+        hot: &mut HotRow,
+        blocks: &mut Blocks,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<Flow> {
+        let HotRow { row, any, last_parent } = hot;
+        let row = *row;
+        let span = self.spans[row].range();
+        let mut at = span.start;
         while at < span.end {
             blocks.scratch.arena.reset();
             let arena = &blocks.scratch.arena;
@@ -328,7 +377,7 @@ impl<'a> Checked<'_, 'a, '_> {
                         &self.batch,
                         rows,
                         &mut before,
-                        last_parent,
+                        *last_parent,
                         arena,
                     )?),
                 };
@@ -342,10 +391,10 @@ impl<'a> Checked<'_, 'a, '_> {
                 }
             };
             self.mark(all);
-            any |= !all.ids.is_empty();
+            *any |= !all.ids.is_empty();
             while let Some(rows) = block {
                 self.touched = true;
-                (self.before, last_parent) = (before, row as u32);
+                (self.before, *last_parent) = (before, row as u32);
                 if out.emit_in(arena, rows)? == Flow::Done {
                     return Ok(Flow::Done);
                 }
@@ -362,7 +411,7 @@ impl<'a> Checked<'_, 'a, '_> {
                             &self.batch,
                             rows,
                             &mut before,
-                            last_parent,
+                            *last_parent,
                             arena,
                         )?)
                     }
@@ -370,9 +419,16 @@ impl<'a> Checked<'_, 'a, '_> {
             }
             at += take;
         }
-        if any || !self.plan.mode.keeps_left() {
-            return Ok(Flow::More);
-        }
+        Ok(Flow::More)
+    }
+
+    /// A row without a match.
+    pub(super) fn emit_unmatched(
+        &mut self,
+        row: usize,
+        blocks: &mut Blocks,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<Flow> {
         blocks.scratch.arena.reset();
         let arena = &blocks.scratch.arena;
         let rows = Rows {
@@ -389,6 +445,7 @@ impl<'a> Checked<'_, 'a, '_> {
     fn pairs_of<'b>(&mut self, row: usize, from: usize, count: usize, arena: &'b Arena) -> Result<Judged<'b>>
     where
         'a: 'b,
+        'c: 'b,
     {
         let rows = Rows {
             parents: arena.fill(count, row as u32)?,

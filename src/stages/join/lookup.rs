@@ -2,7 +2,8 @@
 
 use super::super::keys::Keys;
 use super::Plan;
-use super::build::{Built, Codes, times, validity};
+use super::build::Built;
+use super::numbers::{Codes, times, validity};
 use super::pieces::NONE;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::{Arena, Batch, Bits, Data};

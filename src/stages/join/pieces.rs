@@ -194,10 +194,10 @@ fn same_nulls(a: &Batch<'_>, b: &Batch<'_>) -> bool {
     a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
 }
 
-/// Puts small neighbours together.
+/// Puts small neighbours together, where there is room for it.
 ///
 /// # Errors
-/// `Memory` if there is no room for both copies of some.
+/// `Memory` if there is no room for the list.
 pub(super) fn put_together(list: Vec<Piece>, width: usize, reservation: &mut Reservation) -> Result<Vec<Piece>> {
     let mut out: Vec<Piece> = vec![];
     grow(&mut out, list.len(), reservation)?;
@@ -231,8 +231,20 @@ fn join_run(run: &mut Vec<Piece>, width: usize, out: &mut Vec<Piece>, reservatio
         out.append(run);
         return Ok(());
     }
+    let rows = run.iter().map(|piece| piece.rows).sum();
+    let room: usize = (run.iter().filter_map(|piece| piece.kept.as_ref()))
+        .map(Kept::bytes)
+        .sum();
+    // Picks, views and their copy.
+    let limit = room * 2 + rows * 64 + (run.len() + 4) * width.max(1) * 512 + (64 << 10);
+    let cushion = limit + room + PIECE_BYTES + 3 * rows * size_of::<u64>();
+    if reservation.grow(cushion).is_err() {
+        // No room for both copies: then they stay what they are.
+        out.append(run);
+        return Ok(());
+    }
+    reservation.shrink(cushion);
     let pieces = std::mem::take(run);
-    let rows = pieces.iter().map(|piece| piece.rows).sum();
     let mut whole = Piece {
         kept: None,
         rows,
@@ -261,13 +273,6 @@ fn join_run(run: &mut Vec<Piece>, width: usize, out: &mut Vec<Piece>, reservatio
         at += piece.rows;
     }
     if pieces.iter().all(|piece| piece.kept.is_some()) {
-        let room: usize = pieces
-            .iter()
-            .filter_map(|piece| piece.kept.as_ref())
-            .map(Kept::bytes)
-            .sum();
-        // Picks, views and their copy.
-        let limit = room * 2 + rows * 64 + (pieces.len() + 4) * width.max(1) * 512 + (64 << 10);
         reservation.grow(limit)?;
         let made = gathered(&pieces, width, limit).and_then(|(arena, picks)| {
             let batch = gather_all(&pieces, width, &picks, &arena)?;

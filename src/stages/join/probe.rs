@@ -7,14 +7,18 @@
 //! Laws
 //! - Rows are made in blocks: memory does not grow with a hot key. How a batch is cut into blocks changes nothing but memory.
 
+use super::again::{Block, given};
 use super::build::{Built, Join};
-use super::checked::Checked;
+use super::checked::{Checked, HotRow};
+use super::hot::Sections;
 use super::lookup::{Span, spans, spans_before};
 use super::rows::{Cursor, NO_PARENT, only_left, output};
 use super::scratch::Scratch;
+use super::sides::{R_CHUNK, R_ROW, U_WIDTH};
+use super::wait::Wait;
 use super::{Mode, Plan};
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Batch, Bits, Budget, Emitter, Flow, Judge, Place, Probe};
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Emitter, Flow, Judge, Place, Probe};
 use std::sync::Arc;
 
 /// The most rows of a block, and the most pairs that are judged at once.
@@ -23,12 +27,19 @@ const BLOCK_ROWS: usize = 4096;
 /// The prober of one lane.
 pub(super) struct Prober {
     plan: Arc<Plan>,
-    built: Arc<Built>,
+    from: From,
     budget: Arc<Budget>,
     share: usize,
     blocks: Option<Blocks>,
     /// The last left row that came out, and the next number in its record.
     before: Option<(Place, u32)>,
+}
+
+/// Where right rows are.
+enum From {
+    All(Arc<Built>),
+    /// With the left rows, which waited for them.
+    Blocks(Arc<Wait>),
 }
 
 /// Memory for blocks, taken when it is first needed.
@@ -56,12 +67,29 @@ impl Prober {
     pub(super) fn new(join: &Join, built: Arc<Built>) -> Prober {
         Prober {
             plan: join.plan.clone(),
-            built,
+            from: From::All(built),
             budget: join.budget.clone(),
             share: join.share,
             blocks: None,
             before: None,
         }
+    }
+
+    /// For rows that wait: `wait` has their matches.
+    ///
+    /// # Errors
+    /// `Failed`, with the stage's name, if the budget has not the memory for blocks: when the rows come again, others may have taken it.
+    pub(super) fn of_waiting(join: &Join, wait: &Arc<Wait>) -> Result<Prober> {
+        let mut prober = Prober {
+            plan: wait.plan.clone(),
+            from: From::Blocks(wait.clone()),
+            budget: join.budget.clone(),
+            share: join.share,
+            blocks: None,
+            before: None,
+        };
+        prober.blocks = Some(prober.blocks()?);
+        Ok(prober)
     }
 
     fn blocks(&mut self) -> Result<Blocks> {
@@ -78,18 +106,40 @@ impl Prober {
 impl Probe for Prober {
     fn push<'a>(&mut self, batch: Batch<'a>, judge: Option<&mut dyn Judge>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
         let (plan, arena) = (self.plan.clone(), out.arena());
-        let built: &'a Built = arena.hold(self.built.clone());
+        let all = match &self.from {
+            From::All(all) => all.clone(),
+            From::Blocks(wait) => {
+                let wait = wait.clone();
+                return self.waited(&plan, &wait, batch, judge, out);
+            }
+        };
+        let built: &'a Built = arena.hold(all);
         let spans = match plan.asof {
             Some(_) => spans_before(&plan, built, &batch, arena)?,
             None => spans(&plan, built, &batch, arena)?,
         };
         // Candidates of `asof` have been compared already.
         let checked = judge.is_some() || (!plan.exact && !plan.left_keys.is_empty() && plan.asof.is_none());
+        self.meet(&plan, built, batch, spans, checked, judge, out)
+    }
+}
+impl Prober {
+    /// Spans are matches; unless pairs are to be `checked`.
+    fn meet<'a>(
+        &mut self,
+        plan: &Plan,
+        built: &'a Built,
+        batch: Batch<'a>,
+        spans: &'a [Span],
+        checked: bool,
+        judge: Option<&mut dyn Judge>,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<Flow> {
         match checked {
             true => {
                 let mut blocks = self.blocks()?;
                 let mut work = Checked {
-                    plan: &plan,
+                    plan,
                     built,
                     batch,
                     spans,
@@ -102,11 +152,92 @@ impl Probe for Prober {
                 self.blocks = Some(blocks);
                 flow
             }
-            false => self.matches(&plan, built, batch, spans, out),
+            false => self.matches(plan, built, batch, spans, out),
         }
     }
-}
-impl Prober {
+
+    /// Rows that come again, and their matches with them.
+    fn waited<'a>(
+        &mut self,
+        plan: &Plan,
+        wait: &Wait,
+        batch: Batch<'a>,
+        judge: Option<&mut dyn Judge>,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<Flow> {
+        let arena = out.arena();
+        let (block, spans) = given(wait, &batch, arena)?;
+        let built: &'a Built = arena.hold(block.built.clone());
+        let flow = match &block.hot {
+            None => self.meet(plan, built, batch, spans, judge.is_some(), judge, out)?,
+            Some(_) => self.hot(plan, wait, &block, batch, judge, out)?,
+        };
+        mark(wait, built)?;
+        Ok(flow)
+    }
+
+    /// One row, with more matches than are held at a time.
+    fn hot<'a>(
+        &mut self,
+        plan: &Plan,
+        wait: &Wait,
+        block: &Block,
+        batch: Batch<'a>,
+        mut judge: Option<&mut dyn Judge>,
+        out: &mut Emitter<'_, 'a>,
+    ) -> Result<Flow> {
+        let mut blocks = self.blocks()?;
+        let mut sections = Sections::new(wait, block)?;
+        let mut any = false;
+        let mut stopped = false;
+        let may_fail = judge.as_ref().is_some_and(|judge| judge.may_fail());
+        let decides = plan.mode.only_left();
+        let mut is_good = true;
+        while is_good && (may_fail || (decides && !any)) {
+            let Some((built, span)) = sections.next()? else { break };
+            let judge = judge.as_mut().map(|judge| &mut **judge as &mut dyn Judge);
+            let mut work = checked(plan, &built, batch, std::slice::from_ref(&span), judge, self.before);
+            is_good = work.look(0, &mut blocks, &mut any, &mut stopped, out)?;
+        }
+        let mut flow = Flow::More;
+        if is_good && decides {
+            if any == (plan.mode == Mode::Semi) {
+                flow = only_left(plan, batch, &[0], out)?;
+            }
+        } else if is_good {
+            sections.again();
+            let mut hot = HotRow {
+                row: 0,
+                any: false,
+                last_parent: NO_PARENT,
+            };
+            while flow == Flow::More
+                && let Some((built, span)) = sections.next()?
+            {
+                let judge = judge.as_mut().map(|judge| &mut **judge as &mut dyn Judge);
+                let mut work = checked(plan, &built, batch, std::slice::from_ref(&span), judge, self.before);
+                flow = work.emit_pairs(&mut hot, &mut blocks, out)?;
+                self.before = work.before;
+                mark(wait, &built)?;
+            }
+            if flow == Flow::More && !hot.any && plan.mode.keeps_left() {
+                loop {
+                    let mut work = checked(plan, &block.built, batch, &[], None, self.before);
+                    match work.emit_unmatched(0, &mut blocks, out) {
+                        Err(error @ Error::Memory { .. }) if !work.touched => blocks.again(error, 1)?,
+                        other => {
+                            self.before = work.before;
+                            flow = other?;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.blocks = Some(blocks);
+        Ok(flow)
+    }
+
     /// Spans are matches.
     fn matches<'a>(
         &mut self,
@@ -201,4 +332,42 @@ impl Prober {
         }
         Ok(Flow::More)
     }
+}
+
+fn checked<'p, 'a, 'c, 'j>(
+    plan: &'p Plan,
+    built: &'c Built,
+    batch: Batch<'a>,
+    spans: &'c [Span],
+    judge: Option<&'j mut dyn Judge>,
+    before: Option<(Place, u32)>,
+) -> Checked<'p, 'a, 'c, 'j> {
+    Checked {
+        plan,
+        built,
+        batch,
+        spans,
+        judge,
+        before,
+        touched: false,
+    }
+}
+
+/// Tells which right rows have matched since the last time.
+fn mark(wait: &Wait, built: &Built) -> Result<()> {
+    let width = wait.plan.right_width;
+    for (piece, rows) in built.newly_matched() {
+        let Some(kept) = &built.pieces.list[piece].kept else {
+            continue;
+        };
+        let (batch, count) = (kept.batch(), rows.len());
+        let arena = Arena::new(usize::MAX);
+        let mut columns = Columns::new(&arena, width + U_WIDTH)?;
+        (0..width).for_each(|_| columns.push(Column::nulls(count)));
+        columns.push(batch.column(width + R_CHUNK).gather(&rows, &arena)?);
+        columns.push(batch.column(width + R_ROW).gather(&rows, &arena)?);
+        columns.push(Column::int(arena.fill(count, 0)?, None));
+        wait.mark(Batch::new(columns.finish(), None, count))?;
+    }
+    Ok(())
 }

@@ -2,20 +2,11 @@
 
 use super::super::codes::held;
 use standpipe_sdk::error::Result;
-use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Budget, Reservation};
 use std::sync::Arc;
 
 /// What it starts with, in bytes.
-const FIRST_ROOM: usize = 512 << 10;
-
-/// What a join cannot do without: an arena for each lane, while it gathers rows and while others meet them.
-pub(in crate::stages) fn least(room: &Room) -> Least {
-    Least {
-        takes: room.workers * room.share.min(FIRST_ROOM),
-        gives: 0,
-    }
-}
+pub(super) const FIRST_ROOM: usize = 512 << 10;
 
 /// An arena under a reservation.
 pub(super) struct Scratch {
@@ -31,8 +22,16 @@ impl Scratch {
     /// # Errors
     /// `Failed`, with the stage's name, if the budget has not even the first room.
     pub(super) fn new(budget: &Arc<Budget>, most: usize) -> Result<Scratch> {
+        Scratch::starting_with(FIRST_ROOM, budget, most)
+    }
+
+    /// The same with another first room.
+    ///
+    /// # Errors
+    /// As [`Scratch::new`].
+    pub(super) fn starting_with(first_room: usize, budget: &Arc<Budget>, most: usize) -> Result<Scratch> {
         let mut reservation = budget.reserve();
-        let room = most.min(FIRST_ROOM);
+        let room = most.min(first_room);
         reservation.grow(room).map_err(|e| held("join", e))?;
         Ok(Scratch {
             arena: Arena::new(room),

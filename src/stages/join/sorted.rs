@@ -3,7 +3,7 @@
 //! Null stands anywhere: it matches nothing.
 
 use super::super::codes;
-use super::build::{times, validity};
+use super::numbers::{times, validity};
 use standpipe_sdk::spec::{Factory, Setup};
 use standpipe_sdk::{Arena, Batch, Faults, Flow, Result, Serial, Verdict};
 

@@ -116,6 +116,14 @@ impl Table {
         Ok(table)
     }
 
+    /// A table of which nobody asks where a code is.
+    pub(super) fn of_ids(ids: Vec<u32>) -> Table {
+        Table {
+            ids,
+            ..Table::default()
+        }
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.codes.len()
     }

@@ -5,7 +5,11 @@ use super::super::values;
 use super::*;
 use proptest::prelude::*;
 use standpipe_sdk::spec::Item;
-use standpipe_sdk::{Arena, Batch, Bits, Column, Downstream, Emitter, Error, Faults, Flow, Judge, Place};
+use standpipe_sdk::{
+    Arena, Batch, Bits, Column, Disk, Downstream, Emitter, Error, Faults, Flow, Judge, Locator, Place, Probe, Spill,
+    Waiting,
+};
+use std::sync::Arc;
 
 /// Left: k, s (keys), n. Right: k, s, m.
 fn sides() -> (Schema, Schema) {
@@ -188,25 +192,52 @@ fn places<'a>(batch: Batch<'a>, from: usize, arena: &'a Arena) -> Batch<'a> {
     Batch::new(batch.columns(), Some(places), batch.rows())
 }
 
-/// Joins in chunks of `chunk` rows, two lanes on each side, within `share` bytes of scratch.
-fn fast(
-    bound: &Bound,
-    record: bool,
-    condition: Option<bool>,
-    left: &Rows,
-    right: &Rows,
+/// How a join is driven.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// Rows of a chunk.
     chunk: usize,
+    /// Bytes of scratch.
     share: usize,
-) -> Got {
+    /// The right side does not fit if it has so many rows.
+    spill_rows: Option<usize>,
+    /// Bytes that it may take in all.
+    limit: usize,
+}
+
+impl How {
+    fn new(chunk: usize, share: usize) -> How {
+        How {
+            chunk: chunk.min(1 << 20),
+            share,
+            spill_rows: None,
+            limit: 64 << 20,
+        }
+    }
+
+    fn spilling(self, rows: usize) -> How {
+        How {
+            spill_rows: Some(rows),
+            ..self
+        }
+    }
+}
+
+/// Joins with two lanes on each side.
+fn fast(bound: &Bound, record: bool, condition: Option<bool>, left: &Rows, right: &Rows, how: How) -> Got {
     let (left_schema, right_schema) = sides();
-    let mut setup = setup(64 << 20);
-    setup.share = share;
+    let mut setup = setup(how.limit);
+    setup.share = how.share;
+    setup.spill = Spill::new(Arc::new(
+        Disk::new(std::env::temp_dir(), None).spill_rows(how.spill_rows),
+    ));
+    let chunk = how.chunk;
     let Make::Probe(probing) = &bound.make else {
         panic!("a probe")
     };
     let build = (probing.build)(&setup).unwrap();
     let mut fillers = [build.clone().filler().unwrap(), build.clone().filler().unwrap()];
-    for (number, part) in right.chunks(chunk.min(1 << 20)).enumerate() {
+    for (number, part) in right.chunks(chunk).enumerate() {
         let arena = Arena::new(32 << 20);
         // Later chunks in the first lane too, so that order has to be made.
         fillers[number % 2]
@@ -222,11 +253,9 @@ fn fast(
         record,
         may_fail: condition == Some(true),
     };
-    for (number, part) in left.chunks(chunk.min(1 << 20)).enumerate() {
-        let from = number * chunk.min(1 << 20);
-        let (data, mut arena) = (Arena::new(32 << 20), Arena::new(32 << 20));
+    let mut probe = |prober: &mut Box<dyn Probe>, batch: Batch<'_>| {
+        let mut arena = Arena::new(32 << 20);
         arena.set_poison(true);
-        let batch = places(values::batch(&left_schema, part, &data).unwrap(), from, &data);
         let faults = Faults::new(&arena, false);
         let mut down = Collect {
             got: &mut got,
@@ -234,19 +263,56 @@ fn fast(
         };
         let judge = condition.map(|_| &mut judge as &mut dyn Judge);
         let mut out = Emitter::new(&arena, &faults, &mut down);
-        probers[number % 2].push(batch, judge, &mut out).unwrap();
-        let bad: Vec<_> = (faults.by_row().unwrap().iter())
-            .map(|fault| {
-                (
-                    from as u64 + u64::from(fault.row),
-                    fault.code,
-                    fault.message.to_string(),
-                )
-            })
-            .collect();
+        let batch = batch.copy_to(&arena).unwrap();
+        prober.push(batch, judge, &mut out).unwrap();
+        let place = |row: u32| batch.place(row as usize).offset;
+        let bad = faults.by_row().unwrap();
+        let bad = bad
+            .iter()
+            .map(|fault| (place(fault.row), fault.code, fault.message.to_string()));
         got.faults.extend(bad);
+    };
+    let mut holders = vec![];
+    if build.waits() {
+        holders = vec![build.clone().holder().unwrap(), build.clone().holder().unwrap()];
     }
-    drop(probers);
+    for (number, part) in left.chunks(chunk).enumerate() {
+        let data = Arena::new(32 << 20);
+        let batch = places(values::batch(&left_schema, part, &data).unwrap(), number * chunk, &data);
+        let waiting = Waiting {
+            number: number as u64,
+            chunk: number as u64,
+            locator: Locator {
+                chunk: number as u64,
+                ..Locator::default()
+            },
+            texts: false,
+        };
+        match holders.get_mut(number % 2) {
+            Some(holder) => holder.push(&waiting, batch).unwrap(),
+            None => probe(&mut probers[number % 2], batch),
+        }
+    }
+    if build.waits() {
+        let again = build.clone().again().unwrap();
+        let mut readers = [again.clone().reader().unwrap(), again.clone().reader().unwrap()];
+        let mut last = 0;
+        for at in 0.. {
+            let Some(ticket) = again.ticket() else { break };
+            let mut more = readers[at % 2].claim(ticket).unwrap();
+            while more {
+                let data = Arena::new(32 << 20);
+                let part = readers[at % 2].decode(&data, 1000, false).unwrap();
+                let chunk = part.locator.chunk;
+                assert!(chunk >= last, "rows of chunk {chunk} behind those of {last}");
+                last = chunk;
+                more = !part.last;
+                probe(&mut probers[at % 2], part.batch);
+            }
+        }
+        assert!(left.is_empty() || right.is_empty() || setup.spill.done().segments > 0);
+    }
+    drop((probers, holders));
     let probed = got.places.len();
     assert!(got.places.windows(2).all(|pair| pair[0] < pair[1]), "places ascend");
     assert!(got.places.iter().all(|place| place.source == 0));
@@ -290,7 +356,7 @@ fn rows(most: usize) -> impl Strategy<Value = Rows> {
 const MODES: [&str; 6] = ["inner", "left", "right", "full", "semi", "anti"];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn every_mode_is_the_nested_loop(
@@ -304,10 +370,17 @@ proptest! {
             let (want, bad) = slow(mode, &keys, record, condition, &left, &right);
             for chunk in CHUNKS {
                 for share in [64 << 10, 1 << 20] {
-                    let got = fast(&bound, record, condition.then_some(true), &left, &right, chunk, share);
+                    let how = How::new(chunk, share);
+                    let got = fast(&bound, record, condition.then_some(true), &left, &right, how);
                     prop_assert_eq!(text_of(&got.rows), text_of(&want), "{} in chunks of {}", mode, chunk);
                     let found: Vec<u64> = got.faults.iter().map(|fault| fault.0).collect();
                     prop_assert_eq!(&found, &bad);
+                    for rows in [0, 3] {
+                        let spilled = fast(&bound, record, condition.then_some(true), &left, &right, how.spilling(rows));
+                        prop_assert_eq!(text_of(&spilled.rows), text_of(&want), "{} in chunks of {}, spilling", mode, chunk);
+                        prop_assert_eq!(&spilled.places, &got.places);
+                        prop_assert_eq!(&spilled.faults, &got.faults);
+                    }
                 }
             }
         }
@@ -329,38 +402,181 @@ fn a_hot_key_comes_out_in_blocks_and_whole() {
             let bound = bound(mode, &[0], true, condition.is_some());
             let (want, _) = slow(mode, &[0], true, condition.is_some(), &left, &right);
             for share in [64 << 10, 1 << 20] {
-                let got = fast(&bound, true, condition, &left, &right, 7000, share);
+                let how = How::new(7000, share);
+                let got = fast(&bound, true, condition, &left, &right, how);
                 assert!(
                     got.rows == want,
                     "{mode}, {condition:?}, {share}: {} rows, not {}",
                     got.rows.len(),
                     want.len()
                 );
+                // Held in memory as runs, or as frames on disk.
+                for rows in [0, 1000] {
+                    let spilled = fast(&bound, true, condition, &left, &right, how.spilling(rows));
+                    assert!(spilled.rows == got.rows, "{mode}, {condition:?}, {share}, spilling");
+                    assert!(spilled.places == got.places && spilled.faults == got.faults);
+                }
             }
         }
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_the_stages_name() {
+fn what_does_not_even_have_the_least_room_is_refused_with_the_stages_name() {
     let bound = bound("inner", &[0], true, false);
     let Make::Probe(probing) = &bound.make else {
         panic!("a probe")
     };
-    let setup = setup(1 << 20);
+    let setup = setup(100 << 10);
     let build = (probing.build)(&setup).unwrap();
-    let mut filler = build.filler().unwrap();
-    let (_, schema) = sides();
-    let rows: Rows = (0..1000)
-        .map(|n| vec![Value::Float(n as f64), text("s"), int(n)])
-        .collect();
-    let arena = Arena::new(32 << 20);
-    let batch = values::batch(&schema, &rows, &arena).unwrap();
-    let refused = (0..100).find_map(|chunk| filler.push(chunk, batch).err()).unwrap();
+    let refused = build.filler().err().unwrap();
     assert!(matches!(&refused, Error::Failed { code, message, .. }
         if *code == codes::HELD_TOO_MUCH && message.starts_with("`join`")));
-    drop(filler);
     assert_eq!(setup.budget.used(), 0);
+}
+
+/// Rows whose keys are distributed in a way that matters: null, all different, half of them the same.
+fn distributed(kind: &str, count: i64) -> Rows {
+    let row = |n: i64| {
+        let key = match kind {
+            "hot" if n % 2 == 0 => Value::Float(7.0),
+            "null" if n % 3 == 0 => NULL,
+            "nan" if n % 3 == 0 => Value::Float(f64::NAN),
+            "few" => Value::Float((n % 40) as f64),
+            _ => Value::Float((n * 7919 % count) as f64),
+        };
+        vec![key, text(&format!("a text of some length, {}", n % 1000)), int(n % 11)]
+    };
+    (0..count).map(row).collect()
+}
+
+#[test]
+fn within_any_memory_the_same_comes_out() {
+    // The right side takes some MiB: it fits into the first limit, and not into the others.
+    for (left, right, mode, condition) in [
+        (distributed("all", 6_000), distributed("all", 40_000), "full", None),
+        (distributed("null", 9_000), distributed("nan", 40_000), "left", None),
+        (
+            distributed("nan", 3_000),
+            distributed("null", 40_000),
+            "right",
+            Some(false),
+        ),
+        (distributed("hot", 16), distributed("hot", 40_000), "inner", Some(true)),
+        (distributed("hot", 16), distributed("hot", 40_000), "full", None),
+        (distributed("few", 800), distributed("few", 3_000), "anti", Some(false)),
+        (distributed("hot", 3_000), distributed("all", 40_000), "semi", None),
+    ] {
+        let bound = bound(mode, &[0], true, condition.is_some());
+        let how = How::new(1000, 256 << 10);
+        let want = fast(&bound, true, condition, &left, &right, how);
+        for limit in [6 << 20, 4 << 20] {
+            let got = fast(&bound, true, condition, &left, &right, How { limit, ..how });
+            assert!(
+                text_of(&got.rows) == text_of(&want.rows),
+                "{mode} within {limit}: {} rows",
+                got.rows.len()
+            );
+            assert!(
+                got.places == want.places && got.faults == want.faults,
+                "{mode} within {limit}"
+            );
+        }
+    }
+}
+
+/// Left: k, s, at. Right: k, s, t; both sorted by the last.
+fn slow_asof(keys: &[usize], within: Option<i64>, left: &Rows, right: &Rows) -> Rows {
+    let beside = |row: Option<&Vec<Value>>| -> Vec<Value> {
+        let all = (0..3).filter(|at| !keys.contains(at));
+        all.map(|at| row.map_or(NULL, |row| row[at].clone())).collect()
+    };
+    let is_match = |l: &Vec<Value>, r: &Vec<Value>| {
+        let near = match (&l[2], &r[2]) {
+            (Value::Int(at), Value::Int(t)) => t <= at,
+            _ => false,
+        };
+        near && keys.iter().all(|&key| same(&l[key], &r[key]))
+    };
+    let age = |l: &Vec<Value>, r: &Vec<Value>| match (&l[2], &r[2]) {
+        (Value::Int(at), Value::Int(t)) => at - t,
+        _ => 0,
+    };
+    let row = |l: &Vec<Value>| {
+        let last = right.iter().rev().find(|r| is_match(l, r));
+        let last = last.filter(|r| within.is_none_or(|within| age(l, r) <= within));
+        [l.clone(), beside(last)].concat()
+    };
+    left.iter().map(row).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn asof_is_the_last_row_not_after(
+        left in rows(30), right in rows(40), keys in prop_oneof![Just(vec![]), Just(vec![0]), Just(vec![0, 1])],
+        within in prop_oneof![Just(None), (0..6i64).prop_map(Some)],
+    ) {
+        let in_order = |mut rows: Rows| {
+            // Nulls stand anywhere; the others ascend.
+            let mut times: Vec<i64> = rows.iter().filter_map(|row| match row[2] { Value::Int(t) => Some(t), _ => None }).collect();
+            times.sort_unstable();
+            let mut times = times.into_iter();
+            for row in &mut rows {
+                if row[2] != NULL {
+                    row[2] = times.next().map_or(NULL, int);
+                }
+            }
+            rows
+        };
+        let (left, right) = (in_order(left), in_order(right));
+        let at = argument(None, Arg::Match { left: 2, right: 2, shared: false, compare: Compare::NotBefore });
+        let on: Vec<Item> = keys.iter().map(|&at| key(["k", "s"][at], at)).chain([at]).collect();
+        let options = [("within", constant(int(within.unwrap_or(0))))];
+        let (left_schema, right_schema) = sides();
+        let right_schema: Schema = right_schema.fields().iter().enumerate()
+            .map(|(at, field)| match keys.contains(&at) {
+                true => field.clone(),
+                false => Field::new(format!("{}_right", field.name), field.ty.clone(), true),
+            }).collect();
+        let streams = [right_schema.clone()];
+        let items = [argument(Some("r"), Arg::Stream(0))];
+        let bound = bind(&Call {
+            mode: Some("asof"),
+            on: &on,
+            options: if within.is_some() { &options } else { &[] },
+            streams: &streams,
+            beside: Some(&right_schema),
+            ..call(&left_schema, 3, &items)
+        }).unwrap();
+        let want = slow_asof(&keys, within, &left, &right);
+        for chunk in CHUNKS {
+            let how = How::new(chunk, 1 << 20);
+            let got = fast(&bound, false, None, &left, &right, how);
+            prop_assert_eq!(text_of(&got.rows), text_of(&want));
+            for rows in [0, 3] {
+                let spilled = fast(&bound, false, None, &left, &right, how.spilling(rows));
+                prop_assert_eq!(text_of(&spilled.rows), text_of(&want), "spilling");
+                prop_assert_eq!(&spilled.places, &got.places);
+            }
+        }
+    }
+
+    #[test]
+    fn cross_is_every_pair(left in rows(12), right in rows(30), condition: bool) {
+        let bound = bound("cross", &[], true, condition);
+        let (want, bad) = slow("inner", &[], true, condition, &left, &right);
+        for chunk in CHUNKS {
+            let how = How::new(chunk, 64 << 10);
+            for how in [how, how.spilling(0), how.spilling(4)] {
+                let got = fast(&bound, true, condition.then_some(true), &left, &right, how);
+                prop_assert_eq!(text_of(&got.rows), text_of(&want));
+                let found: Vec<u64> = got.faults.iter().map(|fault| fault.0).collect();
+                prop_assert_eq!(&found, &bad);
+            }
+        }
+    }
 }
 
 #[test]

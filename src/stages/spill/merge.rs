@@ -181,7 +181,15 @@ impl Merge {
     /// # Errors
     /// `Failed`, with the stage's name, if not even two can be merged, the disk is full, or the file is damaged.
     pub fn new(store: &Arc<Store>, budget: &Arc<Budget>) -> Result<Merge> {
-        Merge::beside(store, budget, 0)
+        Merge::with(store, budget, 0, 1)
+    }
+
+    /// The same where a stage reads so many merges at the same time.
+    ///
+    /// # Errors
+    /// As [`Merge::new`].
+    pub fn one_of(store: &Arc<Store>, budget: &Arc<Budget>, merges: usize) -> Result<Merge> {
+        Merge::with(store, budget, 0, merges)
     }
 
     /// The same, but of what is free now about `beside` bytes are left for what the rows go to.
@@ -189,10 +197,14 @@ impl Merge {
     /// # Errors
     /// As [`Merge::new`].
     pub fn beside(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize) -> Result<Merge> {
+        Merge::with(store, budget, beside, 1)
+    }
+
+    fn with(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize, merges: usize) -> Result<Merge> {
         let stage = store.stage();
         let mut segments = store.take();
         // Half of the memory at most, so that what the rows go to has some too.
-        let most = budget.limit() / 2;
+        let most = budget.limit() / (2 * merges.max(1));
         loop {
             let need = need(&segments, budget);
             let more = need / 2 + 4 * segments.iter().map(Segment::largest).max().unwrap_or(0);

@@ -37,20 +37,30 @@ pub fn frame_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
 }
 
-fn index_frames(budget_bytes: usize) -> usize {
-    FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes(budget_bytes))
+fn index_frames(budget_bytes: usize, frame_bytes: usize) -> usize {
+    FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes)
 }
 
 /// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer, and
 /// [`FRAMES_OF_LANE`].
 pub fn lane_floor(budget_bytes: usize) -> usize {
-    writer_floor(budget_bytes) + FRAMES_OF_LANE * frame_bytes(budget_bytes)
+    lane_floor_beside(budget_bytes, 1)
+}
+
+/// The same for a stage that reads `merges` merges at the same time.
+pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
+    let frame = frame_bytes(budget_bytes / merges.max(1));
+    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame
 }
 
 /// What a [`SegmentWriter`] sets aside in a budget of so many bytes.
 pub fn writer_floor(budget_bytes: usize) -> usize {
-    let contents = 2 * frame_bytes(budget_bytes);
-    let index = index_frames(budget_bytes) * size_of::<FrameAt>();
+    writer_bytes(budget_bytes, frame_bytes(budget_bytes))
+}
+
+fn writer_bytes(budget_bytes: usize, frame: usize) -> usize {
+    let contents = 2 * frame;
+    let index = index_frames(budget_bytes, frame) * size_of::<FrameAt>();
     contents + packed_bytes(contents) + PACKER_BYTES + index
 }
 
@@ -75,7 +85,12 @@ impl Store {
 
     /// With what of a [`Setup`] matters.
     pub fn in_budget(stage: &'static str, budget: &Arc<Budget>, spill: &Arc<Spill>) -> Arc<Store> {
-        let frame_bytes = frame_bytes(budget.limit());
+        Store::beside(stage, budget, spill, 1)
+    }
+
+    /// The same for a stage that reads `merges` merges at the same time.
+    pub fn beside(stage: &'static str, budget: &Arc<Budget>, spill: &Arc<Spill>, merges: usize) -> Arc<Store> {
+        let frame_bytes = frame_bytes(budget.limit() / merges.max(1));
         Arc::new(Store {
             file: Arc::new(SpillFile::new(stage, spill.clone())),
             budget: budget.clone(),
@@ -112,7 +127,8 @@ impl Store {
         let mut index = self.budget.reserve();
         // As many as the budget holds rows for, so that the list never grows when there is no memory left.
         let mut frames = vec![];
-        grow_to(&mut frames, index_frames(self.budget.limit()), &mut index)?;
+        let count = index_frames(self.budget.limit(), self.frame_bytes);
+        grow_to(&mut frames, count, &mut index)?;
         room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
         room.grow(PACKER_BYTES)?;
         Ok(SegmentWriter {
@@ -236,6 +252,12 @@ impl SegmentWriter {
     /// Frames that the segment can still get before its list of them grows.
     pub fn frames_left(&self) -> usize {
         self.frames.capacity() - self.frames.len()
+    }
+
+    /// Whether its list of frames has no more room that was set aside: then this segment should end.
+    pub fn is_full(&self) -> bool {
+        const FRAMES_OF_A_BATCH: usize = 4;
+        self.frames_left() < FRAMES_OF_A_BATCH
     }
 
     /// Whether nothing was appended since the last segment.
@@ -461,6 +483,11 @@ impl Segment {
     /// Frames it has.
     pub fn frames(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Rows of frame `index`.
+    pub fn rows_of(&self, index: usize) -> usize {
+        self.frames[index].count as usize
     }
 
     /// What the list of so many frames takes.

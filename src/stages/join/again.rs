@@ -1,0 +1,399 @@
+//! Left rows that waited, in their old order, with the right rows that they match.
+//!
+//! How: left rows and copies of the right rows that they match, both sorted by the order of the left ones, are read side by side, a *block*
+//! at a time. A reader gives a block's left rows, behind whose columns stand the block's number and where in it each row's
+//! matches are; the prober of the lane finds the block by its number. A left row with a hot key is a block of its own, and its
+//! matches are read frame by frame.
+//!
+//! Laws
+//! - The rows of a block came in one chunk.
+//! - Blocks are made in the order of tickets, by whoever comes first; a lane has one at a time, for which there always is room.
+
+use super::super::codes::held;
+use super::super::picked::PIECE_BYTES;
+use super::Plan;
+use super::build::Built;
+use super::cursor::{Cursor, Part};
+use super::lookup::Span;
+use super::meet::Hot;
+use super::pieces::Piece;
+use super::sides::*;
+use super::wait::{Wait, list, lock};
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::{
+    Arena, Batch, Budget, Column, Columns, Data, Faults, Kept, Locator, Part as Decoded, Reader, Reservation, Source,
+};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// The most rows of a block, on each side, but for the last left row's matches.
+const BLOCK_ROWS: usize = 4 << 10;
+
+/// Left rows and what they match.
+pub(super) struct Block {
+    rows: Part,
+    /// The chunk that they came in.
+    chunk: u64,
+    spans: Vec<Span>,
+    pub(super) built: Arc<Built>,
+    /// There is one row, and these are its matches.
+    pub(super) hot: Option<(Arc<Hot>, Range<u64>)>,
+    _rooms: Vec<Reservation>,
+}
+
+/// Where blocks are made.
+pub(super) struct Blocks {
+    left: Cursor,
+    matches: Cursor,
+    hot: Option<Arc<Hot>>,
+    /// For blocks, each with rows of both sides.
+    pool: Arc<Budget>,
+    block_bytes: usize,
+    _room: Reservation,
+}
+
+impl Blocks {
+    pub(super) fn new(
+        left: Cursor,
+        matches: Cursor,
+        hot: Option<Arc<Hot>>,
+        (bytes, room): (usize, Reservation),
+    ) -> Blocks {
+        Blocks {
+            left,
+            matches,
+            hot,
+            pool: Budget::new(bytes),
+            block_bytes: bytes,
+            _room: room,
+        }
+    }
+
+    fn next(&mut self, wait: &Wait) -> Result<Option<Block>> {
+        let Some((part, at)) = self.left.next()? else {
+            return Ok(None);
+        };
+        let (plan, rows) = (&wait.plan, part.batch());
+        let width = plan.left_width;
+        let (numbers, order) = (ints(&rows, width + L_NUMBER)?, ints(&rows, width + L_ROW)?);
+        let chunks = ints(&rows, width + L_CHUNK)?;
+        let hot = |column: usize, row: usize| {
+            let column = rows.column(width + column);
+            match column.data() {
+                Data::Int(values) if column.is_valid(row) => Some(values[row]),
+                _ => None,
+            }
+        };
+        let mut spans: Vec<Span> = list((rows.rows() - at).min(BLOCK_ROWS))?;
+        let mut taken = Taken::default();
+        let mut hot_rows = None;
+        // Of the pool a block may take one lane's part.
+        let most_bytes = self.block_bytes / wait.setup.workers.max(1) / 3;
+        let mut to = at;
+        let end = at + rows_of_chunk(&rows, width, at)?;
+        while to < end && to - at < BLOCK_ROWS && taken.rows < BLOCK_ROWS && taken.bytes < most_bytes {
+            let first = hot(L_HOT, to);
+            if first.is_some_and(|first| first != FOUND) && to > at {
+                break;
+            }
+            let start = taken.rows as u32;
+            let len = match (first, &self.hot) {
+                (None, _) => self.take(wait, (numbers[to], order[to]), &mut taken)?,
+                (Some(FOUND), _) => 1,
+                (Some(first), Some(known)) => {
+                    let count = hot(L_HOT_ROWS, to).unwrap_or(0);
+                    hot_rows = Some((known.clone(), first as u64..(first + count) as u64));
+                    0
+                }
+                (Some(_), None) => return Err(Error::Panic("hot rows that were not written".into())),
+            };
+            spans.push(Span { start, len });
+            to += 1;
+            if hot_rows.is_some() {
+                break;
+            }
+        }
+        self.close(&mut taken, wait)?;
+        self.left.go_to(to);
+        let arena = Arena::new(usize::MAX);
+        let own = rows.slice(at, to - at, &arena)?;
+        Ok(Some(Block {
+            rows: Part::copy(&own, &self.pool, wait.budget())?,
+            chunk: chunks[at] as u64,
+            spans,
+            built: Arc::new(Built::of_rows(taken.pieces, plan.mode.keeps_right() && plan.condition)?),
+            hot: hot_rows,
+            _rooms: taken.rooms,
+        }))
+    }
+
+    /// The matches of the left row at `order`; how many they are.
+    fn take(&mut self, wait: &Wait, order: (i64, i64), taken: &mut Taken) -> Result<u32> {
+        let width = wait.plan.right_width;
+        let mut count = 0;
+        while let Some((part, at)) = self.matches.next()? {
+            let rows = part.batch();
+            let (numbers, others) = (ints(&rows, width + C_NUMBER)?, ints(&rows, width + C_ROW)?);
+            let other = (at..rows.rows()).find(|&row| (numbers[row], others[row]) != order);
+            let to = other.unwrap_or(rows.rows());
+            if to == at {
+                break;
+            }
+            let is_same = taken.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, &part));
+            if !is_same {
+                self.close(taken, wait)?;
+            }
+            match &mut taken.open {
+                Some((_, range)) => range.end = to,
+                None => taken.open = Some((part.clone(), at..to)),
+            }
+            taken.rows += to - at;
+            count += (to - at) as u32;
+            self.matches.go_to(to);
+            if other.is_some() {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// What was taken of the part at hand becomes a piece.
+    fn close(&self, taken: &mut Taken, wait: &Wait) -> Result<()> {
+        let Some((part, range)) = taken.open.take() else {
+            return Ok(());
+        };
+        let arena = Arena::new(usize::MAX);
+        let rows = part.batch().slice(range.start, range.len(), &arena)?;
+        let (piece, room) = piece(&rows, &self.pool, wait.budget())?;
+        taken.bytes += room.bytes();
+        taken.pieces.push(piece);
+        taken.rooms.push(room);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Taken {
+    open: Option<(Arc<Part>, Range<usize>)>,
+    pieces: Vec<Piece>,
+    rooms: Vec<Reservation>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// A copy of right rows.
+pub(super) fn piece(rows: &Batch<'_>, pool: &Arc<Budget>, budget: &Arc<Budget>) -> Result<(Piece, Reservation)> {
+    let bytes = rows.copy_bytes();
+    let mut room = pool.reserve();
+    if room.grow(bytes + PIECE_BYTES).is_err() {
+        room = budget.reserve();
+        room.grow(bytes + PIECE_BYTES)?;
+    }
+    let piece = Piece {
+        kept: Some(Kept::copy(rows, bytes)?),
+        rows: rows.rows(),
+        codes: vec![],
+        valid: vec![],
+        times: vec![],
+    };
+    Ok((piece, room))
+}
+
+/// Things that are made one after the other and given by ticket.
+pub(super) struct InOrder<S, T> {
+    state: Mutex<Line<S, T>>,
+    tickets: AtomicU64,
+    over: AtomicBool,
+}
+
+struct Line<S, T> {
+    maker: S,
+    /// The ticket of the next one that is made.
+    next: u64,
+    /// Made for lanes that have not come yet.
+    ready: VecDeque<(u64, T)>,
+}
+
+impl<S, T> InOrder<S, T> {
+    pub(super) fn new(maker: S) -> Self {
+        InOrder {
+            state: Mutex::new(Line {
+                maker,
+                next: 0,
+                ready: VecDeque::new(),
+            }),
+            tickets: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn ticket(&self) -> Option<u64> {
+        (!self.over.load(SeqCst)).then(|| self.tickets.fetch_add(1, SeqCst))
+    }
+
+    /// What `ticket` stands for; `None` behind the end.
+    pub(super) fn take(&self, ticket: u64, mut make: impl FnMut(&mut S) -> Result<Option<T>>) -> Result<Option<T>> {
+        let mut line = lock(&self.state);
+        loop {
+            if let Some(at) = line.ready.iter().position(|(number, _)| *number == ticket) {
+                return Ok(line.ready.remove(at).map(|(_, made)| made));
+            }
+            if self.over.load(SeqCst) {
+                return Ok(None);
+            }
+            match make(&mut line.maker) {
+                Ok(Some(made)) => {
+                    let number = line.next;
+                    line.next += 1;
+                    line.ready.push_back((number, made));
+                }
+                Ok(None) => self.over.store(true, SeqCst),
+                Err(error) => {
+                    self.over.store(true, SeqCst);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// The rows that waited, as a source.
+pub(super) struct Again {
+    wait: Arc<Wait>,
+    /// As it was bound: how keys are made.
+    keys: Arc<Plan>,
+    blocks: InOrder<Option<Blocks>, Block>,
+}
+
+impl Again {
+    pub(super) fn new(wait: Arc<Wait>, keys: Arc<Plan>) -> Again {
+        Again {
+            wait,
+            keys,
+            blocks: InOrder::new(None),
+        }
+    }
+}
+
+impl Source for Again {
+    fn ticket(&self) -> Option<u64> {
+        self.blocks.ticket()
+    }
+
+    fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(AgainReader {
+            again: self,
+            number: 0,
+            block: None,
+            given: 0,
+        }))
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+struct AgainReader {
+    again: Arc<Again>,
+    number: u64,
+    block: Option<Arc<Block>>,
+    /// Rows of it that were given.
+    given: usize,
+}
+
+impl AgainReader {
+    fn let_go(&mut self) {
+        if self.block.take().is_some() {
+            lock(&self.again.wait.blocks).retain(|(number, _)| *number != self.number);
+        }
+    }
+}
+
+impl Drop for AgainReader {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl Reader for AgainReader {
+    fn claim(&mut self, ticket: u64) -> Result<bool> {
+        self.let_go();
+        let (wait, keys) = (&self.again.wait, &self.again.keys);
+        let made = self.again.blocks.take(ticket, |blocks| {
+            if blocks.is_none() {
+                *blocks = Some(wait.meet(keys)?);
+            }
+            match blocks {
+                Some(made) => {
+                    let next = made.next(wait)?;
+                    if next.is_none() {
+                        *blocks = None;
+                    }
+                    Ok(next)
+                }
+                None => Ok(None),
+            }
+        });
+        let Some(block) = made.map_err(|e| held("join", e))? else {
+            return Ok(false);
+        };
+        let block = Arc::new(block);
+        lock(&wait.blocks).push((ticket, block.clone()));
+        (self.number, self.block, self.given) = (ticket, Some(block), 0);
+        Ok(true)
+    }
+
+    fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Decoded<'a>> {
+        let Some(block) = &self.block else {
+            return Err(Error::Panic("a block that is gone".into()));
+        };
+        let wait = &self.again.wait;
+        let width = wait.plan.left_width;
+        let from = self.given;
+        let len = max_rows.max(1).min(block.spans.len() - from);
+        let rows = block.rows.batch().slice(from, len, arena)?;
+        let spans = &block.spans[from..from + len];
+        let mut columns = Columns::new(arena, width + GIVEN_WIDTH)?;
+        rows.columns()[..width].iter().for_each(|&column| columns.push(column));
+        columns.push(Column::int(arena.fill(len, self.number as i64)?, None));
+        columns.push(Column::int(arena.collect(len, |i| i64::from(spans[i].start))?, None));
+        columns.push(Column::int(arena.collect(len, |i| i64::from(spans[i].len))?, None));
+        let (places, traces) = origin_of(&rows, width, &wait.paths, arena)?;
+        let locator = Locator {
+            chunk: block.chunk,
+            traces,
+            ..Locator::default()
+        };
+        // Only now: a refused part can be asked for again, with fewer rows.
+        self.given = from + len;
+        Ok(Decoded {
+            batch: Batch::new(columns.finish(), places, len),
+            faults: Faults::new(arena, stop_at_first),
+            last: self.given >= block.spans.len(),
+            locator,
+        })
+    }
+}
+
+/// Columns behind the left side's own: the block, and where in it a row's matches are.
+const GIVEN_WIDTH: usize = 3;
+
+/// The block that a batch's rows are of, and where in it their matches are.
+pub(super) fn given<'a>(wait: &Wait, batch: &Batch<'a>, arena: &'a Arena) -> Result<(Arc<Block>, &'a [Span])> {
+    let width = wait.plan.left_width;
+    let (numbers, starts, lens) = (ints(batch, width)?, ints(batch, width + 1)?, ints(batch, width + 2)?);
+    let number = numbers.first().copied().unwrap_or(-1);
+    let blocks = lock(&wait.blocks);
+    let block = blocks.iter().find(|(known, _)| *known == number as u64);
+    let block = block.map(|(_, block)| block.clone());
+    drop(blocks);
+    let block = block.ok_or_else(|| Error::Panic("a block that is gone".into()))?;
+    let spans = arena.collect(batch.rows(), |row| Span {
+        start: starts[row] as u32,
+        len: lens[row] as u32,
+    })?;
+    Ok((block, spans))
+}
