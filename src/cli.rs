@@ -14,6 +14,7 @@ mod reference;
 mod run;
 mod size;
 mod table;
+mod test;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use size::Size;
@@ -54,11 +55,8 @@ enum Command {
     Explain(ExplainArgs),
     /// Write scripts in their canonical form
     Fmt(FmtArgs),
-    /// Run the tests of scripts (not available yet)
-    Test {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<String>,
-    },
+    /// Run the tests of scripts
+    Test(test::TestArgs),
     /// The stages, or one of them
     Stages { name: Option<String> },
     /// The functions, or one of them
@@ -249,7 +247,7 @@ fn dispatch(command: Command) -> u8 {
         Command::Check(args) => check(&args),
         Command::Explain(args) => explain(&args),
         Command::Fmt(args) => fmt(&args),
-        Command::Test { .. } => not_yet("`standpipe test`"),
+        Command::Test(args) => test::run(&args),
         Command::Plugin { command } => plugin::run(&command),
         Command::PluginWorker => standpipe::plugin::work(),
         Command::Stages { name } => show(reference::stages(name.as_deref())),

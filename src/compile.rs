@@ -25,6 +25,7 @@ mod report;
 mod rewrite;
 mod rows;
 mod sources;
+mod tested;
 mod types;
 mod values;
 mod wiring;
@@ -40,6 +41,7 @@ use standpipe_sdk::spec::{Factory, FormatSpec, Request, Setup, StageSpec};
 use standpipe_sdk::{Schema, Sink, Source, Value};
 use std::path::Path;
 use std::sync::Arc;
+pub use tested::{Expected, Testing, What};
 
 pub use explain::{GraphFormat, explain};
 
@@ -98,6 +100,8 @@ pub struct Options<'a> {
     /// Where the plugins come from that the script uses.
     pub plugins: &'a Plugins,
     pub formats: &'a [&'static FormatSpec],
+    /// The test of the script that it is run for.
+    pub testing: Option<&'a Testing<'a>>,
 }
 
 /// What `@budget` says, in bytes.
@@ -116,6 +120,10 @@ pub struct Compiled {
     pub limits: Limits,
     /// What was bound of plugins.
     pub meters: Vec<Arc<Meter>>,
+    /// What the test expects, where it is compiled for one.
+    pub expected: Vec<Expected>,
+    /// What `now()` gives in the test.
+    pub now_micros: Option<i64>,
 }
 
 /// Room for the deepest expression in a build without optimisation; pages that are not touched cost nothing.
@@ -180,7 +188,8 @@ fn checked(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
     checker.declare();
     let attributes = checker.attributes();
     let units = checker.units(&attributes);
-    let mut draft = pipelines::Builder::new(&checker, &attributes).build(&units);
+    let (mut draft, expected) = pipelines::Builder::new(&checker, &attributes).build(&units);
+    let now_micros = checker.now_of_test();
     checker.report_unused(&units);
     if !checker.has_errors() {
         rewrite::order(&mut draft, &checker);
@@ -197,5 +206,7 @@ fn checked(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
         diagnostics,
         limits: attributes.limits,
         meters: vec![],
+        expected,
+        now_micros,
     }
 }

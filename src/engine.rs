@@ -19,9 +19,12 @@ mod about;
 mod feed;
 mod memory;
 mod receive;
+mod tested;
 
 pub use about::{About, AboutParam};
 pub use memory::MemoryPlan;
+pub(crate) use tested::append_rows;
+pub use tested::{Rows, TestRun};
 
 use crate::compile::{self, Compiled, Given, GraphFormat, Input, Options, Output, SinkMaker};
 use crate::diag::{self, DataPlace, Diagnostic, Source as Text};
@@ -500,6 +503,7 @@ impl Pipeline {
             stages: &shared.stages,
             plugins: &shared.plugins,
             formats: formats::list(),
+            testing: None,
         };
         let mut compiled = compile::compile(&parsed.script, &self.text, &options);
         let mut diagnostics = parsed.diagnostics;

@@ -42,6 +42,7 @@
 //! | [`compile`] | names meet specs: resolve, check, rewrite, plan |
 //! | [`runtime`] | workers, lanes, turnstiles, regions; it and `compile` never see each other |
 //! | [`engine`] | the façade, whose types stand at the crate's root as well |
+//! | [`testing`] | tests of scripts: fixtures, expectations, snapshots, each test again under other settings |
 //!
 //! The command line is a user of the façade like any other; it lives in the binary.
 //!
@@ -71,6 +72,7 @@ pub mod plugin;
 pub mod runtime;
 pub mod stages;
 pub mod syntax;
+pub mod testing;
 
 pub use compile::GraphFormat;
 pub use engine::{

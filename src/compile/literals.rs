@@ -174,8 +174,25 @@ fn common(a: &Type, b: &Type) -> Option<Type> {
     }
 }
 
+/// Whether a value is one of `ty`, through and through.
+pub(super) fn is_of(value: &Value, ty: &Type) -> bool {
+    match (value, ty) {
+        (Value::Null, _) => true,
+        (Value::List(items), Type::List(item)) => items.iter().all(|value| is_of(value, &item.ty)),
+        (Value::Record(given), Type::Record(schema)) => {
+            let fields = schema.fields().iter();
+            given.len() == schema.width()
+                && given
+                    .iter()
+                    .zip(fields)
+                    .all(|((_, value), field)| is_of(value, &field.ty))
+        }
+        (value, ty) => super::values::type_of(value).as_ref() == Some(ty),
+    }
+}
+
 /// A value with the shape of `ty`: fields in its order, ints within as floats where it says so.
-fn shaped(value: Value, ty: &Type) -> Value {
+pub(super) fn shaped(value: Value, ty: &Type) -> Value {
     match (value, ty) {
         (Value::Record(mut given), Type::Record(schema)) => Value::Record(
             schema

@@ -225,21 +225,21 @@ impl<'a> Checker<'a> {
         self.check_functions();
     }
 
-    /// What a test names is used by it, even if tests do not run yet.
+    /// What a test names is used by it.
     fn tested(&self, test: &Test) {
         let mut names = self.names.borrow_mut();
         for step in &test.steps {
             match &step.kind {
-                TestStepKind::Given {
-                    target: GivenTarget::Stream(stream),
-                    ..
-                }
-                | TestStepKind::Expect(
+                TestStepKind::Expect(
                     Expect::Rows { stream, .. }
                     | Expect::Schema { stream, .. }
                     | Expect::Count { stream, .. }
-                    | Expect::Snapshot { stream },
-                ) => drop(names.used_streams.insert(stream.text.clone())),
+                    | Expect::Snapshot { stream, .. },
+                ) if !stream.is_path => drop(names.used_streams.insert(stream.name.text.clone())),
+                TestStepKind::Given {
+                    target: GivenTarget::Stream(stream),
+                    ..
+                } => drop(names.used_streams.insert(stream.text.clone())),
                 TestStepKind::With(bindings) => {
                     names
                         .used_values

@@ -27,13 +27,14 @@ pub(super) struct Builder<'r, 'a> {
     pub(super) attributes: &'r Attributes<'a>,
     pub(super) draft: Draft,
     /// Where streams end; `None` where a mistake hides it.
-    ends: BTreeMap<String, Option<End>>,
+    pub(super) ends: BTreeMap<String, Option<End>>,
     /// Nodes that set rows aside, by stream.
-    rejecting: BTreeMap<String, Vec<NodeId>>,
+    pub(super) rejecting: BTreeMap<String, Vec<NodeId>>,
     /// Paths that are written, and where the script says so.
     pub(super) written: BTreeMap<String, Span>,
     pub(super) standard_input: Option<Span>,
     too_long: bool,
+    pub(super) tested: super::tested::Tested,
 }
 
 /// The end of a stream.
@@ -64,10 +65,11 @@ impl<'r, 'a> Builder<'r, 'a> {
             written: BTreeMap::new(),
             standard_input: None,
             too_long: false,
+            tested: super::tested::Tested::default(),
         }
     }
 
-    pub(super) fn build(mut self, units: &[Unit<'a>]) -> Draft {
+    pub(super) fn build(mut self, units: &[Unit<'a>]) -> (Draft, Vec<super::Expected>) {
         for unit in units {
             match unit.kind {
                 UnitKind::Pipeline { name, pipeline, last } => {
@@ -76,7 +78,8 @@ impl<'r, 'a> Builder<'r, 'a> {
                 UnitKind::Rejects(name) => self.rejects(name),
             }
         }
-        self.draft
+        let expected = self.expectations();
+        (self.draft, expected)
     }
 
     fn unit(
@@ -87,6 +90,8 @@ impl<'r, 'a> Builder<'r, 'a> {
         default_policy: bool,
         broken: bool,
     ) {
+        let replaced = name.and_then(|name| self.given_stream(name));
+        let (nodes, reported) = (self.draft.nodes.len(), self.checker.reported());
         let mut state = self.head(pipeline, default_policy);
         if broken {
             state.rows = Rows::unknown();
@@ -112,7 +117,12 @@ impl<'r, 'a> Builder<'r, 'a> {
                 );
                 self.ends.insert(name.text.clone(), None);
             }
-            Some(name) => self.end(&name.text, &state),
+            Some(name) => {
+                if let Some(given) = replaced {
+                    self.replace(&mut state, given, nodes, reported);
+                }
+                self.end(&name.text, &state);
+            }
             None if state.ended => {}
             None if last => self.print(&state, pipeline),
             None => self.report(
@@ -166,6 +176,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             node.facts.reads = (0..schema.width()).collect();
             self.draft.push(node);
         }
+        self.capture_stream(name, state);
     }
 
     /// A stream that a mistake hides.

@@ -53,6 +53,13 @@ impl<'a> Checker<'a> {
         self.found.borrow_mut().push(diagnostic);
     }
 
+    /// Takes back what was reported since there were `so_many`, and answers it.
+    pub(super) fn take_back(&self, so_many: usize) -> Vec<Diagnostic> {
+        let mut found = self.found.borrow_mut();
+        let from = so_many.min(found.len());
+        found.split_off(from)
+    }
+
     /// How many there are: whether a step added some is seen by asking before and after.
     pub(super) fn reported(&self) -> usize {
         self.found.borrow().len()

@@ -5,6 +5,7 @@ use super::draft::{NewNode, out};
 use super::hints;
 use super::pipelines::{Builder, State, source_op};
 use super::rows::Rows;
+use super::tested::Replacement;
 use crate::diag::{Diagnostic, Span, suggest};
 use crate::graph::{Edge, OnError, Op};
 use crate::stages::from;
@@ -39,6 +40,21 @@ impl<'r, 'a> Builder<'r, 'a> {
             return (out(self.draft.push(node)), Rows::unknown());
         }
         self.one_standard_input(call, &resolved);
+        if self.checker.options.testing.is_some() {
+            let read = paths(&resolved, call).into_iter().map(|(path, _)| path).collect();
+            match self.given_source(read, format, side, &rows, &mut resolved, call) {
+                Replacement::Rows(schema, values) => {
+                    let detail = count_rows(values.len());
+                    let (edge, rows) = self.literal("given", detail, call.span, from::literal(schema, values));
+                    self.draft.nodes[edge.from].policy = policy;
+                    self.feeds(edge.from, to);
+                    return (edge, rows);
+                }
+                Replacement::Nothing => return self.nothing(),
+                Replacement::File => {}
+                Replacement::None => return self.not_given(side, &rows, &mut resolved, call),
+            }
+        }
         let Some(bound) = self.bind_format(side, &rows, &mut resolved, call) else {
             return self.nothing();
         };
@@ -145,7 +161,13 @@ impl<'r, 'a> Builder<'r, 'a> {
         );
     }
 
-    fn bind_format(&self, side: &FormatSide, rows: &Rows, resolved: &mut Resolved, call: &StageCall) -> Option<Bound> {
+    pub(super) fn bind_format(
+        &self,
+        side: &FormatSide,
+        rows: &Rows,
+        resolved: &mut Resolved,
+        call: &StageCall,
+    ) -> Option<Bound> {
         let state = State {
             edge: out(0),
             rows: rows.clone(),
@@ -230,6 +252,7 @@ impl<'r, 'a> Builder<'r, 'a> {
                 if !assumed {
                     self.one_writer(call, &resolved);
                 }
+                self.tested.writing = paths(&resolved, call).into_iter().map(|(path, _)| path).collect();
                 let bound = self.bind_format(side, &state.rows, &mut resolved, call);
                 (bound, true, format!("{} {}", spec.name, format.name), resolved.computed)
             }
@@ -240,6 +263,12 @@ impl<'r, 'a> Builder<'r, 'a> {
         let Make::Sink(make) = bound.make else {
             return self.inconsistent(call);
         };
+        let captured = match text {
+            true => self.capture_sink(&state.rows),
+            false => None,
+        };
+        let text = text && captured.is_none();
+        let make = captured.unwrap_or(make);
         let edge = self.compute(state.edge, &state.rows, computed, &name, call, policy, None);
         let mut node = NewNode::new(name, call.span, vec![edge], state.rows.schema(), Op::Sink(make));
         node.detail = if own_mode.is_some() {
@@ -251,7 +280,10 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.memory = spec.memory;
         node.policy = policy;
         node.facts.lineage = bound.lineage;
-        node.facts.reads = bound.reads;
+        node.facts.reads = match self.checker.options.testing {
+            Some(_) => (0..state.rows.fields.len()).collect(),
+            None => bound.reads,
+        };
         node.facts.text = text;
         node.facts.places = bound.needs_places;
         self.draft.push(node);
@@ -294,13 +326,19 @@ impl<'r, 'a> Builder<'r, 'a> {
         let end = Span::new(pipeline.span.end.saturating_sub(1) as usize, pipeline.span.end as usize);
         self.claim_path(STANDARD, pipeline.stages.last().map_or(end, |stage| stage.span));
         let schema = state.rows.schema();
-        let make: Factory<Arc<dyn Sink>> = match self.checker.options.print {
-            Some(print) => print(&schema),
-            None => Box::new(|_| Err(Error::failed(Code(509), "nothing was given to print the rows to"))),
+        let captured = self.capture_path(STANDARD, &state.rows);
+        let text = captured.is_none();
+        let make: Factory<Arc<dyn Sink>> = match (captured, self.checker.options.print) {
+            (Some(captured), _) => captured,
+            (None, Some(print)) => print(&schema),
+            (None, None) => Box::new(|_| Err(Error::failed(Code(509), "nothing was given to print the rows to"))),
         };
         let mut node = NewNode::new("print", pipeline.span, vec![state.edge], schema.clone(), Op::Sink(make));
         node.facts.lineage = (0..schema.width()).map(standpipe_sdk::spec::Lineage::From).collect();
-        node.facts.text = true;
+        node.facts.text = text;
+        if !text {
+            node.facts.reads = (0..schema.width()).collect();
+        }
         self.draft.push(node);
     }
 
@@ -356,7 +394,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
     }
 
-    fn literal(&mut self, name: &str, detail: String, span: Span, bound: Bound) -> (Edge, Rows) {
+    pub(super) fn literal(&mut self, name: &str, detail: String, span: Span, bound: Bound) -> (Edge, Rows) {
         let Make::Source(make) = bound.make else {
             return self.nothing();
         };
@@ -368,7 +406,7 @@ impl<'r, 'a> Builder<'r, 'a> {
     }
 }
 
-fn count_rows(rows: usize) -> String {
+pub(super) fn count_rows(rows: usize) -> String {
     format!("{rows} row{}", if rows == 1 { "" } else { "s" })
 }
 

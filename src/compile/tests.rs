@@ -32,6 +32,7 @@ fn check_as(text: &str, folder: &Path, params: &[(String, Given)], assume_params
     let parsed = crate::syntax::parse(text);
     let unreadable: Vec<_> = parsed.diagnostics.iter().map(|d| d.primary.span).collect();
     let options = Options {
+        testing: None,
         folder,
         params,
         assume_params,

@@ -35,6 +35,7 @@ impl<'a> Checker<'a> {
         for name in names {
             self.value(name);
         }
+        self.check_bindings();
         for (name, _) in self.options.params {
             let names = self.names.borrow();
             let declared = matches!(
@@ -156,6 +157,7 @@ impl<'a> Checker<'a> {
             .rev()
             .find(|(name, _)| *name == param.name.text);
         let value = match (given, default) {
+            _ if self.binding(&param.name.text).is_some() => self.bound_by_test(param, &ty, nullable)?,
             (Some((_, given)), _) => self.given(param, given, &ty, nullable)?,
             (None, Some(default)) => default,
             (None, None) if self.options.assume_params => {
@@ -203,6 +205,26 @@ impl<'a> Checker<'a> {
                     format!("the value of `{}` is none of its choices", param.name.text),
                 )
                 .note(format!("choices: {}", known.join(", "))),
+            );
+            return None;
+        }
+        Some(value)
+    }
+
+    /// What the test says of a parameter.
+    fn bound_by_test(&self, param: &'a Param, ty: &Type, nullable: bool) -> Option<Expr> {
+        let binding = self.binding(&param.name.text)?;
+        let value = self.constant(&binding.value, &Scope::CONSTANT)?;
+        let value = self.coerced(value, ty)?;
+        if value.as_value() == Some(Value::Null) && !nullable {
+            self.report(
+                Diagnostic::error(
+                    "E0306",
+                    binding.value.span,
+                    format!("the parameter `{}` cannot be null", param.name.text),
+                )
+                .labelled("this is null")
+                .also(param.name.span, "declared here"),
             );
             return None;
         }

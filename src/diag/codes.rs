@@ -3,7 +3,7 @@
 //! Laws
 //! - A code is never reused and never changes its meaning; a dead one keeps its row.
 //! - Families: E01 syntax, E02 names, E03 types, E04 row errors while running, E05 stages and arguments, E06 inputs and outputs,
-//!   E07 budget, E08 plugins, E09 not available yet and our own faults, W00 warnings.
+//!   E07 budget, E08 plugins, E09 not available yet and our own faults, E10 tests, W00 warnings.
 //! - The table is sorted by code.
 
 use std::fmt;
@@ -653,6 +653,31 @@ pub const ALL: &[CodeInfo] = &[
         "E0999",
         "internal error",
         "Standpipe itself is wrong here. A report with the script helps.",
+    ),
+    row(
+        "E1001",
+        "input is not replaced",
+        "A test reads nothing from outside: each input that it needs is replaced by `given`.",
+    ),
+    row(
+        "E1002",
+        "nothing to replace",
+        "No `read` of the script has the path that `given` names, so the rows given would go nowhere.",
+    ),
+    row(
+        "E1003",
+        "given rows do not fit",
+        "The rows that a test gives lack a column, have one too many, or hold a value that is not of the column's type.",
+    ),
+    row(
+        "E1004",
+        "expectation does not fit",
+        "What a test expects can never be: a column or an output is not there, or the value is of another type.",
+    ),
+    row(
+        "E1005",
+        "not part of a test file",
+        "A file of tests holds `test` declarations only; all others belong into its script.",
     ),
     row(
         "W0001",

@@ -9,7 +9,7 @@ use standpipe_sdk::spec::Factory;
 use standpipe_sdk::{Batch, Faults, Kept, Published, Result, Schema, Sink, Writer};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Shared = Arc<Mutex<Receiver<'static>>>;
+pub(super) type Shared = Arc<Mutex<Receiver<'static>>>;
 
 /// The sinks of these streams.
 pub(super) fn outputs(receivers: Vec<(String, Receiver<'static>)>) -> Vec<Output> {
@@ -27,7 +27,7 @@ pub(super) fn nobody() -> Receiver<'static> {
     Box::new(|_, _| Ok(()))
 }
 
-fn maker(receiver: Shared) -> SinkMaker {
+pub(super) fn maker(receiver: Shared) -> SinkMaker {
     Arc::new(move |schema: &Schema| -> Factory<Arc<dyn Sink>> {
         let (schema, receiver) = (schema.clone(), receiver.clone());
         Box::new(move |_| {

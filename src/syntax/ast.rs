@@ -578,13 +578,22 @@ pub struct Binding {
     pub value: Expr,
 }
 
+/// What a test looks at: a stream by its name, or what a sink was given by its path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subject {
+    /// The name, or the path.
+    pub name: Ident,
+    /// It is a path.
+    pub is_path: bool,
+}
+
 /// What a test expects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expect {
     /// `expect paid rows [ … ]`.
     Rows {
         /// The stream.
-        stream: Ident,
+        stream: Subject,
         /// `rows any_order [ … ]`.
         any_order: bool,
         /// The rows; only the named columns are compared.
@@ -595,14 +604,14 @@ pub enum Expect {
     /// `expect paid schema { id: int? }`.
     Schema {
         /// The stream.
-        stream: Ident,
+        stream: Subject,
         /// Its columns.
         fields: Vec<FieldDef>,
     },
     /// `expect rejects count == 0`.
     Count {
         /// The stream.
-        stream: Ident,
+        stream: Subject,
         /// A comparison.
         op: BinaryOp,
         /// With what.
@@ -611,10 +620,19 @@ pub enum Expect {
     /// `expect paid snapshot`.
     Snapshot {
         /// The stream.
-        stream: Ident,
+        stream: Subject,
+        /// `redact: {at: "[time]"}`, `digits: {total: 2}`.
+        options: Vec<StageOption>,
     },
     /// `expect peak memory < 64MiB`.
     PeakMemory {
+        /// A comparison.
+        op: BinaryOp,
+        /// With what.
+        value: Expr,
+    },
+    /// `expect peak disk < 1GiB`.
+    PeakDisk {
         /// A comparison.
         op: BinaryOp,
         /// With what.

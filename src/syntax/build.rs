@@ -81,6 +81,7 @@ fn kids<'i>(pair: P<'i>) -> impl DoubleEndedIterator<Item = P<'i>> {
                 | Rule::kw_peak
                 | Rule::kw_memory
                 | Rule::kw_plan
+                | Rule::kw_snapshot
                 | Rule::kw_count
                 | Rule::kw_list
                 | Rule::kw_decimal
@@ -513,10 +514,35 @@ impl<'a> Builder<'a> {
             Rule::expect_error => Some(Expect::Error {
                 code: self.name(&parts.next()?),
             }),
-            Rule::expect_peak => comparison(&mut parts).map(|(op, value)| Expect::PeakMemory { op, value }),
+            Rule::expect_peak => {
+                let mut parts = parts.peekable();
+                let of_disk = parts.next_if(|part| part.as_rule() == Rule::kw_disk).is_some();
+                let (op, value) = comparison(&mut parts)?;
+                Some(match of_disk {
+                    true => Expect::PeakDisk { op, value },
+                    false => Expect::PeakMemory { op, value },
+                })
+            }
             Rule::expect_plan => Some(Expect::PlanSnapshot),
             Rule::expect_stream => {
-                let stream = self.name(&parts.next()?);
+                let subject = parts.next()?;
+                let stream = match subject.as_rule() {
+                    Rule::name => Subject {
+                        name: self.name(&subject),
+                        is_path: false,
+                    },
+                    _ => {
+                        let path = self.str(&subject);
+                        Subject {
+                            name: Ident {
+                                text: path.value,
+                                quoted: false,
+                                span: path.span,
+                            },
+                            is_path: true,
+                        }
+                    }
+                };
                 let check = parts.next()?;
                 match check.as_rule() {
                     Rule::expect_rows => {
@@ -542,7 +568,10 @@ impl<'a> Builder<'a> {
                     Rule::expect_count => {
                         comparison(&mut kids(check)).map(|(op, value)| Expect::Count { stream, op, value })
                     }
-                    _ => Some(Expect::Snapshot { stream }),
+                    _ => Some(Expect::Snapshot {
+                        stream,
+                        options: kids(check).filter_map(|kid| self.option(kid)).collect(),
+                    }),
                 }
             }
             _ => None,

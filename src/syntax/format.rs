@@ -509,11 +509,11 @@ impl<'a> Formatter<'a> {
             } => {
                 let rows_word = if *any_order { " rows any_order " } else { " rows " };
                 let mut docs = vec![
-                    self.slice(stream.span),
+                    self.slice(stream.name.span),
                     self.rows(
                         rows,
                         Span {
-                            start: stream.span.end,
+                            start: stream.name.span.end,
                             ..span
                         },
                         rows_word,
@@ -526,8 +526,8 @@ impl<'a> Formatter<'a> {
                 all(docs)
             }
             Expect::Schema { stream, fields } => {
-                let name = self.slice(stream.span);
-                let from = stream.span.end as usize;
+                let name = self.slice(stream.name.span);
+                let from = stream.name.span.end as usize;
                 let open = self
                     .text
                     .get(from..)
@@ -537,14 +537,22 @@ impl<'a> Formatter<'a> {
                 all(vec![name, text(" schema "), fields])
             }
             Expect::Count { stream, op, value } => all(vec![
-                self.slice(stream.span),
+                self.slice(stream.name.span),
                 text(format!(" count {} ", op.text())),
                 self.expr(value),
             ]),
-            Expect::Snapshot { stream } => all(vec![self.slice(stream.span), text(" snapshot")]),
+            Expect::Snapshot { stream, options } => {
+                let mut docs = vec![self.slice(stream.name.span), text(" snapshot")];
+                for option in options {
+                    docs.push(text(" "));
+                    docs.push(self.option(option));
+                }
+                all(docs)
+            }
             Expect::PeakMemory { op, value } => {
                 all(vec![text(format!("peak memory {} ", op.text())), self.expr(value)])
             }
+            Expect::PeakDisk { op, value } => all(vec![text(format!("peak disk {} ", op.text())), self.expr(value)]),
             Expect::Error { code } => all(vec![text("error "), self.slice(code.span)]),
             Expect::PlanSnapshot => text("plan snapshot"),
         }
