@@ -23,7 +23,6 @@ mod tested;
 
 pub use about::{About, AboutParam};
 pub use memory::MemoryPlan;
-pub(crate) use tested::append_rows;
 pub use tested::{Rows, TestRun};
 
 use crate::compile::{self, Compiled, Given, GraphFormat, Input, Options, Output, SinkMaker};

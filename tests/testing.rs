@@ -68,13 +68,13 @@ fn rows_counts_schemas_and_errors_are_looked_at_and_nothing_is_written() {
     let (status, text) = run(place.path(), &["test"]);
     assert_eq!(status, 1, "{text}");
     for part in [
-        "orders_test.pipe:7: the rows of paid are not those expected",
+        "orders_test.pipe:8: the rows of paid are not those expected",
         "~ 3  | 8 → 7",
-        "orders_test.pipe:8: paid has 2 rows; expect paid count == 3",
-        "orders_test.pipe:9: rejects has 0 rows",
-        "orders_test.pipe:10: the schema of paid is another",
-        "orders_test.pipe:11: the peak of memory is ",
-        "orders_test.pipe:12: expected error E0405, the run succeeded",
+        "orders_test.pipe:9: paid has 2 rows; expect paid count == 3",
+        "orders_test.pipe:10: rejects has 0 rows",
+        "orders_test.pipe:11: the schema of paid is another",
+        "orders_test.pipe:12: the peak of memory is ",
+        "orders_test.pipe:13: expected error E0405, the run succeeded",
         "0 passed, 1 failed",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -178,7 +178,7 @@ fn programs_read_outcomes_too() {
     assert_eq!(status, 1);
     assert_eq!(json["tests"][0]["passed"], false);
     assert_eq!(json["tests"][1]["passed"], true);
-    assert_eq!(json["tests"][0]["faults"][0]["place"], "orders_test.pipe:7");
+    assert_eq!(json["tests"][0]["faults"][0]["place"], "orders_test.pipe:8");
     let (_, text) = run(place.path(), &["test", "--format", "junit"]);
     assert!(
         text.contains("<testsuites tests=\"2\" failures=\"1\">") && text.contains("name=\"a &lt; b\""),

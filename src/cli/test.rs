@@ -213,7 +213,7 @@ fn record(args: &TestArgs, stream: &str) -> u8 {
         redact: args.redact.clone(),
         params: args.params.clone(),
     };
-    let test = match record::record(&name, &text, args.plugins.add_to(Engine::builder()), &recording) {
+    let test = match record::record(&name, &text, &|| args.plugins.add_to(Engine::builder()), &recording) {
         Ok(test) => test,
         Err(message) if message.starts_with("error") => {
             say(&message);

@@ -90,7 +90,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         default_policy: bool,
         broken: bool,
     ) {
-        let replaced = name.and_then(|name| self.given_stream(name));
+        let replaced = name.and_then(|name| self.given_stream(&name.text));
         let (nodes, reported) = (self.draft.nodes.len(), self.checker.reported());
         let mut state = self.head(pipeline, default_policy);
         if broken {
@@ -667,12 +667,13 @@ impl<'r, 'a> Builder<'r, 'a> {
             node.facts.places = true;
             self.draft.push(node)
         };
-        let state = State {
+        let mut state = State {
             edge: out(id),
             rows: Rows::known(&schema),
             ended: false,
             default_policy: false,
         };
+        self.replace_made(name, &mut state);
         self.end(name, &state);
     }
 }

@@ -44,8 +44,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             let read = paths(&resolved, call).into_iter().map(|(path, _)| path).collect();
             match self.given_source(read, format, side, &rows, &mut resolved, call) {
                 Replacement::Rows(schema, values) => {
-                    let detail = count_rows(values.len());
-                    let (edge, rows) = self.literal("given", detail, call.span, from::literal(schema, values));
+                    let (edge, rows) = self.given(call.span, schema, values);
                     self.draft.nodes[edge.from].policy = policy;
                     self.feeds(edge.from, to);
                     return (edge, rows);

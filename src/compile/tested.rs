@@ -14,6 +14,7 @@ use super::{SinkMaker, call::Resolved};
 use crate::diag::{Diagnostic, Span, list_names, suggest};
 use crate::expr::Cmp;
 use crate::graph::{Edge, NodeId, Op};
+use crate::stages::from;
 use crate::syntax::ast::{
     BinaryOp, Binding, Expect, Expr, GivenTarget, GivenValue, Ident, StageCall, Subject, TestStepKind,
 };
@@ -35,6 +36,8 @@ pub struct Testing<'a> {
     pub folder: &'a Path,
     /// A folder of its own, for what has to lie in a file.
     pub scratch: &'a Path,
+    /// Rows that a worker takes of what is given, where not as usual.
+    pub claim_rows: Option<usize>,
     /// Makes the sink of what is expected, by its key: the name of a stream, a path in quotes.
     pub capture: &'a (dyn Fn(&str) -> SinkMaker + Sync),
 }
@@ -149,6 +152,17 @@ impl<'a> Checker<'a> {
 }
 
 impl<'a> Builder<'_, 'a> {
+    /// A source of rows that the test gives.
+    pub(super) fn given(&mut self, span: Span, schema: Schema, rows: Vec<Vec<Value>>) -> (Edge, Rows) {
+        let detail = super::sources::count_rows(rows.len());
+        let claim_rows = self.checker.options.testing.and_then(|testing| testing.claim_rows);
+        let bound = match claim_rows {
+            Some(claim_rows) => from::literal_in_claims(schema, rows, claim_rows),
+            None => from::literal(schema, rows),
+        };
+        self.literal("given", detail, span, bound)
+    }
+
     /// Rows of a stream go to the test if it expects something of them.
     pub(super) fn capture_stream(&mut self, name: &str, state: &State) {
         let Some(testing) = self.checker.options.testing else {

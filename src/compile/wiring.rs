@@ -53,7 +53,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             if arm.target.is("_") {
                 continue;
             }
-            let arm_state = State {
+            let mut arm_state = State {
                 edge: Edge {
                     from: id,
                     port: Port::Out(port),
@@ -63,6 +63,7 @@ impl<'r, 'a> Builder<'r, 'a> {
                 default_policy: state.default_policy,
             };
             // A stream that is defined twice was reported; the first one counts.
+            self.replace_made(&arm.target.text, &mut arm_state);
             self.end(&arm.target.text, &arm_state);
         }
         state.edge = out(id);

@@ -44,6 +44,7 @@ impl Pipeline {
             test,
             folder,
             scratch,
+            claim_rows: self.engine.shared.settings.hooks.chunk_rows,
             capture: &capture,
         };
         let mut run = TestRun {
@@ -147,7 +148,7 @@ fn capture(captured: &Captured, key: &str) -> SinkMaker {
     })
 }
 
-pub(crate) fn append_rows(rows: &mut Vec<Vec<Value>>, schema: &Schema, batch: Batch<'_>) -> RunResult<()> {
+fn append_rows(rows: &mut Vec<Vec<Value>>, schema: &Schema, batch: Batch<'_>) -> RunResult<()> {
     for row in 0..batch.rows() {
         let cells = schema.fields().iter().enumerate();
         rows.push(

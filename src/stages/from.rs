@@ -44,16 +44,25 @@ pub fn literal(schema: Schema, rows: Vec<Vec<Value>>) -> Bound {
         schema: schema.clone(),
         rows,
     });
-    bound(schema, rows)
+    bound(schema, rows, CLAIM_ROWS)
+}
+
+/// The same in claims of so many rows: so even a few rows keep several workers busy.
+pub fn literal_in_claims(schema: Schema, rows: Vec<Vec<Value>>, claim_rows: usize) -> Bound {
+    let rows = Arc::new(Rows::Literal {
+        schema: schema.clone(),
+        rows,
+    });
+    bound(schema, rows, claim_rows.max(1) as u64)
 }
 
 /// One column `value`: the whole numbers from `first` to `last`, both included; none if `last` is before `first`.
 pub fn range(first: i64, last: i64) -> Bound {
     let schema = [Field::new("value", Type::Int, false)].into_iter().collect();
-    bound(schema, Arc::new(Rows::Range { first, last }))
+    bound(schema, Arc::new(Rows::Range { first, last }), CLAIM_ROWS)
 }
 
-fn bound(schema: Schema, rows: Arc<Rows>) -> Bound {
+fn bound(schema: Schema, rows: Arc<Rows>, claim_rows: u64) -> Bound {
     let width = schema.width();
     let make = move |_: &Setup, request: &Request| -> Result<Arc<dyn Source>> {
         let wanted = (0..width)
@@ -63,6 +72,7 @@ fn bound(schema: Schema, rows: Arc<Rows>) -> Bound {
             rows: rows.clone(),
             wanted,
             places: request.places,
+            claim_rows,
             next: AtomicU64::new(0),
         }))
     };
@@ -112,12 +122,15 @@ struct Literals {
     rows: Arc<Rows>,
     wanted: Vec<bool>,
     places: bool,
+    /// At least 1.
+    claim_rows: u64,
     next: AtomicU64,
 }
 
 impl Source for Literals {
     fn ticket(&self) -> Option<u64> {
-        let more = |claim: u64| (u128::from(claim) * u128::from(CLAIM_ROWS) < self.rows.count()).then_some(claim + 1);
+        let more =
+            |claim: u64| (u128::from(claim) * u128::from(self.claim_rows) < self.rows.count()).then_some(claim + 1);
         self.next.fetch_update(Relaxed, Relaxed, more).ok()
     }
 
@@ -139,13 +152,13 @@ struct Literal {
 
 impl Reader for Literal {
     fn claim(&mut self, ticket: u64) -> Result<bool> {
-        let start = u128::from(ticket) * u128::from(CLAIM_ROWS);
+        let start = u128::from(ticket) * u128::from(self.source.claim_rows);
         let left = self
             .source
             .rows
             .count()
             .saturating_sub(start)
-            .min(u128::from(CLAIM_ROWS));
+            .min(u128::from(self.source.claim_rows));
         (self.at, self.left) = (start as u64, left as u64);
         Ok(self.left > 0)
     }

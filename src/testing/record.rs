@@ -1,13 +1,15 @@
 //! A test written from what a script reads now: its inputs' first rows as fixtures.
 
-use super::script::slug;
+use super::matrix::Setting;
+use super::script::{EngineMaker, Script, slug};
 use super::table;
-use crate::engine::{Engine, EngineBuilder, Failure, Rows};
+use crate::engine::Rows;
 use crate::expr::Literal;
 use crate::syntax::ast::{ExprKind, HeadKind, ItemKind, Pipeline};
 use standpipe_sdk::{Type, Value};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// What to record.
 #[derive(Clone, Debug)]
@@ -25,14 +27,12 @@ pub struct Recording {
 ///
 /// # Errors
 /// The script is wrong, an input cannot be read, or its path is not a literal; a text for people.
-pub fn record(name: &str, text: &str, engine: EngineBuilder, recording: &Recording) -> Result<String, String> {
+pub fn record(name: &str, text: &str, engine: &EngineMaker<'_>, recording: &Recording) -> Result<String, String> {
     let parsed = crate::syntax::parse(text);
-    let engine = engine.build();
-    let mut pipeline = engine.open(name, text);
+    let mut pipeline = engine().build().open(name, text);
     for (param, value) in &recording.params {
         pipeline.param_text(param.as_str(), value.as_str());
     }
-    pipeline.check().map_err(|problems| problems.render(false))?;
     let pipelines = parsed.script.items.iter().filter_map(|item| match &item.kind {
         ItemKind::Stream(stream) => Some(&stream.pipeline),
         ItemKind::Pipeline(pipeline) => Some(pipeline),
@@ -52,6 +52,7 @@ pub fn record(name: &str, text: &str, engine: EngineBuilder, recording: &Recordi
             near.unwrap_or_default()
         ));
     }
+    pipeline.check().map_err(|problems| problems.render(false))?;
     let mut given: BTreeMap<String, String> = BTreeMap::new();
     let mut unknown: Vec<&String> = recording.redact.iter().collect();
     for pipeline in pipelines {
@@ -61,7 +62,7 @@ pub fn record(name: &str, text: &str, engine: EngineBuilder, recording: &Recordi
         if given.contains_key(&path) {
             continue;
         }
-        let mut rows = first_rows(&engine, name, text, source, recording)?;
+        let mut rows = first_rows(engine, name, text, &path, source, recording)?;
         unknown.retain(|column| rows.schema.position(column).is_none());
         redact(&mut rows, &recording.redact);
         given.insert(path, fixture(&rows));
@@ -109,8 +110,15 @@ fn source<'t>(pipeline: &Pipeline, text: &'t str) -> Result<Option<(String, &'t 
     Ok(Some((written, read)))
 }
 
-fn first_rows(engine: &Engine, name: &str, text: &str, read: &str, recording: &Recording) -> Result<Rows, String> {
-    // The script's own declarations, and the source alone.
+fn first_rows(
+    engine: &EngineMaker<'_>,
+    name: &str,
+    text: &str,
+    path: &str,
+    read: &str,
+    recording: &Recording,
+) -> Result<Rows, String> {
+    // The script's own declarations, and the source alone; its file is what a test of it is given.
     let parsed = crate::syntax::parse(text);
     let mut alone = String::new();
     for item in &parsed.script.items {
@@ -119,19 +127,21 @@ fn first_rows(engine: &Engine, name: &str, text: &str, read: &str, recording: &R
             alone.push('\n');
         }
     }
-    let _ = write!(alone, "{read} on error skip\n  | take {}\n", recording.rows);
-    let mut rows = Rows::default();
-    let mut pipeline = engine.open(name, &alone);
-    pipeline
-        .run_with(|schema, batch| {
-            rows.schema = schema.clone();
-            crate::engine::append_rows(&mut rows.rows, schema, batch)
-        })
-        .map_err(|failure| match failure {
-            Failure::Script(problems) => problems.render(false),
-            Failure::Run(error) => error.render(false),
-        })?;
-    Ok(rows)
+    let _ = write!(
+        alone,
+        "stream recorded = {read} on error skip\n  | take {}\nfrom recorded | write none\ntest \"recorded\" {{ given {path} = file {path} expect recorded count >= 0 }}\n",
+        recording.rows
+    );
+    let script = Script::new(name, "recorded", Path::new(""), alone, None);
+    let tests = script.tests();
+    let test = tests.first().ok_or("the source cannot be read by itself")?;
+    let mut run = script
+        .once(test, engine(), &Setting::plain())
+        .map_err(|error| format!("cannot make a folder: {error}"))?;
+    match run.outcome {
+        Ok(_) => Ok(run.rows.remove("recorded").unwrap_or_default()),
+        Err(failure) => Err(failure.render(false)),
+    }
 }
 
 /// Values made up: the same one for the same, so that joins and groups stay what they are.

@@ -248,6 +248,11 @@ impl Script {
             poison: setting.poison,
             ..Hooks::default()
         };
+        // Files, too, are read in pieces, so that there is something to do for every worker.
+        let engine = match setting.chunk_rows {
+            Some(rows) => engine.chunk_bytes(rows.saturating_mul(48)),
+            None => engine,
+        };
         let engine = engine
             .workers(setting.workers)
             .hooks(hooks)

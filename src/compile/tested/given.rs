@@ -8,7 +8,6 @@
 use super::*;
 use crate::expr::Expr as Typed;
 use crate::formats::input::STDIN;
-use crate::stages::from;
 use crate::syntax::ast::{CellValue, ExprKind, Table};
 use standpipe_sdk::{Field, Type};
 
@@ -206,11 +205,11 @@ fn cast(text: Value, ty: &Type, span: Span) -> Option<Value> {
 
 impl<'a> Builder<'_, 'a> {
     /// What the test puts in the place of this stream.
-    pub(in crate::compile) fn given_stream(&mut self, name: &Ident) -> Option<&'a GivenValue> {
+    pub(in crate::compile) fn given_stream(&mut self, name: &str) -> Option<&'a GivenValue> {
         let givens = self.checker.givens();
         let (span, _, value) = givens
             .into_iter()
-            .find(|(_, target, _)| matches!(target, GivenTarget::Stream(stream) if stream.text == name.text))?;
+            .find(|(_, target, _)| matches!(target, GivenTarget::Stream(stream) if stream.text == name))?;
         self.tested.used.insert(span);
         Some(value)
     }
@@ -241,12 +240,16 @@ impl<'a> Builder<'_, 'a> {
             value => self.rows_for(value, known.as_ref()),
         };
         (state.edge, state.rows) = match made {
-            Some((schema, rows)) => {
-                let detail = super::super::sources::count_rows(rows.len());
-                self.literal("given", detail, Span::default(), from::literal(schema, rows))
-            }
+            Some((schema, rows)) => self.given(Span::default(), schema, rows),
             None => self.nothing(),
         };
+    }
+
+    /// The same for a stream that a stage makes: an arm of `route`, rows set aside.
+    pub(in crate::compile) fn replace_made(&mut self, name: &str, state: &mut State) {
+        if let Some(value) = self.given_stream(name) {
+            self.replace(state, value, NodeId::MAX, self.checker.reported());
+        }
     }
 
     /// Rows with the columns of `known`, or with those they have themselves.
@@ -287,7 +290,12 @@ impl<'a> Builder<'_, 'a> {
         let reported = self.checker.reported();
         let mut bound = self.bind_format(side, rows, resolved, call);
         self.checker.take_back(reported);
+        let declared = resolved.options.iter().find_map(|(name, item)| match &item.arg {
+            Arg::Type(Type::Record(schema)) if *name == "schema" => Some(schema.clone()),
+            _ => None,
+        });
         if bound.is_none()
+            && declared.is_none()
             && let GivenValue::Table(table) = value
             && matches!(format.name, "csv" | "tsv")
         {
@@ -302,7 +310,7 @@ impl<'a> Builder<'_, 'a> {
                 self.checker.take_back(reported);
             }
         }
-        let schema = bound.map(|bound| bound.schema);
+        let schema = bound.map(|bound| bound.schema).or(declared);
         match self.rows_for(value, schema.as_ref()) {
             Some((schema, rows)) => Replacement::Rows(schema, rows),
             None => Replacement::Nothing,
