@@ -172,9 +172,11 @@ impl<'a> Builder<'_, 'a> {
                 let (is, wanted) = (shown_schema(&is.schema()), shown_schema(&wanted));
                 What::Schema {
                     key: key_of(stream),
-                    differs: (is != wanted)
-                        .then(|| vec![format!("expected {{ {wanted} }}"), format!("     got {{ {is} }}")])
-                        .unwrap_or_default(),
+                    differs: if is == wanted {
+                        vec![]
+                    } else {
+                        vec![format!("expected {{ {wanted} }}"), format!("     got {{ {is} }}")]
+                    },
                 }
             }
             Expect::Count { stream, op, value } => {
