@@ -9,6 +9,7 @@ mod files;
 mod memory;
 mod new;
 mod plugin;
+mod plugin_test;
 mod progress;
 mod reference;
 mod run;

@@ -13,6 +13,7 @@
 mod arguments;
 mod bind;
 pub mod child;
+pub mod conform;
 mod elf;
 mod host;
 mod isolate;

@@ -41,6 +41,8 @@ const UNSAFE: &[&str] = &[
     "src/formats/jsonl/decode.rs",
     "src/plugin.rs",
     "src/plugin/bind.rs",
+    "src/plugin/conform/memory.rs",
+    "src/plugin/conform/spy.rs",
     "src/plugin/host.rs",
     "src/plugin/isolate/arrays.rs",
     "src/plugin/isolate/last_words.rs",

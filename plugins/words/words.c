@@ -262,7 +262,7 @@ static sp_status split(void *inst, const sp_call *call, struct ArrowArray *in, s
 #define SPLIT_PARAMS "{\"items\": {\"arg\": \"column\", \"min\": 1, \"about\": \"the column with the text\"}, \"memory\": \"batch\"}"
 
 static const sp_stage count_stage = {
-    sizeof(sp_stage), SP_SCALAR, SP_F_NULL_PROPAGATING, 0, "count", "1.0.0", COUNT_ABOUT, NULL, COUNT_PARAMS,
+    sizeof(sp_stage), SP_SCALAR, SP_F_NULL_PROPAGATING | SP_F_DETERMINISTIC, 0, "count", "1.0.0", COUNT_ABOUT, NULL, COUNT_PARAMS,
     bind_count, unbind, create, count, NULL, NULL, NULL, destroy, NULL};
 static const sp_stage split_stage = {
     sizeof(sp_stage), SP_TRANSFORM, 0, 0, "split", "1.0.0", SPLIT_ABOUT, NULL, SPLIT_PARAMS,
@@ -274,6 +274,8 @@ static const sp_plugin plugin = {
 SP_NOTE("{\"id\": \"org.standpipe.words\", \"version\": \"1.0.0\", \"abi\": [1, 0], \"license\": \"Apache-2.0\", \"stages\": ["
         "{\"name\": \"count\", \"kind\": \"function\", \"about\": \"" COUNT_ABOUT "\", \"params\": " COUNT_PARAMS ", "
         "\"examples\": [\"words.count(\\\"to be or not\\\") == 4\"]}, "
-        "{\"name\": \"split\", \"kind\": \"transform\", \"about\": \"" SPLIT_ABOUT "\", \"params\": " SPLIT_PARAMS "}]}");
+        "{\"name\": \"split\", \"kind\": \"transform\", \"about\": \"" SPLIT_ABOUT "\", \"params\": " SPLIT_PARAMS ", "
+        "\"examples\": [\"use plugin words from rows [{text: \\\"to be\\\"}] | words.split text\"], "
+        "\"prints\": [\"text,word,at\\nto be,to,1\\nto be,be,2\\n\"]}]}");
 
 SP_EXPORT const sp_plugin *standpipe_plugin_entry_v1(void) { return &plugin; }

@@ -68,7 +68,7 @@ pub(super) fn new(name: &str, language: Language, sdk: Option<&Path>) -> u8 {
             return FAILED;
         }
     }
-    let mut hints = format!("cd {name}\n{steps}\nstandpipe plugin lock\n");
+    let mut hints = format!("cd {name}\n{steps}\nstandpipe plugin lock\nstandpipe plugin test {name}\n");
     if language == Language::C {
         hints.push_str("make test\n");
     }

@@ -23,6 +23,11 @@ pub(super) enum PluginCommand {
     },
     /// The project's plugins, and why one is refused
     List,
+    /// Try out what a library promises: every stage, every check, each in a process of its own
+    ///
+    /// Arguments and rows come from the examples in the library's description (`EXAMPLES` of a stage, `example` of a function; in C
+    /// "examples" in SP_NOTE), and are made up from the declared types. A stage that needs special arguments needs an example.
+    Test(super::plugin_test::TestArgs),
     /// Write a plugin that builds, is tested and runs, to start from
     New {
         /// Its name, and the folder's
@@ -40,11 +45,12 @@ pub(super) fn run(command: &PluginCommand) -> u8 {
         PluginCommand::Inspect { file } => inspect(file),
         PluginCommand::Lock { check } => lock(*check),
         PluginCommand::List => list(),
+        PluginCommand::Test(args) => super::plugin_test::test(args),
         PluginCommand::New { name, lang, sdk } => new(name, *lang, sdk.as_deref()),
     }
 }
 
-fn refused(refusal: &Refusal) -> u8 {
+pub(super) fn refused(refusal: &Refusal) -> u8 {
     let help = refusal.help.iter().map(|help| format!("\n  = help: {help}"));
     say(&format!(
         "error[{}]: {}{}",

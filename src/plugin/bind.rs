@@ -6,7 +6,7 @@
 
 use super::meter::Meter;
 use super::run::Instance;
-use super::{PROCESS_LOST, WRONG_ABI, arguments, code_of, host, said};
+use super::{PROCESS_LOST, WRONG_ABI, arguments, code_of, conform, host, said};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED, schema};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Setup};
 use standpipe_sdk::{Code, Error, Field, Result, RowWise, Schema, Serial, Span, Type};
@@ -209,11 +209,20 @@ pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complai
         };
         complain(code, span_of(&refused.param, call), &refused.message)
     })?;
-    understood(&given.out).map_err(|what| complain(WRONG_ABI, call.span, &what))?;
+    conform::bound(vtable, None, call.input, call.own, &config);
+    let plan = plan_of(given, call.input, call.span);
+    let plan = plan.map_err(|(code, what)| complain(code, call.span, &what))?;
+    Ok(bound(plan))
+}
+
+/// What a bound stage said, understood. `input`: the columns that it was bound to.
+pub(super) fn plan_of(given: Given, input: &Schema, span: Span) -> Result<Plan, (Code, String)> {
+    understood(&given.out).map_err(|what| (WRONG_ABI, what))?;
     let (out, flags) = (given.out, given.out.flags);
+    let meter = Meter::new(given.vtable.name);
     let mut plan = Plan {
         given,
-        span: call.span,
+        span,
         used: vec![],
         types: vec![],
         names: vec![],
@@ -226,11 +235,11 @@ pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complai
         },
         serial: out.parallelism != ffi::PAR_STATELESS,
         rejects: flags & ffi::F_REJECTS != 0,
-        meter: Meter::new(vtable.name),
+        meter,
     };
     // SAFETY: as the header says: arrays of these lengths that live as long as `bound`.
-    unsafe { plan.columns(&out, call) }.map_err(wrong)?;
-    Ok(bound(plan))
+    unsafe { plan.columns(&out, input) }.map_err(|what| (PLUGIN_FAILED, what))?;
+    Ok(plan)
 }
 
 /// The argument that a plugin means: an option's name, or a number for an item.
@@ -266,8 +275,8 @@ fn understood(out: &ffi::BindOut) -> Result<(), String> {
 
 impl Plan {
     /// Which columns it reads, and which it passes on.
-    unsafe fn columns(&mut self, out: &ffi::BindOut, call: &Call<'_>) -> Result<(), String> {
-        let width = call.input.width();
+    unsafe fn columns(&mut self, out: &ffi::BindOut, given: &Schema) -> Result<(), String> {
+        let width = given.width();
         let input = |column: i32| usize::try_from(column).ok().filter(|&at| at < width);
         self.used = if out.used_columns.is_null() {
             (0..width).collect()
@@ -279,12 +288,8 @@ impl Plan {
                 .map(|&c| input(c).ok_or(format!("it uses column {c}, and there are {width}")));
             used.collect::<Result<_, _>>()?
         };
-        self.names = self
-            .used
-            .iter()
-            .map(|&at| call.input.fields()[at].name.clone())
-            .collect();
-        self.types = self.used.iter().map(|&at| call.input.fields()[at].ty.clone()).collect();
+        self.names = self.used.iter().map(|&at| given.fields()[at].name.clone()).collect();
+        self.types = self.used.iter().map(|&at| given.fields()[at].ty.clone()).collect();
         let output = self.given.output.clone();
         self.from = vec![None; output.width()];
         let from = match out.from_columns.is_null() || self.rows_of == RowsOf::Unknown {
@@ -298,7 +303,7 @@ impl Plan {
                 continue;
             }
             let at = input(column).ok_or(format!("it passes column {column} on, and there are {width}"))?;
-            let source = &call.input.fields()[at];
+            let source = &given.fields()[at];
             if source.ty != field.ty || (source.nullable && !field.nullable) {
                 return Err(format!(
                     "column `{}` is to be `{source}` unchanged, and is declared as `{field}`",

@@ -18,9 +18,10 @@ use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-static HOST: ffi::Host = ffi::Host {
+/// The services as they are.
+pub(super) const HOST: ffi::Host = ffi::Host {
     struct_size: size_of::<ffi::Host>() as u32,
     abi_major: ffi::ABI_MAJOR,
     abi_minor: ffi::ABI_MINOR,
@@ -38,9 +39,18 @@ static HOST: ffi::Host = ffi::Host {
     extension,
 };
 
+static TABLE: ffi::Host = HOST;
+/// Who stands between plugins and the services, in a process that tries plugins out.
+static OTHER: OnceLock<&'static ffi::Host> = OnceLock::new();
+
 /// The table.
 pub(super) fn host() -> &'static ffi::Host {
-    &HOST
+    OTHER.get().copied().unwrap_or(&TABLE)
+}
+
+/// Gives plugins another table from now on, which passes on what it gets; the first one stays.
+pub(super) fn use_table(table: &'static ffi::Host) {
+    let _ = OTHER.set(table);
 }
 
 /// What a call stands for: the services that work while it lasts.

@@ -11,7 +11,7 @@
 
 use super::bind::{Plan, RowsOf};
 use super::host::{self, Entered, Registered, Service};
-use super::{code_of, said};
+use super::{code_of, conform, said};
 use crate::stages::unnest::number;
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::ffi::import::Importer;
@@ -158,6 +158,7 @@ impl Instance {
         to: To<'_, '_, 'a>,
     ) -> Result<Outcome<'a>> {
         let plan = &*self.plan;
+        conform::seen(plan.given.vtable.name, &batch);
         let Some(process) = plan.given.vtable.process else {
             return Err(plan.failed("it has no `process`"));
         };
@@ -180,6 +181,67 @@ impl Instance {
         let outcome = outcome?;
         returned.map_err(|e| plan.named(e))?;
         Ok(outcome)
+    }
+
+    /// What the stage knows, as bytes of its own kind; [`Instance::restore`] takes them.
+    ///
+    /// # Errors
+    /// If it has no snapshots, or fails.
+    pub(super) fn snapshot(&mut self, arena: &Arena) -> Result<Vec<u8>> {
+        let Some(snapshot) = self.plan.given.vtable.stage.snapshot else {
+            return Err(self.plan.failed("it says that it has snapshots, and lacks `snapshot`"));
+        };
+        let mut bytes: Vec<u8> = vec![];
+        let into: *mut Vec<u8> = &raw mut bytes;
+        self.with_state(arena, |inst, call, error| {
+            // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call, and `write` gets `into`.
+            unsafe { snapshot(inst, call, write, into.cast(), error) }
+        })?;
+        Ok(bytes)
+    }
+
+    /// Makes a new instance one that knows what another one knew.
+    ///
+    /// # Errors
+    /// If it does not take them.
+    pub(super) fn restore(&mut self, bytes: &[u8], arena: &Arena) -> Result<()> {
+        let stage = self.plan.given.vtable.stage;
+        let Some(restore) = stage.restore else {
+            return Err(self.plan.failed("it says that it has snapshots, and lacks `restore`"));
+        };
+        self.with_state(arena, |inst, call, error| {
+            // SAFETY: as above; the bytes are there for the call.
+            unsafe {
+                restore(
+                    inst,
+                    call,
+                    stage.state_version,
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    error,
+                )
+            }
+        })
+    }
+
+    /// A call that takes no rows and gives none.
+    fn with_state(
+        &mut self,
+        arena: &Arena,
+        run: impl FnOnce(*mut c_void, *const ffi::Call, *mut ffi::ErrorOut) -> Status,
+    ) -> Result<()> {
+        let plan = &*self.plan;
+        let none = Columns::new(arena, 0)?.finish();
+        let faults = Faults::new(arena, false);
+        let nothing = Batch::new(none, None, 0);
+        let calling = Calling::new(plan, nothing, None, arena, &faults, To::Held(None), self.place);
+        let outcome = Instance::call(&mut self.object, calling, &self.cancelled, |inst, call, _, error| {
+            run(inst, call, error)
+        })?;
+        match outcome.held {
+            Some(_) => Err(plan.failed("it gives rows where its state is asked for")),
+            None => Ok(()),
+        }
     }
 
     /// Calls into the plugin and takes what it gives.
@@ -215,6 +277,23 @@ impl Instance {
         let flow = if ended { Flow::Done } else { flow };
         Ok(Outcome { held, flow })
     }
+}
+
+/// Where a snapshot goes.
+unsafe extern "C" fn write(to: *mut c_void, bytes: *const c_void, len: usize) -> Status {
+    // SAFETY: `snapshot` was given the bytes that are collected, for the call; nobody else has them meanwhile.
+    let Some(to) = (unsafe { to.cast::<Vec<u8>>().as_mut() }) else {
+        return ffi::E_INTERNAL;
+    };
+    if len == 0 {
+        return ffi::OK;
+    }
+    if bytes.is_null() || len > isize::MAX as usize || to.try_reserve(len).is_err() {
+        return ffi::E_MEMORY;
+    }
+    // SAFETY: the plugin's promise: so many bytes are there, for the call.
+    to.extend_from_slice(unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) });
+    ffi::OK
 }
 
 fn call_of(owner: &Registered, calls: u64) -> ffi::Call {

@@ -9,7 +9,7 @@ use super::bind::{Given as Bound, Refused, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
 use super::run::{Object, lend, release};
-use super::{PROCESS_LOST, arguments, code_of, params, said, wrong_params};
+use super::{PROCESS_LOST, arguments, code_of, conform, params, said, wrong_params};
 use crate::expr::{Args, Foreign, ForeignCall, FunctionSpec, Given, Nulls, Returns};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::lend::Lent;
@@ -54,7 +54,8 @@ impl Foreign for Function {
         let vtable = self.vtable;
         let field = |(at, given): (usize, &Given<'_>)| Field::new(format!("{at}"), given.ty.clone(), given.nullable);
         let input: Schema = given.iter().enumerate().map(field).collect();
-        let bound = Bound::new(vtable, Some(&input), given.len(), &arguments::of_given(given));
+        let config = arguments::of_given(given);
+        let bound = Bound::new(vtable, Some(&input), given.len(), &config);
         let bound = bound.map_err(|Refused { message, param, .. }| match param.as_str() {
             "" => message,
             param => format!("`{param}`: {message}"),
@@ -66,6 +67,8 @@ impl Foreign for Function {
             ));
         };
         let output = output.clone();
+        let constants = || given.iter().map(|given| given.value.cloned()).collect();
+        conform::bound(vtable, Some(constants()), &input, given.len(), &config);
         let call = Bind {
             types: given.iter().map(|given| given.ty.clone()).collect(),
             output: output.clone(),

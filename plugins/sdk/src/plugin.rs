@@ -3,6 +3,10 @@
 //! A stage of a plugin is what a built-in one is: a [`StageSpec`] whose `bind` gives a [`Bound`]. `#[derive(Params)]` makes the
 //! arguments of a struct, [`Transform`] the rest. A function is a plain Rust function with `#[scalar]` before it.
 //!
+//! [`testing`](crate::testing) drives both in an ordinary `#[test]`; `standpipe plugin test` tries out the library that is built. It takes
+//! arguments and rows from [`Transform::EXAMPLES`] and `#[scalar(example = …)]`, and makes some up of the declared types: a stage
+//! that takes special arguments only needs an example.
+//!
 //! ```
 //! use standpipe_sdk::prelude::*;
 //!

@@ -3,6 +3,7 @@
 //! Laws
 //! - Which row of the input each row of a row-wise stage's output is made of is read from its place: the rows that go in are
 //!   numbered.
+//! - It is deterministic: by the laws of its trait.
 #![allow(unsafe_code)]
 
 use super::arguments::{Arguments, CALL};
@@ -68,11 +69,11 @@ pub(super) unsafe extern "C" fn bind(
             let rejects = if plan.bound.needs_places { ffi::F_REJECTS } else { 0 };
             if plan.row_wise {
                 out.parallelism = ffi::PAR_STATELESS;
-                out.flags = rejects | ffi::F_ROW_OF | ffi::F_PRESERVES_ORDER;
+                out.flags = rejects | ffi::F_ROW_OF | ffi::F_PRESERVES_ORDER | ffi::F_DETERMINISTIC;
                 out.from_columns = plan.from.as_ptr();
             } else {
                 out.parallelism = ffi::PAR_SERIAL;
-                out.flags = rejects | ffi::F_NEEDS_ORDER;
+                out.flags = rejects | ffi::F_NEEDS_ORDER | ffi::F_DETERMINISTIC;
             }
             out.used_columns = plan.used.as_ptr();
             out.n_used_columns = plan.used.len() as u32;

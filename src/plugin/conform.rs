@@ -1,0 +1,94 @@
+//! What a plugin promises, tried out: the checks behind `standpipe plugin test`.
+//!
+//! How it works: a script with the stage in it is compiled while [`record`] listens, which gives *cases*: the stage as it was bound, with
+//! the columns and arguments that the host really computes, and the rows of the script. A [`check`](run) then drives the host's own
+//! objects with such a case, over a table of services ([`spy`]) that can refuse, watches what is written, and sees what each call
+//! answered. So what passes here is what runs there, and there is no second host.
+//!
+//! Laws
+//! - One check is one process: the table of services is the process's, a crash ends that check alone.
+//! - A stage that gives up with words of its own (`SP_E_DATA`) is no fault; it must do so every time. A panic is one, and so is
+//!   whatever the host refuses to believe.
+
+mod checks;
+mod data;
+mod drive;
+mod memory;
+mod spy;
+
+pub use checks::{CHECKS, run};
+
+use super::bind::Vtable;
+use standpipe_sdk::{Batch, Schema, Value, values};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// How a check went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Passed,
+    /// It has nothing to look at.
+    Skipped(String),
+    Failed(String),
+}
+
+/// The most rows of a script that a case keeps.
+const MOST_ROWS: usize = 200;
+
+/// A stage or function with arguments that it takes.
+pub struct Case {
+    vtable: Vtable,
+    /// A function, with those of its arguments that are constants.
+    function: Option<Vec<Option<Value>>>,
+    input: Schema,
+    own: usize,
+    config: String,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Case {
+    /// The qualified name of the stage or function.
+    pub fn name(&self) -> &'static str {
+        self.vtable.name
+    }
+}
+
+static RECORDING: AtomicBool = AtomicBool::new(false);
+static CASES: Mutex<Vec<Case>> = Mutex::new(vec![]);
+
+/// Runs `f`; with what it gave comes what was bound meanwhile, by anybody in this process, and the rows that it got.
+pub fn record<T>(f: impl FnOnce() -> T) -> (T, Vec<Case>) {
+    CASES.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    RECORDING.store(true, Relaxed);
+    let outcome = f();
+    RECORDING.store(false, Relaxed);
+    let cases = std::mem::take(&mut *CASES.lock().unwrap_or_else(PoisonError::into_inner));
+    (outcome, cases)
+}
+
+/// Hears that something was bound.
+pub(super) fn bound(vtable: Vtable, function: Option<Vec<Option<Value>>>, input: &Schema, own: usize, config: &str) {
+    if RECORDING.load(Relaxed) {
+        CASES.lock().unwrap_or_else(PoisonError::into_inner).push(Case {
+            vtable,
+            function,
+            input: input.clone(),
+            own,
+            config: config.to_owned(),
+            rows: vec![],
+        });
+    }
+}
+
+/// Hears which rows a stage gets; columns that it does not read have no values.
+pub(super) fn seen(name: &str, batch: &Batch<'_>) {
+    if !RECORDING.load(Relaxed) {
+        return;
+    }
+    let mut cases = CASES.lock().unwrap_or_else(PoisonError::into_inner);
+    let case = cases.iter_mut().rev().find(|case| case.vtable.name == name);
+    if let Some(case) = case.filter(|case| case.rows.len() < MOST_ROWS) {
+        let rows = values::rows(batch, &case.input);
+        case.rows.extend(rows);
+    }
+}

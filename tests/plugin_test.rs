@@ -1,0 +1,174 @@
+//! `standpipe plugin test`: our own plugins pass, and each promise that a bad one breaks is seen; what the host sees at run time is an
+//! error of the stage.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use standpipe::Engine;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+fn compiled(source: &str, name: &str) -> PathBuf {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| tempfile::tempdir().unwrap());
+    let library = folder.path().join(format!("lib{name}.so"));
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]);
+    cc.args(["-I", "plugins/sdk/include", source, "-o"]).arg(&library);
+    let output = cc
+        .output()
+        .expect("`cc` runs; `apt-get install build-essential` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
+fn bad() -> &'static Path {
+    static BAD: OnceLock<PathBuf> = OnceLock::new();
+    BAD.get_or_init(|| compiled("tests/plugins/bad.c", "bad"))
+}
+
+fn test(library: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_standpipe"));
+    let output = command
+        .args(["plugin", "test"])
+        .arg(library)
+        .args(more)
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap() + &err)
+}
+
+/// The stage, the check that sees what it does, and what that says.
+const SEEN: &[(&str, &str, &str)] = &[
+    ("crashes", "works", "SIGSEGV"),
+    ("hangs", "works", "did not answer within 3 s"),
+    ("exits", "works", "exited with status 0"),
+    ("keeps", "works", "it kept input beyond the call"),
+    ("short", "works", "it gives "),
+    ("overlong", "works", "its rows go on behind it"),
+    ("overruns", "works", "it writes behind the"),
+    ("nulls", "works", "without nulls"),
+    ("types", "works", "buffers, not"),
+    ("scribbles", "works", "it changes the input that is only lent"),
+    ("rejects", "works", "it rejects rows and did not say so"),
+    ("rows", "works", "the rows it lists do not ascend"),
+    ("ends", "works", "it ends the stream, which only a serial stage can"),
+    ("careless", "bind", "SIGSEGV"),
+    ("takes_all", "bind", "without its `items`"),
+    ("mute", "bind", "is refused without naming it"),
+    ("impure", "bind", "another plan the second time"),
+    ("old", "newer host", "unsupported"),
+    ("empty", "no rows", "SIGSEGV"),
+    ("single", "one row", "SIGSEGV"),
+    ("hollow", "nulls", "SIGSEGV"),
+    ("cramped", "many rows", "SIGSEGV"),
+    ("batchy", "batch sizes", "batches of 1 rows: row"),
+    ("counts", "stateless", "several instances in turns"),
+    ("random", "deterministic", "the same rows again"),
+    ("remembers", "lent memory", "memory that is overwritten"),
+    ("trusts", "refused memory", "SIGSEGV"),
+    ("forgets", "refused memory", "with refusal"),
+    ("headstrong", "refused reserve", "SIGABRT"),
+    ("hoards", "own memory", "after 200 batches"),
+    ("leaks", "leaks", "stay behind"),
+    ("amnesic", "snapshot", "a snapshot behind batch 0"),
+];
+
+#[test]
+fn every_broken_promise_is_seen() {
+    let mut missed = vec![];
+    for (stage, check, what) in SEEN {
+        let (status, out) = test(bad(), &["--stage", stage, "--format", "json", "--timeout", "3"]);
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+        let lines = report["checks"].as_array().unwrap();
+        let line = lines
+            .iter()
+            .find(|line| line["stage"] == *stage && line["check"] == *check)
+            .unwrap();
+        if line["status"] != "failed" || !line["message"].as_str().unwrap().contains(what) || status != Some(1) {
+            missed.push(format!("{stage}: {check}: {line}"));
+        }
+        let description = lines.iter().find(|line| line["check"] == "description").unwrap();
+        assert!(
+            description["message"]
+                .as_str()
+                .unwrap()
+                .contains("`crashes` is not in it")
+        );
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn every_bad_stage_is_tried() {
+    let source = std::fs::read_to_string("tests/plugins/bad.c").unwrap();
+    let names = source
+        .split_once("names[N_FAULTS] = {")
+        .unwrap()
+        .1
+        .split_once("};")
+        .unwrap()
+        .0;
+    let names: Vec<&str> = names.split('"').skip(1).step_by(2).collect();
+    assert_eq!(names, SEEN.iter().map(|(stage, ..)| *stage).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_the_host_sees_is_an_error_of_the_stage() {
+    for (stage, check, what) in SEEN {
+        let is_harmless =
+            *check == "works" && !["crashes", "hangs", "exits", "overlong", "overruns", "scribbles"].contains(stage);
+        if !is_harmless {
+            continue;
+        }
+        let engine = Engine::builder().plugin(bad()).workers(2).build();
+        let script = format!("use plugin bad\nfrom rows [{{x: 1}}, {{x: null}}, {{x: 3}}] | bad.{stage} x");
+        let outcome = engine.compile("test.pipe", &script).map_err(|error| error.to_string());
+        let outcome =
+            outcome.and_then(|mut pipeline| pipeline.run_with(|_, _| Ok(())).map_err(|error| error.to_string()));
+        let text = outcome.unwrap_err();
+        assert!(
+            text.contains("E0805") && text.contains(&format!("`bad.{stage}`")) && text.contains(what),
+            "{stage}: {text}"
+        );
+    }
+}
+
+fn must_pass(library: &Path) {
+    let (status, out) = test(library, &[]);
+    assert!(
+        status == Some(0) && out.contains(" 0 failed") && out.contains("  ok       works"),
+        "{out}"
+    );
+}
+
+#[test]
+fn the_plugin_in_c_passes() {
+    must_pass(&compiled("plugins/words/words.c", "words"));
+}
+
+#[test]
+fn the_plugin_in_rust_passes() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "-p", "standpipe-geo"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    must_pass(&built.join("debug/libgeo.so"));
+}
+
+#[test]
+fn a_library_that_is_none_is_refused() {
+    let (status, out) = test(Path::new("Cargo.toml"), &[]);
+    assert!(status == Some(1) && out.contains("E0803"), "{out}");
+    let (status, out) = test(bad(), &["--stage", "nothing"]);
+    assert!(
+        status == Some(2) && out.contains("`bad` has no `nothing`, but crashes, hangs"),
+        "{out}"
+    );
+    let (status, out) = test(Path::new("nothing"), &[]);
+    assert!(status == Some(1) && out.contains("E0801"), "{out}");
+}
