@@ -148,16 +148,35 @@ fn the_plugin_in_c_passes() {
     must_pass(&compiled("plugins/words/words.c", "words"));
 }
 
+fn built(package: &str, library: &str) -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo).args(["build", "-p", package]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    target.join("debug").join(library)
+}
+
 #[test]
 fn the_plugin_in_rust_passes() {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["build", "-p", "standpipe-geo"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    must_pass(&built.join("debug/libgeo.so"));
+    must_pass(&built("standpipe-geo", "libgeo.so"));
+}
+
+#[test]
+fn panics_and_memory_of_a_plugin_in_rust_are_seen() {
+    let library = built("standpipe-odd", "libodd.so");
+    for (stage, what) in [
+        ("sour", "FAILED   works            it panics: three is too much"),
+        (
+            "hoards",
+            "FAILED   own memory       it says that it keeps nothing, and has declared",
+        ),
+        ("lost", "it loses the places of its rows"),
+        ("sorts", "no arguments that it takes were found"),
+    ] {
+        let (status, out) = test(&library, &["--stage", stage]);
+        let out = out.replace("`odd.sour`: ", "");
+        assert!(status == Some(1) && out.contains(what), "{stage}: {out}");
+    }
 }
 
 #[test]

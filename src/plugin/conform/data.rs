@@ -9,7 +9,9 @@ fn values(ty: &Type) -> Vec<Value> {
     match ty {
         Type::Null => vec![Value::Null],
         Type::Bool => vec![Value::Bool(true), Value::Bool(false)],
-        Type::Int => [1, 0, -1, 7, 2, 1000, i64::MAX, i64::MIN].map(Value::Int).into(),
+        Type::Int => [1, 0, -1, 7, 2, 3, 4, 5, 10, 100, 1000, i64::MAX, i64::MIN]
+            .map(Value::Int)
+            .into(),
         Type::Float => [
             1.5,
             0.0,
