@@ -133,8 +133,6 @@ fn a_wrong_script_or_command_line_is_status_2_and_stdout_stays_empty() {
 fn what_is_not_available_yet_says_so() {
     let folder = folder(&[("a.pipe", "from range(1, 2)")]);
     let cases: &[&[&str]] = &[
-        &["test"],
-        &["test", "a.pipe", "--matrix"],
         &["run", "a.pipe", "--resume", "state"],
         &["run", "a.pipe", "--secret", "pg=env:PG"],
     ];
@@ -494,7 +492,7 @@ fn explain_shows_the_plan_the_memory_and_the_codes() {
     assert!(seen.status == 0 && seen.out.starts_with("flowchart"), "{}", seen.out);
     let seen = call(folder.path(), &["explain", "a.pipe", "--memory"]);
     assert!(
-        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort") && seen.out.contains("at once"),
+        seen.status == 0 && seen.out.contains("limit") && seen.out.contains("sort") && seen.out.contains("together"),
         "{}",
         seen.out
     );
