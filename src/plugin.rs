@@ -6,7 +6,7 @@
 //! - What a plugin says is checked as far as it can be; a lie, a refusal, an error is E0805 with the stage's name.
 //! - A library is never unloaded: specs, names and vtables live as long as the program.
 //!
-//! What this version does not take is refused by name, at load or at `bind`: sources, sinks and aggregates, input kept beyond a
+//! What this version does not take is refused by name, at load or at `bind`: sinks and aggregates, input kept beyond a
 //! call, instances that must stay on one thread.
 #![allow(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod params;
 mod project;
 mod run;
 mod scalar;
+mod source;
 
 pub use isolate::{Isolation, WORKER_COMMAND, work};
 pub use library::{Library, Plugins, Refusal, Verified, verify};
@@ -33,7 +34,7 @@ pub use project::{Entry, LOCK_FILE, Lock, Locked, PROJECT_FILE, Project};
 
 use crate::expr::FunctionSpec;
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED};
-use standpipe_sdk::spec::{Kind, StageSpec};
+use standpipe_sdk::spec::{Bound, Call, Complaint, Kind, StageSpec};
 use standpipe_sdk::{Code, Error, Result};
 use std::ffi::{CStr, c_char};
 
@@ -52,6 +53,7 @@ const PROCESS_LOST: Code = Code(806);
 #[derive(Default)]
 pub struct Contents {
     pub stages: Vec<&'static StageSpec>,
+    pub sources: Vec<&'static StageSpec>,
     pub functions: Vec<&'static FunctionSpec>,
 }
 
@@ -75,7 +77,8 @@ pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str
         // SAFETY: the caller's promise.
         let vtable = unsafe { vtable_of(stage, prefix)? };
         match stage.kind {
-            ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable)?),
+            ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable, Kind::RowWise, bind::bind)?),
+            ffi::KIND_SOURCE => contents.sources.push(spec_of(vtable, Kind::Source, source::bind)?),
             ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
             _ => {
                 let message = format!("`{}` is of a kind that this version does not run", vtable.name);
@@ -168,16 +171,18 @@ unsafe fn vtable_of(stage: &'static ffi::Stage, prefix: &str) -> Result<bind::Vt
     })
 }
 
-/// The spec of a transform. It is made once and stays.
-fn spec_of(vtable: bind::Vtable) -> Result<&'static StageSpec> {
+/// The spec of a stage. It is made once and stays.
+fn spec_of(
+    vtable: bind::Vtable,
+    kind: Kind,
+    bind: fn(bind::Vtable, &Call<'_>) -> Result<Bound, Vec<Complaint>>,
+) -> Result<&'static StageSpec> {
     let takes = params::of_stage(vtable.params).map_err(|what| wrong_params(vtable.name, &what))?;
-    let bind = Box::leak(Box::new(move |call: &standpipe_sdk::spec::Call<'_>| {
-        bind::bind(vtable, call)
-    }));
+    let bind = Box::leak(Box::new(move |call: &Call<'_>| bind(vtable, call)));
     Ok(Box::leak(Box::new(StageSpec {
         name: vtable.name,
         about: vtable.about,
-        kind: Kind::RowWise,
+        kind,
         modes: takes.modes,
         items: takes.items,
         by: takes.by,

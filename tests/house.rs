@@ -29,6 +29,7 @@ const UNSAFE: &[&str] = &[
     "plugins/sdk/src/ffi/schema.rs",
     "plugins/sdk/src/guest.rs",
     "plugins/sdk/src/guest/function.rs",
+    "plugins/sdk/src/guest/source.rs",
     "plugins/sdk/src/guest/transform.rs",
     "plugins/sdk/src/kept.rs",
     "plugins/sdk/src/lib.rs",
@@ -51,6 +52,7 @@ const UNSAFE: &[&str] = &[
     "src/plugin/library.rs",
     "src/plugin/run.rs",
     "src/plugin/scalar.rs",
+    "src/plugin/source.rs",
 ];
 
 fn files(folder: &str) -> Vec<PathBuf> {

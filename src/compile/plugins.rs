@@ -63,6 +63,15 @@ impl<'a> Checker<'a> {
         let Some(library) = self.plugin(module) else {
             return false;
         };
+        if library.source(&name.text).is_some() {
+            let source = call.full_name();
+            self.report(
+                Diagnostic::error("E0124", call.name_span(), format!("`{source}` starts a pipeline"))
+                    .labelled("a source, not a stage")
+                    .help(format!("`read {source} …`")),
+            );
+            return true;
+        }
         self.member_missing(
             "stage",
             library,
@@ -72,6 +81,20 @@ impl<'a> Checker<'a> {
             library.functions(),
         );
         true
+    }
+
+    /// The source `synth.rows`, or nothing once its absence is reported.
+    pub(super) fn plugin_source(&self, module: &Ident, name: &Ident) -> Option<&'static StageSpec> {
+        let Some(library) = self.plugin(module) else {
+            self.unknown_module(module);
+            return None;
+        };
+        let found = library.source(&name.text);
+        if found.is_none() {
+            let span = module.span.to(name.span);
+            self.member_missing("source", library, name, span, library.sources(), library.stages());
+        }
+        found
     }
 
     /// The function `geo.distance`, or nothing once its absence is reported.
@@ -94,10 +117,10 @@ impl<'a> Checker<'a> {
         known: impl Iterator<Item = &'static str>,
         others: impl Iterator<Item = &'static str>,
     ) {
-        let (code, other) = if what == "stage" {
-            ("E0206", "function")
-        } else {
-            ("E0205", "stage")
+        let (code, other) = match what {
+            "stage" => ("E0206", "function"),
+            "source" => ("E0217", "stage"),
+            _ => ("E0205", "stage"),
         };
         let known: Vec<&str> = known.collect();
         let mut diagnostic = Diagnostic::error(

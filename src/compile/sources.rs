@@ -7,7 +7,7 @@ use super::pipelines::{Builder, State, source_op};
 use super::rows::Rows;
 use super::tested::Replacement;
 use crate::diag::{Diagnostic, Span, suggest};
-use crate::graph::{Edge, OnError, Op};
+use crate::graph::{Edge, OnError, Op, Policy};
 use crate::stages::from;
 use crate::syntax::ast::{self, Ident, Pipeline, StageCall, Table};
 use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, Factory, FormatSide, FormatSpec, Kind, Make, Plan, StageSpec};
@@ -24,6 +24,9 @@ impl<'r, 'a> Builder<'r, 'a> {
             self.checker.stage_missing(call);
             return self.nothing();
         };
+        if let Some((module, name, at)) = call.member() {
+            return self.read_plugin(call, &module, &name, at, default_policy);
+        }
         let (policy, to) = self.policy(call, default_policy);
         let Some((format, side)) = self.format(call, |format| format.read.as_ref()) else {
             return self.nothing();
@@ -57,6 +60,66 @@ impl<'r, 'a> Builder<'r, 'a> {
         let Some(bound) = self.bind_format(side, &rows, &mut resolved, call) else {
             return self.nothing();
         };
+        self.source(spec, format.name, bound, call, policy, to)
+    }
+
+    /// `read synth.rows …`: a source of a plugin. Its arguments stand behind the first `from` items.
+    fn read_plugin(
+        &mut self,
+        call: &'a StageCall,
+        module: &Ident,
+        name: &Ident,
+        from: usize,
+        default_policy: bool,
+    ) -> (Edge, Rows) {
+        let (policy, to) = self.policy(call, default_policy);
+        let Some(spec) = self.checker.plugin_source(module, name) else {
+            self.checker.seen_in(call);
+            return self.nothing();
+        };
+        let own = StageCall {
+            name: vec![module.clone(), name.clone()],
+            mode: None,
+            items: call.items[from..].to_vec(),
+            ..call.clone()
+        };
+        let rows = Rows::default();
+        let (resolved, assumed) = self
+            .checker
+            .assuming(|| Resolver::new(self.checker, &rows, false).resolve(spec, &own));
+        if assumed {
+            let mut node = NewNode::new(
+                format!("read {}", spec.name),
+                call.span,
+                vec![],
+                Schema::default(),
+                Op::Pass,
+            );
+            node.detail = self.detail(call);
+            return (out(self.draft.push(node)), Rows::unknown());
+        }
+        let state = State {
+            edge: out(0),
+            rows,
+            ended: false,
+            default_policy: false,
+        };
+        let Some(bound) = self.bind(spec.bind, &state, &resolved, &own, &[]) else {
+            return self.nothing();
+        };
+        self.source(spec, spec.name, bound, call, policy, to)
+    }
+
+    /// The node of a bound source.
+    fn source(
+        &mut self,
+        spec: &'static StageSpec,
+        format: &str,
+        bound: Bound,
+        call: &'a StageCall,
+        policy: Policy,
+        to: Option<&'a str>,
+    ) -> (Edge, Rows) {
         let Make::Source(make) = bound.make else {
             self.inconsistent(call);
             return self.nothing();
@@ -72,7 +135,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             _ => bound.schema,
         };
         let mut node = NewNode::new(
-            format!("{} {}", spec.name, format.name),
+            format!("read {format}"),
             call.span,
             vec![],
             schema.clone(),

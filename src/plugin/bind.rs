@@ -14,7 +14,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 /// A value that an argument cannot have.
-const WRONG_VALUE: Code = Code(501);
+pub(super) const WRONG_VALUE: Code = Code(501);
 
 /// A stage whose functions are there.
 #[derive(Clone, Copy)]
@@ -243,7 +243,7 @@ pub(super) fn plan_of(given: Given, input: &Schema, span: Span) -> Result<Plan, 
 }
 
 /// The argument that a plugin means: an option's name, or a number for an item.
-fn span_of(param: &str, call: &Call<'_>) -> Span {
+pub(super) fn span_of(param: &str, call: &Call<'_>) -> Span {
     let item = match param.parse::<usize>() {
         Ok(at) => call.items.get(at),
         Err(_) => call.option(param),

@@ -75,6 +75,17 @@ impl Library {
         functions.find(|spec| bare(spec.name) == name)
     }
 
+    /// The source `name`, without the plugin's name.
+    pub fn source(&self, name: &str) -> Option<&'static StageSpec> {
+        let mut sources = self.contents.sources.iter().copied();
+        sources.find(|spec| bare(spec.name) == name)
+    }
+
+    /// The bare names of all sources.
+    pub fn sources(&self) -> impl Iterator<Item = &'static str> {
+        self.contents.sources.iter().map(|spec| bare(spec.name))
+    }
+
     /// The bare names of all stages.
     pub fn stages(&self) -> impl Iterator<Item = &'static str> {
         self.contents.stages.iter().map(|spec| bare(spec.name))
@@ -405,6 +416,15 @@ fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'stat
     };
     // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
     let contents = unsafe { contents_of(plugin, &path, name) }.map_err(refused)?;
+    if verified.isolation.is_some()
+        && let Some(source) = contents.sources.first()
+    {
+        return Err(cannot(format!(
+            "its source `{}` cannot run in a process of its own yet",
+            source.name
+        ))
+        .help(format!("without `isolate` in `{PROJECT_FILE}`")));
+    }
     // SAFETY: strings of a plugin are NULL or end with a NUL.
     let version = unsafe { text(plugin.version) }.unwrap_or("");
     let library: &'static Library = Box::leak(Box::new(Library {

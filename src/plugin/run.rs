@@ -296,7 +296,7 @@ unsafe extern "C" fn write(to: *mut c_void, bytes: *const c_void, len: usize) ->
     ffi::OK
 }
 
-fn call_of(owner: &Registered, calls: u64) -> ffi::Call {
+pub(super) fn call_of(owner: &Registered, calls: u64) -> ffi::Call {
     ffi::Call {
         struct_size: size_of::<ffi::Call>() as u32,
         input_port: 0,

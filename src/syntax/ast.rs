@@ -314,6 +314,31 @@ impl StageCall {
             .unwrap_or(self.span)
     }
 
+    /// The plugin's word behind the name, `synth.rows` of `read synth.rows`, and how many items it takes up.
+    pub fn member(&self) -> Option<(Ident, Ident, usize)> {
+        if let Some(mode) = &self.mode {
+            let (module, name) = mode.text.split_once('.')?;
+            let part = |text: &str, start: u32| Ident {
+                text: text.to_owned(),
+                quoted: false,
+                span: Span {
+                    start,
+                    end: start + text.len() as u32,
+                },
+            };
+            let name = part(name, mode.span.end.saturating_sub(name.len() as u32));
+            return Some((part(module, mode.span.start), name, 0));
+        }
+        match &self.items.first()?.expr()?.kind {
+            ExprKind::Field {
+                receiver,
+                name,
+                optional: false,
+            } => Some((receiver.as_name()?.clone(), name.clone(), 1)),
+            _ => None,
+        }
+    }
+
     /// The first option of that name.
     pub fn option(&self, name: &str) -> Option<&StageOption> {
         self.options.iter().find(|option| option.name.text == name)

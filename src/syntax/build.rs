@@ -249,6 +249,17 @@ impl<'a> Builder<'a> {
         kids(pair).next().map(|kid| self.name(&kid))
     }
 
+    /// A word, or the two of a plugin's `geo.points` as one.
+    fn mode(&self, pair: P<'_>) -> Option<Ident> {
+        let mut names = kids(pair).map(|kid| self.name(&kid));
+        let first = names.next()?;
+        Some(names.fold(first, |before, name| Ident {
+            text: format!("{}.{}", before.text, name.text),
+            quoted: false,
+            span: before.span.to(name.span),
+        }))
+    }
+
     fn name(&self, pair: &P<'_>) -> Ident {
         let text = pair.as_str();
         let quoted = text.starts_with('`');
@@ -602,7 +613,7 @@ impl<'a> Builder<'a> {
         };
         for part in tail {
             match part.as_rule() {
-                Rule::mode => call.mode = self.first_name(part),
+                Rule::mode => call.mode = self.mode(part),
                 Rule::items => call.items = self.items(part),
                 _ => {
                     let span = self.span(&part);

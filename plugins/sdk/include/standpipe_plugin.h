@@ -213,8 +213,10 @@ typedef struct sp_bind_out {
  * SP_F_NULL_PROPAGATING is not set. It is stateless and row-aligned, whatever it says, and gets only rows that count if it has
  * SP_F_REJECTS. With SP_F_NULL_PROPAGATING the host makes rows with a null argument null.
  * SP_AGGREGATE: `bind` as for a function; `process` is NULL, and extension("standpipe.aggregate/1") gives an sp_aggregate.
- * SP_SOURCE: no input; `bind` says n_splits, `create` is told which one. `process` gets no input and gives one array a call:
- * SP_MORE = there may be more, SP_EOS = the split has ended. Rows of split i precede those of i + 1.
+ * SP_SOURCE: no input; `bind` says n_splits, `create` is told which one. `process` gets no input and gives one array a call, in
+ * `out` or through emit: SP_MORE = there may be more, SP_EOS = the split has ended, SP_PENDING = nothing now, ask again after
+ * retry_ms of the error. Rows of split i precede those of i + 1. After SP_E_MEMORY, answered because of alloc or emit and with
+ * nothing given, the same rows are asked for again with a lower max_rows.
  * SP_SINK: no output columns; serial. `finish` ends the output; an instance that is destroyed without it leaves nothing behind. */
 typedef struct sp_stage {
   uint32_t struct_size, kind, flags, state_version;

@@ -10,12 +10,14 @@
 mod arguments;
 pub mod describe;
 mod function;
+mod source;
 mod transform;
 
 use crate::budget::Budget;
 use crate::counting;
 use crate::error::{Error, Result};
 use crate::ffi::{self, ErrorOut, Host, Status};
+use crate::origin::OriginSpec;
 use crate::scalar::ScalarSpec;
 use crate::spec::{Asked, Setup, StageSpec};
 use crate::spill::{Disk, Spill};
@@ -36,6 +38,7 @@ pub struct Guest {
 enum Spec {
     Stage(&'static StageSpec),
     Function(&'static ScalarSpec),
+    Source(&'static OriginSpec),
 }
 
 // SAFETY: constant data; the pointers in it are to constant data as well.
@@ -71,6 +74,21 @@ impl Guest {
                 ..table(ffi::KIND_TRANSFORM, 0, name, about, params)
             },
             spec: Spec::Stage(spec),
+        }
+    }
+
+    /// A source. Its texts end with a NUL.
+    pub const fn source(spec: &'static OriginSpec, name: Text, about: Text, params: Text) -> Guest {
+        Guest {
+            stage: ffi::Stage {
+                bind: Some(source::bind),
+                unbind: Some(source::unbind),
+                create: Some(source::create),
+                process: Some(source::process),
+                destroy: Some(source::destroy),
+                ..table(ffi::KIND_SOURCE, 0, name, about, params)
+            },
+            spec: Spec::Source(spec),
         }
     }
 

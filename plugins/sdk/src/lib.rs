@@ -30,6 +30,7 @@ pub mod ffi;
 pub mod guest;
 pub mod interleave;
 pub mod kept;
+pub mod origin;
 pub mod place;
 pub mod plugin;
 pub mod prelude;
@@ -72,6 +73,7 @@ macro_rules! export {
         id: $id:literal
         $(, functions: [$($function:path),* $(,)?])?
         $(, stages: [$($stage:ty),* $(,)?])?
+        $(, sources: [$($source:ty),* $(,)?])?
         $(,)?
     ) => {
         #[allow(unsafe_code)]
@@ -85,7 +87,10 @@ macro_rules! export {
                 version: ::std::env!("CARGO_PKG_VERSION"),
                 license: ::std::env!("CARGO_PKG_LICENSE"),
                 functions: &[$($(&<$function as $crate::scalar::Scalar>::SPEC),*)?],
-                stages: &[$($(&<$stage as $crate::plugin::Stage>::SPEC),*)?],
+                stages: &[
+                    $($(&<$stage as $crate::plugin::Stage>::SPEC,)*)?
+                    $($(&<$source as $crate::origin::Exported>::SPEC.stage,)*)?
+                ],
             };
             static NOTE: [u8; describe::note_len(&MANIFEST)] = describe::note(&MANIFEST);
             static ID: [u8; MANIFEST.id.len() + 1] = describe::with_nul(MANIFEST.id);
@@ -106,6 +111,15 @@ macro_rules! export {
                     static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
                     static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
                     static GUEST: $crate::guest::Guest = $crate::guest::Guest::stage(SPEC, &NAME, &ABOUT, &PARAMS);
+                    &GUEST
+                },)*)?
+                $($({
+                    const SOURCE: &$crate::origin::OriginSpec = &<$source as $crate::origin::Exported>::SPEC;
+                    const SPEC: &$crate::spec::StageSpec = &SOURCE.stage;
+                    static NAME: [u8; SPEC.name.len() + 1] = describe::with_nul(SPEC.name);
+                    static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
+                    static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
+                    static GUEST: $crate::guest::Guest = $crate::guest::Guest::source(SOURCE, &NAME, &ABOUT, &PARAMS);
                     &GUEST
                 },)*)?
             ];

@@ -1,5 +1,6 @@
 //! What nearly every plugin needs.
 
+pub use crate::origin::{Next, Origin, Split, Splits};
 pub use crate::plugin::{ColumnArg, FromArg, Params, Stage, Transform};
 pub use crate::scalar::Scalar;
 pub use crate::spec::{Bound, Call, Complaint, Example, Make, Memory, Setup};

@@ -145,7 +145,7 @@ fn plan(spec: &StageSpec, input: &Schema, given: &BindIn) -> Result<Plan, Failed
 }
 
 /// The first complaint, with the argument that it means.
-fn complain(complaints: Vec<Complaint>, arguments: &Arguments) -> Failed {
+pub(super) fn complain(complaints: Vec<Complaint>, arguments: &Arguments) -> Failed {
     let Some(complaint) = complaints.into_iter().next() else {
         return Failed::new(ffi::E_CONFIG, "it is refused without a reason");
     };

@@ -3,6 +3,7 @@
 use standpipe_sdk::prelude::*;
 use standpipe_sdk::spec::StageSpec;
 use standpipe_sdk::{Faults, build::TextBuilder};
+use std::time::Duration;
 
 /// Panics at the number 3.
 #[scalar]
@@ -194,8 +195,76 @@ impl Stage for Sorts {
     };
 }
 
+/// Gives one row at a time, after it had nothing; three in each of two splits.
+#[derive(Params)]
+pub struct Drips {
+    /// what it does at its second row: nothing, panic, fail, crowd, null, wait
+    #[param(default = "nothing")]
+    does: String,
+}
+
+struct Drip {
+    does: String,
+    at: i64,
+    end: i64,
+    dry: bool,
+}
+
+impl Origin for Drips {
+    const NAME: &'static str = "drips";
+
+    fn bind(self, _: &Call<'_>) -> Result<Splits, Vec<Complaint>> {
+        Ok(Splits {
+            schema: [Field::new("n", Type::Int, false)].into_iter().collect(),
+            count: 2,
+            open: Box::new(move |_, split| {
+                let at = i64::from(split) * 3;
+                let does = self.does.clone();
+                Ok(Box::new(Drip {
+                    does,
+                    at,
+                    end: at + 3,
+                    dry: false,
+                }))
+            }),
+        })
+    }
+}
+
+impl Split for Drip {
+    fn next<'a>(&mut self, arena: &'a Arena, max_rows: usize) -> Result<Next<'a>> {
+        self.dry = !self.dry;
+        if self.dry {
+            return Ok(Next::Pending(Duration::from_millis(2)));
+        }
+        if self.at == self.end {
+            return Ok(Next::End);
+        }
+        let mut rows = 1;
+        let mut valid = None;
+        if self.at == 1 {
+            match self.does.as_str() {
+                "panic" => panic!("no more drips"),
+                "fail" => return Err(Error::failed(standpipe_sdk::Code(805), "the tap is shut")),
+                "crowd" => rows = max_rows + 1,
+                "null" => valid = Some(Bits::all(arena, 1, false)?),
+                "wait" => return Ok(Next::Pending(Duration::from_secs(3600))),
+                _ => {}
+            }
+        }
+        let numbers = arena.fill(rows, self.at)?;
+        let column = arena.fill(1, Column::int(numbers, valid))?;
+        Ok(Next::Rows(Batch::new(column, None, rows)))
+    }
+
+    fn advance(&mut self, rows: usize) {
+        self.at += rows as i64;
+    }
+}
+
 standpipe_sdk::export! {
     id: "odd",
     functions: [sour, nil, joined, even, odd_one],
     stages: [Panics, Hoards, Last, Lost, Sorts],
+    sources: [Drips],
 }

@@ -124,3 +124,53 @@ fn what_cannot_cross_the_boundary_is_refused() {
     let text = said("from range(1, 3) | odd.lost");
     assert!(text.contains("it loses the places of its rows"), "{text}");
 }
+
+#[test]
+fn a_source_that_drips_gives_all_its_rows_in_order() {
+    let rows = run("read odd.drips").unwrap();
+    assert_eq!(rows, ["Int(0)", "Int(1)", "Int(2)", "Int(3)", "Int(4)", "Int(5)"]);
+    assert_eq!(
+        run("read odd.drips | take 4 | aggregate n = count()").unwrap(),
+        ["Int(4)"]
+    );
+}
+
+#[test]
+fn what_a_source_does_wrong_is_an_error_of_it() {
+    for (does, what) in [
+        ("panic", "it panics: no more drips"),
+        ("fail", "the tap is shut"),
+        ("crowd", "are the most"),
+        ("null", "it is declared without nulls and has some"),
+    ] {
+        let text = said(&format!("read odd.drips does: \"{does}\""));
+        assert!(
+            text.contains("E0805") && text.contains("`odd.drips`") && text.contains(what),
+            "{does}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_waits_for_a_source_can_be_cancelled() {
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::time::{Duration, Instant};
+    let engine = Engine::builder().plugin(library()).workers(2).build();
+    let script = "use plugin odd\nread odd.drips does: \"wait\"";
+    let mut pipeline = engine.compile("test.pipe", script).unwrap();
+    let cancel = pipeline.cancel();
+    let start = Instant::now();
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            cancel.store(true, SeqCst);
+        });
+        pipeline.run_with(|_, _| Ok(()))
+    });
+    assert!(outcome.is_err());
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(150) && took < Duration::from_secs(20),
+        "{took:?}"
+    );
+}
