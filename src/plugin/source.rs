@@ -198,9 +198,15 @@ impl Reader for Lane {
         let Some(object) = &mut self.object else {
             return Err(source.plan.failed(PLUGIN_FAILED, "no split is open"));
         };
+        let most = max_rows.clamp(1, MOST_ROWS);
+        // Before the call: once the rows have arrived the split is behind them, and they cannot be asked for again.
+        let room = match source.request.places {
+            true => Some(arena.fill(most, Place::default())?),
+            false => None,
+        };
+        let mut columns = Columns::new(arena, source.plan.fields.len())?;
         let (rows, last) = loop {
-            let (status, rows, retry) =
-                given(&source.plan, &source.setup, object, arena, max_rows.clamp(1, MOST_ROWS))?;
+            let (status, rows, retry) = given(&source.plan, &source.setup, object, arena, most)?;
             match (status, rows) {
                 (ffi::EOS, rows) => break (rows, true),
                 (_, Some(rows)) if rows.rows() > 0 => break (Some(rows), false),
@@ -209,26 +215,22 @@ impl Reader for Lane {
                 _ => source.wait(Duration::ZERO)?,
             }
         };
-        let rows = match rows {
-            Some(rows) => rows,
-            None => nothing(source.plan.fields.len(), arena)?,
-        };
-        let len = rows.rows();
-        let places = if source.request.places {
-            let (split, at) = (self.split, self.at);
-            Some(&*arena.collect(len, |row| Place {
-                source: split,
-                offset: at + row as u64,
-                sub: 0,
-            })?)
-        } else {
-            None
-        };
-        let mut columns = Columns::new(arena, rows.columns().len())?;
-        for (column, wanted) in rows.columns().iter().zip(&source.request.columns) {
-            columns.push(match wanted {
-                Wanted::No => Column::absent(len),
-                _ => *column,
+        let len = rows.map_or(0, |rows| rows.rows());
+        let places = room.map(|room| {
+            let places = &mut room[..len];
+            for (row, place) in places.iter_mut().enumerate() {
+                *place = Place {
+                    source: self.split,
+                    offset: self.at + row as u64,
+                    sub: 0,
+                };
+            }
+            &*places
+        });
+        for (at, wanted) in source.request.columns.iter().enumerate() {
+            columns.push(match (rows, wanted) {
+                (Some(rows), wanted) if !matches!(wanted, Wanted::No) => rows.column(at),
+                _ => Column::absent(len),
             });
         }
         self.at += len as u64;
@@ -239,10 +241,6 @@ impl Reader for Lane {
             locator: Locator::default(),
         })
     }
-}
-
-fn nothing(width: usize, arena: &Arena) -> Result<Batch<'_>> {
-    Ok(Batch::new(arena.fill(width, Column::absent(0))?, None, 0))
 }
 
 /// One call of `process`: its answer, its rows, and when it wants to be asked again.

@@ -51,6 +51,25 @@ fn rows_are_the_same_for_any_workers_and_chunks() {
     }
 }
 
+/// An array that a lane has no room for is asked for again, shorter: none of its rows may be lost.
+#[test]
+fn no_row_is_lost_where_memory_is_short() {
+    let script = "use plugin synth\nread synth.rows rows: 300_000, columns: \"id: row, s: string, t: timestamp?\"
+        | aggregate n = count(), sum = sum(id), last = last(id), longest = max(s)";
+    let all = |builder: EngineBuilder| run_with(script, |_| builder.plugin(library())).unwrap().0;
+    let want = all(Engine::builder().workers(1));
+    assert!(
+        want[0].starts_with("Int(300000) Int(45000150000) Int(300000) "),
+        "{want:?}"
+    );
+    for mib in [11, 12, 14, 24] {
+        for workers in [1, 2] {
+            let got = all(Engine::builder().workers(workers).memory_bytes(mib << 20));
+            assert_eq!(got, want, "{workers} workers, {mib} MiB");
+        }
+    }
+}
+
 #[test]
 fn a_value_hangs_on_seed_column_and_row_only() {
     let read = |seed: u32, rows: u32, columns: &str| {
