@@ -32,6 +32,8 @@ pub fn tables(old: &[Vec<String>], new: &[Vec<String>]) -> Vec<String> {
     };
     let mut marks = vec![];
     let mut lines = vec![];
+    // Where lines are left out, and how many: no part of the table, whose columns they would widen.
+    let mut more = vec![];
     let mut left_out = 0;
     for (at, step) in steps.iter().enumerate() {
         if !near(at) || lines.len() >= MOST {
@@ -39,8 +41,7 @@ pub fn tables(old: &[Vec<String>], new: &[Vec<String>]) -> Vec<String> {
             continue;
         }
         if left_out > 0 {
-            marks.push('…');
-            lines.push(vec![format!("{left_out} more")]);
+            more.push((lines.len(), left_out));
             left_out = 0;
         }
         let (mark, cells) = match *step {
@@ -62,12 +63,15 @@ pub fn tables(old: &[Vec<String>], new: &[Vec<String>]) -> Vec<String> {
         lines.push(cells);
     }
     if left_out > 0 {
-        marks.push('…');
-        lines.push(vec![format!("{left_out} more")]);
+        more.push((lines.len(), left_out));
     }
     let lines = aligned(&lines);
     let line = |(mark, line): (&char, &String)| format!("{mark} {line}").trim_end().to_owned();
-    marks.iter().zip(&lines).map(line).collect()
+    let mut lines: Vec<String> = marks.iter().zip(&lines).map(line).collect();
+    for (at, left_out) in more.into_iter().rev() {
+        lines.insert(at, format!("… {left_out} more"));
+    }
+    lines
 }
 
 /// The same for the text of tables as snapshots hold them, or any text.

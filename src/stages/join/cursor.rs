@@ -70,7 +70,7 @@ impl Room {
 
 /// Bytes of an arena that rows are read into, in a budget of so many bytes.
 pub(super) fn room_bytes(budget_bytes: usize) -> usize {
-    const PART_OF_BUDGET: usize = 512;
+    const PART_OF_BUDGET: usize = 2048;
     const BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(128 << 10);
     (budget_bytes / PART_OF_BUDGET).clamp(*BYTES.start(), *BYTES.end())
 }

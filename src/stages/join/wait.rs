@@ -32,8 +32,9 @@ const PARTS: usize = 3;
 const HELD_ROWS: usize = 16 << 10;
 /// Memory for them.
 const HELD_BYTES: usize = 128 << 10;
-/// Sorts that are read at the same time: both sides, then what both gave, beside what is left of the right one.
-pub(super) const MERGES: usize = 4;
+/// Into so many parts the memory goes for sorts that are read at the same time: four (both sides, then what both gave, beside what is
+/// left of the right one), each of them with half of its part, so that several joins of one script fit side by side.
+pub(super) const MERGES: usize = 8;
 /// What reading a frame of hot rows takes, in frames.
 const FRAMES_OF_HOT: usize = 8;
 /// Blocks of a lane, in rooms of a cursor.
