@@ -13,7 +13,7 @@ use standpipe::testing::snapshot::Mode;
 use standpipe::{Engine, EngineBuilder};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 fn ints<'a>(batch: &Batch<'a>) -> &'a [i64] {
@@ -92,13 +92,13 @@ impl<const BORROWED: bool> Serial for Changes<BORROWED> {
 }
 
 /// Lets the first twenty rows through that come to it, in whatever order workers bring them.
-struct FirstToCome(Arc<AtomicU64>);
+struct FirstToCome(Arc<(AtomicU64, AtomicBool)>);
 static FIRST_TO_COME: StageSpec = StageSpec {
     name: "first_to_come",
     about: "A stage of a test",
     kind: Kind::RowWise,
     bind: &|call| {
-        let count = Arc::<AtomicU64>::default();
+        let count = Arc::<(AtomicU64, AtomicBool)>::default();
         let make = move |_: &standpipe::sdk::spec::Setup| -> Result<Box<dyn RowWise>> {
             Ok(Box::new(FirstToCome(count.clone())))
         };
@@ -109,10 +109,12 @@ static FIRST_TO_COME: StageSpec = StageSpec {
 
 impl RowWise for FirstToCome {
     fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
-        if ints(&batch).first().is_some_and(|value| value % 2 == 0) {
-            std::thread::sleep(Duration::from_millis(5));
+        let (count, met) = &*self.0;
+        // Whoever comes first waits until the others have passed, if there are any.
+        if !met.swap(true, SeqCst) {
+            std::thread::sleep(Duration::from_millis(100));
         }
-        let before = self.0.fetch_add(batch.rows() as u64, SeqCst);
+        let before = count.fetch_add(batch.rows() as u64, SeqCst);
         let rows = batch.rows().min(20u64.saturating_sub(before) as usize);
         if rows == 0 {
             return Ok(Flow::More);
@@ -188,7 +190,7 @@ fn a_stage_that_keeps_a_borrowed_value_past_a_reset_is_caught() {
 fn a_stage_that_hangs_on_the_order_of_workers_is_caught() {
     let faults = faults("first_to_come");
     assert!(
-        faults.iter().any(|fault| fault.contains("3 workers, chunks of 1 row")),
+        faults.iter().any(|fault| fault.contains("3 workers, chunks of 7 rows")),
         "{faults:?}"
     );
     // One worker brings them in order.

