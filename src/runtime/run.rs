@@ -740,10 +740,9 @@ fn work(run: &RegionRun, lane: &mut Lane) {
             Ok(false) => empty_chunk(run, lane, &draw, None),
             Err(error) => empty_chunk(run, lane, &draw, Some(error)),
         }
+        lane.readers[draw.source].0.let_go();
         run.progress.read(run.sources[draw.source].as_ref(), draw.source);
     }
-    // Other lanes may wait for what the last claim holds.
-    lane.readers.clear();
     for node in &mut lane.nodes {
         if let Operator::Fill(fill) = &mut node.op
             && let Err(error) = fill.done()

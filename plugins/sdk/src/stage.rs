@@ -284,6 +284,8 @@ pub trait Reader: Send {
     fn claim(&mut self, ticket: u64) -> Result<bool>;
     /// The next part of the claim, at most `max_rows` rows. `stop_at_first`: the policy ends the run at the first bad row.
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>>;
+    /// The claim's rows have gone their way: lets go of what other lanes may wait for. This lane may read from elsewhere next.
+    fn let_go(&mut self) {}
 }
 
 /// Where rows end; shared by the lanes.

@@ -294,14 +294,25 @@ struct MergedReader {
 
 impl Reader for MergedReader {
     fn claim(&mut self, ticket: u64) -> Result<bool> {
-        self.end_claim();
+        self.let_go();
         self.claim = self.merged.claim(ticket)?;
         self.has_claim = true;
         Ok(!self.claim.is_empty())
     }
 
+    fn let_go(&mut self) {
+        self.forget_part();
+        if self.merged.most_claims < usize::MAX || self.together.reservation.bytes() > self.merged.room_bytes {
+            self.start_again();
+        }
+        self.claim = Claim::default();
+        if std::mem::take(&mut self.has_claim) {
+            self.merged.ended();
+        }
+    }
+
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
-        self.let_go();
+        self.forget_part();
         let what = match self.claim.open {
             Some(_) => What::Open,
             None => What::Groups(self.take(max_rows)?),
@@ -340,7 +351,7 @@ impl Reader for MergedReader {
 
 impl Drop for MergedReader {
     fn drop(&mut self) {
-        self.end_claim();
+        self.let_go();
     }
 }
 
@@ -362,20 +373,8 @@ impl What {
 }
 
 impl MergedReader {
-    /// Lets go of the claim before, which may be what the next one waits for.
-    fn end_claim(&mut self) {
-        self.let_go();
-        if self.merged.most_claims < usize::MAX || self.together.reservation.bytes() > self.merged.room_bytes {
-            self.start_again();
-        }
-        self.claim = Claim::default();
-        if std::mem::take(&mut self.has_claim) {
-            self.merged.ended();
-        }
-    }
-
     /// Lets go of what the part before took.
-    fn let_go(&mut self) {
+    fn forget_part(&mut self) {
         if std::mem::take(&mut self.claim.open_given) {
             self.claim.open = None;
         }

@@ -314,6 +314,10 @@ impl Reader for ReportedReader {
         self.inner.claim(ticket)
     }
 
+    fn let_go(&mut self) {
+        self.inner.let_go();
+    }
+
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
         let plan = &self.shared.plan;
         let width = plan.own + plan.calls.len();
