@@ -266,3 +266,30 @@ fn lanes_that_spill_never_take_the_memory_of_each_other() {
         }
     }
 }
+
+/// A lane that has the groups of one of them at hand and goes on with the other must not be what a third one waits for.
+#[test]
+fn two_that_spilled_meet_in_one_region() {
+    let one = |name: &str, keys: u32| {
+        format!(
+            "stream {name} = from range(1, 40000) | derive k = value * 7919 % {keys}, t = f\"a text that is longer than a view, {{value}}\"
+               | aggregate m = max(t), l = last(t), n = count() by k\n"
+        )
+    };
+    let text = format!("{}{}from a | union b", one("a", 20011), one("b", 9001));
+    let (want, _) = PLENTY.run(&text);
+    let want = want.unwrap();
+    assert_eq!(want.lines().count(), 20011 + 9001);
+    for workers in [2, 4] {
+        let run = Run {
+            workers,
+            chunk_bytes: 4 << 10,
+            max_record: 64 << 10,
+            memory_bytes: 0,
+        };
+        let least = run.at_least(&text);
+        for _ in 0..2 {
+            assert_same(&text, &want, least, true);
+        }
+    }
+}

@@ -245,12 +245,14 @@ impl Merged {
     /// For one group, with memory set aside. Lanes that are at earlier groups may have it; they give it back without being waited for.
     fn with_room(&self) -> Result<Together> {
         let mut together = Together::new(&self.plan, &self.budget, self.longest);
+        // Where claims are counted, those at hand have what they need: what is refused now somebody else has, who may keep it.
+        let attempts = if self.most_claims < usize::MAX { 0 } else { ATTEMPTS };
         for attempt in 0.. {
             if self.cancelled.load(SeqCst) {
                 return Err(Error::Cancelled);
             }
             match together.reservation.set_aside(self.room_bytes) {
-                Err(Error::Memory { .. }) if attempt < ATTEMPTS => std::thread::sleep(NAP),
+                Err(Error::Memory { .. }) if attempt < attempts => std::thread::sleep(NAP),
                 // It may do with less.
                 _ => break,
             }
