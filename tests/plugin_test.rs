@@ -162,6 +162,20 @@ fn the_plugin_in_rust_passes() {
 }
 
 #[test]
+fn a_source_is_listed_and_its_examples_are_tried() {
+    let (status, out) = test(&built("standpipe-synth", "libsynth.so"), &[]);
+    assert_eq!(status, Some(0), "{out}");
+    for line in [
+        "  ok       description",
+        "synth.rows",
+        "  ok       examples",
+        " 0 failed",
+    ] {
+        assert!(out.contains(line), "{line}\n{out}");
+    }
+}
+
+#[test]
 fn panics_and_memory_of_a_plugin_in_rust_are_seen() {
     let library = built("standpipe-odd", "libodd.so");
     for (stage, what) in [

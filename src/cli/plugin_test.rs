@@ -138,12 +138,16 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
         Err(refusal) => return outcome(Outcome::Failed(refusal.message)),
     };
     if check == LOADS {
-        let stages: Vec<String> = library.functions().chain(library.stages()).map(str::to_owned).collect();
+        let all = library.functions().chain(library.stages()).chain(library.sources());
+        let stages: Vec<String> = all.map(str::to_owned).collect();
         return Said {
             status: "ok".into(),
             message: String::new(),
             stages,
         };
+    }
+    if library.source(stage).is_some() {
+        return outcome(Outcome::Skipped("of a source only the examples are tried".into()));
     }
     let engine = Engine::builder().plugin(&verified.path).workers(1).build();
     let examples = (verified.note.iter())
@@ -217,7 +221,7 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
                     true => ask(check, stage),
                     false => outcome(Outcome::Skipped("it does not work".into())),
                 };
-                works &= *check != "works" || said.status == "ok";
+                works &= *check != "works" || said.status != "failed";
                 add(stage, check, said);
             }
             add(stage, "examples", examples(&program, verified, stage, limit));
@@ -325,7 +329,7 @@ fn examples(program: &Path, verified: &Verified, stage: &str, limit: Duration) -
     };
     for (at, example) in noted.examples.iter().enumerate() {
         let (script, want) = match noted.kind.as_str() {
-            "transform" => (example.clone(), noted.prints.get(at).cloned()),
+            "transform" | "source" => (example.clone(), noted.prints.get(at).cloned()),
             _ => (
                 format!(
                     "use plugin {}\nfrom range(1, 1) | select ok = ({example})",

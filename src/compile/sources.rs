@@ -95,7 +95,7 @@ impl<'r, 'a> Builder<'r, 'a> {
                 Schema::default(),
                 Op::Pass,
             );
-            node.detail = self.detail(call);
+            node.detail = self.detail(&own);
             return (out(self.draft.push(node)), Rows::unknown());
         }
         let state = State {
@@ -107,7 +107,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         let Some(bound) = self.bind(spec.bind, &state, &resolved, &own, &[]) else {
             return self.nothing();
         };
-        self.source(spec, spec.name, bound, call, policy, to)
+        self.source(spec, spec.name, bound, &own, policy, to)
     }
 
     /// The node of a bound source.
@@ -116,7 +116,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         spec: &'static StageSpec,
         format: &str,
         bound: Bound,
-        call: &'a StageCall,
+        call: &StageCall,
         policy: Policy,
         to: Option<&'a str>,
     ) -> (Edge, Rows) {

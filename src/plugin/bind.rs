@@ -189,26 +189,50 @@ impl Plan {
     }
 }
 
-pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
-    let complain = |code: Code, span: Span, what: &str| {
-        let message = format!("`{}`: {what}", vtable.name);
-        let label = if span == call.span {
-            "this stage of a plugin"
-        } else {
-            "here"
-        };
-        vec![Complaint::new(code, span, message, label)]
-    };
-    let wrong = |what: String| complain(PLUGIN_FAILED, call.span, &what);
-    let config = arguments::of_call(call).map_err(wrong)?;
-    let given = Given::new(vtable, Some(call.input), call.own, &config);
-    let given = given.map_err(|refused| {
+/// A complaint about a call, with the plugin's name for it; `this` is what is called.
+pub(super) fn complain(
+    vtable: &Vtable,
+    call: &Call<'_>,
+    this: &str,
+    code: Code,
+    span: Span,
+    what: &str,
+) -> Vec<Complaint> {
+    let message = format!("`{}`: {what}", vtable.name);
+    let label = if span == call.span { this } else { "here" };
+    vec![Complaint::new(code, span, message, label)]
+}
+
+/// Calls `bind` with a call's arguments; what is refused is underlined. With it comes what `bind` was told.
+pub(super) fn given(
+    vtable: Vtable,
+    call: &Call<'_>,
+    input: Option<&Schema>,
+    this: &str,
+) -> Result<(Given, String), Vec<Complaint>> {
+    let config =
+        arguments::of_call(call).map_err(|what| complain(&vtable, call, this, PLUGIN_FAILED, call.span, &what))?;
+    let given = Given::new(vtable, input, call.own, &config).map_err(|refused| {
         let code = match refused.param.as_str() {
             "" => refused.code,
             _ => WRONG_VALUE,
         };
-        complain(code, span_of(&refused.param, call), &refused.message)
+        complain(
+            &vtable,
+            call,
+            this,
+            code,
+            span_of(&refused.param, call),
+            &refused.message,
+        )
     })?;
+    Ok((given, config))
+}
+
+pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
+    const THIS: &str = "this stage of a plugin";
+    let complain = |code: Code, span: Span, what: &str| complain(&vtable, call, THIS, code, span, what);
+    let (given, config) = given(vtable, call, Some(call.input), THIS)?;
     conform::bound(vtable, None, call.input, call.own, &config);
     let plan = plan_of(given, call.input, call.span);
     let plan = plan.map_err(|(code, what)| complain(code, call.span, &what))?;

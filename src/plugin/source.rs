@@ -8,11 +8,11 @@
 //! - Whoever waits for a split that has nothing now sleeps, and is woken when the run is over.
 #![allow(unsafe_code)]
 
-use super::bind::{Given, Vtable, WRONG_VALUE, span_of};
+use super::bind::{self, Given, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
 use super::run::{Object, call_of, lend, release};
-use super::{WRONG_ABI, arguments, code_of, said};
+use super::{WRONG_ABI, code_of, said};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Request, Setup, Wanted};
@@ -61,24 +61,9 @@ impl Plan {
 }
 
 pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
-    let complain = |code: Code, span: Span, what: &str| {
-        let message = format!("`{}`: {what}", vtable.name);
-        let label = if span == call.span {
-            "this source of a plugin"
-        } else {
-            "here"
-        };
-        vec![Complaint::new(code, span, message, label)]
-    };
-    let config = arguments::of_call(call).map_err(|what| complain(PLUGIN_FAILED, call.span, &what))?;
-    let given = Given::new(vtable, None, 0, &config).map_err(|refused| {
-        let code = match refused.param.as_str() {
-            "" => refused.code,
-            _ => WRONG_VALUE,
-        };
-        complain(code, span_of(&refused.param, call), &refused.message)
-    })?;
-    let splits = splits(&given.out).map_err(|what| complain(WRONG_ABI, call.span, &what))?;
+    const THIS: &str = "this source of a plugin";
+    let (given, _) = bind::given(vtable, call, None, THIS)?;
+    let splits = splits(&given.out).map_err(|what| bind::complain(&vtable, call, THIS, WRONG_ABI, call.span, &what))?;
     let schema = given.output.clone();
     let plan = Arc::new(Plan {
         given,

@@ -17,7 +17,7 @@ use crate::budget::Budget;
 use crate::counting;
 use crate::error::{Error, Result};
 use crate::ffi::{self, ErrorOut, Host, Status};
-use crate::origin::OriginSpec;
+use crate::origin::{OriginSpec, Splits};
 use crate::scalar::ScalarSpec;
 use crate::spec::{Asked, Setup, StageSpec};
 use crate::spill::{Disk, Spill};
@@ -66,11 +66,11 @@ impl Guest {
         Guest {
             stage: ffi::Stage {
                 bind: Some(transform::bind),
-                unbind: Some(transform::unbind),
+                unbind: Some(unbind::<transform::Plan>),
                 create: Some(transform::create),
                 process: Some(transform::process),
                 finish: Some(transform::finish),
-                destroy: Some(transform::destroy),
+                destroy: Some(destroy::<transform::Instance>),
                 ..table(ffi::KIND_TRANSFORM, 0, name, about, params)
             },
             spec: Spec::Stage(spec),
@@ -82,10 +82,10 @@ impl Guest {
         Guest {
             stage: ffi::Stage {
                 bind: Some(source::bind),
-                unbind: Some(source::unbind),
+                unbind: Some(unbind::<Splits>),
                 create: Some(source::create),
                 process: Some(source::process),
-                destroy: Some(source::destroy),
+                destroy: Some(destroy::<source::Instance>),
                 ..table(ffi::KIND_SOURCE, 0, name, about, params)
             },
             spec: Spec::Source(spec),
@@ -112,6 +112,34 @@ impl Guest {
             },
             spec: Spec::Function(spec),
         }
+    }
+}
+
+/// `unbind` where `bind` gave an `Arc` of a `T`.
+///
+/// # Safety
+/// The header's contract: once, with what `bind` gave.
+unsafe extern "C" fn unbind<T>(bound: *mut c_void) {
+    // SAFETY: the caller's promise. Dropping runs the author's code, which may panic.
+    unsafe {
+        guard(std::ptr::null_mut(), || {
+            drop(Arc::from_raw(bound.cast::<T>()));
+            Ok(ffi::OK)
+        });
+    }
+}
+
+/// `destroy` where `create` gave a `Box` of a `T`.
+///
+/// # Safety
+/// The header's contract: once, with what `create` gave.
+unsafe extern "C" fn destroy<T>(inst: *mut c_void) {
+    // SAFETY: the caller's promise. Dropping runs the author's code, which may panic.
+    unsafe {
+        guard(std::ptr::null_mut(), || {
+            drop(Box::from_raw(inst.cast::<T>()));
+            Ok(ffi::OK)
+        });
     }
 }
 

@@ -140,6 +140,14 @@ fn the_description_says_that_it_is_a_source() {
 }
 
 #[test]
+fn the_plan_says_its_name_once() {
+    let engine = Engine::builder().plugin(library()).build();
+    let pipeline = engine.compile("test.pipe", "use plugin synth\nread synth.rows rows: 3");
+    let plan = pipeline.unwrap().explain().unwrap();
+    assert!(plan.contains("read synth.rows rows: 3\n"), "{plan}");
+}
+
+#[test]
 fn the_example_runs_as_its_comment_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let text = std::fs::read_to_string(root.join("examples/plugins/orders.pipe")).unwrap();

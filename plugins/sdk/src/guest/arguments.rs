@@ -4,8 +4,8 @@
 //! - Spans mean nothing in here; each argument has one of its own, by which it is found again when a complaint comes back.
 
 use crate::error::Span;
-use crate::spec::{Arg, Item, StageSpec};
-use crate::types::Type;
+use crate::spec::{Arg, Call, Item, StageSpec};
+use crate::types::{Schema, Type};
 use crate::value::Value;
 use serde_json::{Map, Value as Json};
 
@@ -50,6 +50,24 @@ impl Arguments {
             }
         }
         Ok(out)
+    }
+
+    /// The call with these arguments; the first `own` columns of its input are the stage's own.
+    pub(super) fn call<'c>(&'c self, input: &'c Schema, own: usize) -> Call<'c> {
+        Call {
+            input,
+            own,
+            streams: &[],
+            beside: None,
+            mode: self.mode.as_deref(),
+            items: &self.items,
+            by: &self.by,
+            on: &self.on,
+            as_name: self.as_name.as_deref(),
+            options: &self.options,
+            columns: &self.columns,
+            span: CALL,
+        }
     }
 
     /// The argument that has this span, as the header names arguments.

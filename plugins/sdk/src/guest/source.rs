@@ -4,7 +4,7 @@
 //! - A split advances once the host has the rows, and not before: a refused `emit` can be repeated on less.
 #![allow(unsafe_code)]
 
-use super::arguments::{Arguments, CALL};
+use super::arguments::Arguments;
 use super::transform::complain;
 use super::{Failed, Own, Spec, guard, into_raw};
 use crate::arena::Arena;
@@ -12,7 +12,6 @@ use crate::batch::Batch;
 use crate::column::Columns;
 use crate::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, Status, lend, schema};
 use crate::origin::{Next, OriginSpec, Split, Splits};
-use crate::spec::Call;
 use crate::types::{Schema, Type};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -58,34 +57,11 @@ fn splits(spec: &OriginSpec, given: &BindIn) -> Result<Splits, Failed> {
     let config = unsafe { given.config_json.bytes() };
     let arguments = Arguments::read(config, &spec.stage).map_err(|what| Failed::new(ffi::E_CONFIG, what))?;
     let input = Schema::default();
-    let call = Call {
-        input: &input,
-        own: 0,
-        streams: &[],
-        beside: None,
-        mode: arguments.mode.as_deref(),
-        items: &arguments.items,
-        by: &arguments.by,
-        on: &arguments.on,
-        as_name: arguments.as_name.as_deref(),
-        options: &arguments.options,
-        columns: &arguments.columns,
-        span: CALL,
-    };
+    let call = arguments.call(&input, 0);
     (spec.bind)(&call).map_err(|complaints| complain(complaints, &arguments))
 }
 
-pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
-    // SAFETY: the header's contract: once, with what `bind` gave. Dropping runs the author's code, which may panic.
-    unsafe {
-        guard(std::ptr::null_mut(), || {
-            drop(Arc::from_raw(bound.cast::<Splits>()));
-            Ok(ffi::OK)
-        });
-    }
-}
-
-struct Instance {
+pub(super) struct Instance {
     splits: Arc<Splits>,
     split: Box<dyn Split>,
     own: Own,
@@ -109,16 +85,6 @@ pub(super) unsafe extern "C" fn create(
             *inst = into_raw(Instance { splits, split, own });
             Ok(ffi::OK)
         })
-    }
-}
-
-pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
-    // SAFETY: the header's contract: once, with what `create` gave.
-    unsafe {
-        guard(std::ptr::null_mut(), || {
-            drop(Box::from_raw(inst.cast::<Instance>()));
-            Ok(ffi::OK)
-        });
     }
 }
 

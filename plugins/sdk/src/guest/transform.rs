@@ -6,7 +6,7 @@
 //! - It is deterministic: by the laws of its trait.
 #![allow(unsafe_code)]
 
-use super::arguments::{Arguments, CALL};
+use super::arguments::Arguments;
 use super::function::reject;
 use super::{Failed, Own, Spec, guard, into_raw};
 use crate::arena::Arena;
@@ -17,14 +17,14 @@ use crate::fault::Faults;
 use crate::ffi::import::Importer;
 use crate::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, Status, lend, schema};
 use crate::place::Place;
-use crate::spec::{Bound, Call, Complaint, Lineage, Make, StageSpec};
+use crate::spec::{Bound, Complaint, Lineage, Make, StageSpec};
 use crate::stage::{Downstream, Emitter, Flow, Prepare, RowWise, Serial};
 use crate::types::{Field, Schema, Type};
 use std::ffi::c_void;
 use std::sync::Arc;
 
 /// What `bind` gives.
-struct Plan {
+pub(super) struct Plan {
     bound: Bound,
     /// All columns of the input, those that the stage gets, and their fields.
     width: usize,
@@ -88,20 +88,7 @@ fn plan(spec: &StageSpec, input: &Schema, given: &BindIn) -> Result<Plan, Failed
     // SAFETY: a text of the host's, valid for the call.
     let config = unsafe { given.config_json.bytes() };
     let arguments = Arguments::read(config, spec).map_err(|what| Failed::new(ffi::E_CONFIG, what))?;
-    let call = Call {
-        input,
-        own: (given.n_own as usize).min(input.width()),
-        streams: &[],
-        beside: None,
-        mode: arguments.mode.as_deref(),
-        items: &arguments.items,
-        by: &arguments.by,
-        on: &arguments.on,
-        as_name: arguments.as_name.as_deref(),
-        options: &arguments.options,
-        columns: &arguments.columns,
-        span: CALL,
-    };
+    let call = arguments.call(input, (given.n_own as usize).min(input.width()));
     let bound = (spec.bind)(&call).map_err(|complaints| complain(complaints, &arguments))?;
     let row_wise = match bound.make {
         Make::RowWise(_) | Make::Rearrange => true,
@@ -156,23 +143,13 @@ pub(super) fn complain(complaints: Vec<Complaint>, arguments: &Arguments) -> Fai
     }
 }
 
-pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
-    // SAFETY: the header's contract: once, with what `bind` gave. Dropping runs the author's code, which may panic.
-    unsafe {
-        guard(std::ptr::null_mut(), || {
-            drop(Arc::from_raw(bound.cast::<Plan>()));
-            Ok(ffi::OK)
-        });
-    }
-}
-
 enum Work {
     RowWise(Box<dyn RowWise>),
     /// With what is done to each batch before its turn: in here that is the same thread.
     Serial(Box<dyn Serial>, Option<Box<dyn Prepare>>),
 }
 
-struct Instance {
+pub(super) struct Instance {
     plan: Arc<Plan>,
     work: Work,
     own: Own,
@@ -215,16 +192,6 @@ struct Nothing;
 impl RowWise for Nothing {
     fn push<'a>(&mut self, batch: Batch<'a>, out: &mut Emitter<'_, 'a>) -> Result<Flow> {
         out.last(batch)
-    }
-}
-
-pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
-    // SAFETY: the header's contract: once, with what `create` gave.
-    unsafe {
-        guard(std::ptr::null_mut(), || {
-            drop(Box::from_raw(inst.cast::<Instance>()));
-            Ok(ffi::OK)
-        });
     }
 }
 
