@@ -28,7 +28,7 @@ pub use tested::{Rows, TestRun};
 use crate::compile::{self, Compiled, Given, GraphFormat, Input, Options, Output, SinkMaker};
 use crate::diag::{self, DataPlace, Diagnostic, Source as Text};
 use crate::formats;
-use crate::graph::Op;
+use crate::graph::{Graph, Op};
 use crate::plugin::{self, Plugins};
 use crate::runtime::progress::Progress;
 use crate::runtime::report::Report;
@@ -440,7 +440,12 @@ impl Pipeline {
             .graph
             .as_ref()
             .ok_or_else(|| Failure::Run(self.failed(Error::Panic("no graph".into()), 0)))?;
-        let mut report = runtime::run(graph, &self.text, &settings, &self.progress).map_err(|error| {
+        self.run_graph(graph, &compiled, &settings)
+    }
+
+    /// Runs what was compiled.
+    fn run_graph(&self, graph: &Graph, compiled: &Compiled, settings: &Settings) -> Result<Report, Failure> {
+        let mut report = runtime::run(graph, &self.text, settings, &self.progress).map_err(|error| {
             let sinks = graph.nodes.iter().filter(|node| matches!(node.op, Op::Sink(_))).count();
             Failure::Run(self.failed(error, sinks))
         })?;

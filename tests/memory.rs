@@ -157,7 +157,7 @@ fn hardly_any_memory_is_an_error_too() {
             let said = String::from_utf8_lossy(&output.stderr);
             let in_words = output.status.code() == Some(1) && said.starts_with("error[E07");
             assert!(
-                output.status.success() || in_words || small_allocation_failed(&said),
+                output.status.success() || in_words || (more < 100 && small_allocation_failed(&said)),
                 "{name}, {more} MiB: {:?} {said}",
                 output.status
             );

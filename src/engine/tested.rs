@@ -4,9 +4,6 @@ use super::{Failure, Pipeline, Problems, Receiver, now_micros, receive};
 use crate::compile::{self, Expected, GraphFormat, Options, SinkMaker, Testing};
 use crate::diag::Diagnostic;
 use crate::formats;
-use crate::graph::Op;
-use crate::plugin;
-use crate::runtime;
 use crate::runtime::report::Report;
 use crate::syntax::Parsed;
 use crate::syntax::ast::Test;
@@ -100,12 +97,7 @@ impl Pipeline {
             0 => now_micros(),
             set => set,
         });
-        let mut report = runtime::run(graph, &self.text, &settings, &self.progress).map_err(|error| {
-            let sinks = graph.nodes.iter().filter(|node| matches!(node.op, Op::Sink(_))).count();
-            Failure::Run(self.failed(error, sinks))
-        })?;
-        report.plugins = plugin::usage(&compiled.meters);
-        Ok(report)
+        self.run_graph(graph, &compiled, &settings)
     }
 }
 

@@ -440,12 +440,12 @@ impl Filler {
                 Ok(()) => at += same,
                 // Their partial states are too long for the arena, all at once.
                 Err(Stopped::Arena(_)) if same > 1 => most = same / 2,
-                Err(Stopped::Arena(_)) => {
-                    let limit = arena.limit().saturating_mul(2);
-                    arena = Arena::new(limit);
+                Err(Stopped::Arena(Error::Memory { wanted, used, limit })) if used.saturating_add(wanted) > limit => {
+                    arena = Arena::new(limit.saturating_mul(2));
                 }
-                // Not even emptied shards have room for them: as this table is reserved already, it can go to disk by itself.
-                Err(Stopped::For(Error::Memory { .. })) => {
+                // Not even emptied shards have room for them, or the system has none for the arena: as this table is reserved already,
+                // it can go to disk by itself.
+                Err(Stopped::For(Error::Memory { .. }) | Stopped::Arena(_)) => {
                     self.table.sort_some(groups[at..].iter().copied());
                     self.stage.spill_lane(&mut self.table)?;
                     at = groups.len();
