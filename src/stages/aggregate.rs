@@ -153,7 +153,7 @@ fn plan_of(stage: &'static str, by: Vec<usize>, key_fields: Vec<Field>, calls: V
         partials: partials.iter().map(Schema::width).collect(),
         cut,
         packed,
-        long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > key::PREFIX_BYTES),
+        long: keys::max_width(key_fields.iter().map(|f| &f.ty)).is_none_or(|bytes| bytes > keys::PREFIX_BYTES),
         key_fields,
         calls,
     }

@@ -8,7 +8,7 @@
 
 mod block;
 
-pub use block::{HASH_VERSION, KeyBlock, hash};
+pub use block::{HASH_VERSION, KeyBlock, PREFIX_BYTES, hash, prefix};
 
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Arg, ArgKind, Call, Complaint, Filters, Item, Param};

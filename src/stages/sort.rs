@@ -14,7 +14,7 @@
 
 use super::codes::held;
 use super::groups::{grow, grow_to};
-use super::keys::{self, Key, KeyBlock, Keys};
+use super::keys::{self, Key, KeyBlock, Keys, PREFIX_BYTES};
 use super::picked::{self, PIECE_BYTES, Picked};
 use super::spill::{Merge, Merged, Segment, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
@@ -104,8 +104,6 @@ pub(super) fn breaker_of(
     Box::new(move |setup: &Setup| Ok(Sort::new(stage, keys.clone(), short, own, most, 1, setup)))
 }
 
-/// Bytes of a key that an entry holds itself.
-pub(super) const PREFIX_BYTES: usize = 16;
 /// What a segment has at most, unless there is memory for more than a few of them.
 const SEGMENT_BYTES: usize = 16 << 20;
 /// How often other lanes may take the memory that was freed for a row before that is an error.
@@ -552,13 +550,12 @@ impl Tails {
         if short {
             return Ok(tails);
         }
-        let tail = |row: usize| keys.get(row).get(PREFIX_BYTES..).unwrap_or_default();
         grow_to(&mut tails.ends, keys.len() + 1, room)?;
-        let bytes = (0..keys.len()).map(|row| tail(row).len()).sum();
+        let bytes = (0..keys.len()).map(|row| keys.tail(row).len()).sum();
         grow_to(&mut tails.bytes, bytes, room)?;
         tails.ends.push(0);
         for row in 0..keys.len() {
-            tails.bytes.extend_from_slice(tail(row));
+            tails.bytes.extend_from_slice(keys.tail(row));
             // A block of keys has at most 32 bits of bytes.
             tails.ends.push(tails.bytes.len() as u32);
         }
@@ -568,14 +565,7 @@ impl Tails {
 
 #[inline]
 fn prefix(key: &[u8]) -> [u64; 2] {
-    let number = match key.first_chunk::<PREFIX_BYTES>() {
-        Some(head) => u128::from_be_bytes(*head),
-        None => {
-            let mut head = [0; PREFIX_BYTES];
-            head[..key.len()].copy_from_slice(key);
-            u128::from_be_bytes(head)
-        }
-    };
+    let number = keys::prefix(key);
     [(number >> 64) as u64, number as u64]
 }
 

@@ -1,8 +1,8 @@
 //! One lane's way into the table.
 
+use super::Aggregate;
 use super::known::{KeyBits, Known};
 use super::table::{Hash, KeyRows, Sharding, Table};
-use super::{Aggregate, key};
 use crate::stages::codes::held;
 use standpipe_sdk::aggregate::{Input, RowOrder};
 use standpipe_sdk::error::{Error, Result};
@@ -222,11 +222,10 @@ impl Filler {
     fn keys<'a>(&self, batch: &Batch<'_>, arena: &'a Arena) -> Result<KeyRows<'a>> {
         let block = self.stage.plan.keys.block(batch, arena)?;
         let hashes = block.hashes(arena)?;
-        let tail = |row: usize| key::split(block.get(row)).1;
         Ok(KeyRows {
-            prefixes: arena.collect(block.len(), |row| key::split(block.get(row)).0)?,
+            prefixes: block.prefixes(arena)?,
             tails: match self.stage.plan.long {
-                true => arena.collect(block.len(), tail)?,
+                true => arena.collect(block.len(), |row| block.tail(row))?,
                 false => &[],
             },
             hashes: arena.collect(block.len(), |row| (hashes[row] >> 32) as Hash)?,

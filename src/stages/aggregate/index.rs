@@ -1,6 +1,6 @@
 //! Groups by hash: an open table of 64-bit slots, probed one after the other.
 //!
-//! Why not a table from elsewhere: the first probes of many keys are made in one loop of independent loads ([`Index::first`]), which
+//! Why not a table from elsewhere: the first probes of many keys are made in one loop of independent loads ([`Index::likely`]), which
 //! the processor waits for together. That is what finding groups in a table larger than its caches comes down to.
 
 use super::table::Hash;
@@ -65,8 +65,11 @@ impl Index {
         self.len += 1;
     }
 
-    /// For each hash the group in its first slot, if that has this hash.
-    pub(super) fn first(&self, hashes: &[Hash], groups: &mut [u32]) {
+    /// For each hash the first group that has it: most likely the right one. [`Index::NONE`] where there is none.
+    ///
+    /// In two loops: the first has so little to do that the processor waits for the slots of many keys together; what the second
+    /// does with keys that are not at their first place finds those lines in the cache.
+    pub(super) fn likely(&self, hashes: &[Hash], groups: &mut [u32]) {
         let mask = self.slots.len() - 1;
         for (group, &hash) in groups.iter_mut().zip(hashes) {
             let slot = self.slots[self.place(hash) & mask];
@@ -75,6 +78,11 @@ impl Index {
             } else {
                 Index::NONE
             };
+        }
+        for (group, &hash) in groups.iter_mut().zip(hashes) {
+            if *group == Index::NONE {
+                *group = self.find(hash, |_| true).unwrap_or(Index::NONE);
+            }
         }
     }
 

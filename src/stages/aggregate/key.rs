@@ -11,22 +11,6 @@ use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::{Arena, Bits, Column, Data, Result, Type, Value};
 use std::fmt::Write as _;
 
-/// Bytes of a key that are compared as one number.
-pub(super) const PREFIX_BYTES: usize = 16;
-
-/// The first 16 bytes of a key as a number that orders like them, and the rest.
-#[inline]
-pub(super) fn split(key: &[u8]) -> (u128, &[u8]) {
-    match key.split_first_chunk::<PREFIX_BYTES>() {
-        Some((head, tail)) => (u128::from_be_bytes(*head), tail),
-        None => {
-            let mut head = [0; PREFIX_BYTES];
-            head[..key.len()].copy_from_slice(key);
-            (u128::from_be_bytes(head), &[])
-        }
-    }
-}
-
 const VALUE: u8 = 1;
 const NAN: u8 = 2;
 const ESCAPE: u8 = 0xFF;

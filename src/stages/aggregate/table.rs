@@ -179,9 +179,9 @@ impl Table {
     /// The group of each key, until there are `most` groups; how many keys that were.
     ///
     /// In steps of independent loads, which are waited for together: where the index would have each key, whether its group has
-    /// that key; and one key after the other only for what is not found at its first place.
+    /// that key; and one key after the other only for what is new.
     pub(super) fn groups(&mut self, keys: &KeyRows<'_>, most: usize, groups: &mut [u32]) -> usize {
-        self.index.first(keys.hashes, groups);
+        self.index.likely(keys.hashes, groups);
         for (row, slot) in groups.iter_mut().enumerate() {
             if *slot != Index::NONE && !self.is(*slot, keys.prefixes[row], keys.tail(row)) {
                 *slot = Index::NONE;

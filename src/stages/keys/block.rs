@@ -91,6 +91,42 @@ impl<'a> KeyBlock<'a> {
     }
 }
 
+impl<'a> KeyBlock<'a> {
+    /// What the key of row `row` has behind its first [`PREFIX_BYTES`].
+    #[inline]
+    pub fn tail(&self, row: usize) -> &'a [u8] {
+        self.get(row).get(PREFIX_BYTES..).unwrap_or_default()
+    }
+
+    /// The first 16 bytes of every key as a number that orders like them; a shorter one has zeros behind it.
+    ///
+    /// # Errors
+    /// `Memory` if `arena` is full.
+    pub fn prefixes<'b>(&self, arena: &'b Arena) -> Result<&'b [u128]> {
+        match self.ends {
+            // The most common width by itself: nothing is copied.
+            Ends::Every(9) => Ok(arena.collect(self.rows, |row| {
+                let (head, last) = (&self.bytes[row * 9..][..8], self.bytes[row * 9 + 8]);
+                let head = head.first_chunk().map_or(0, |head| u64::from_be_bytes(*head));
+                u128::from(head) << 64 | u128::from(last) << 56
+            })?),
+            _ => Ok(arena.collect(self.rows, |row| prefix(self.get(row)))?),
+        }
+    }
+}
+
+/// Bytes that [`prefix`] takes.
+pub const PREFIX_BYTES: usize = size_of::<u128>();
+
+/// The first 16 bytes of a key as a number that orders like them.
+#[inline]
+pub fn prefix(key: &[u8]) -> u128 {
+    let mut head = [0; PREFIX_BYTES];
+    let len = key.len().min(PREFIX_BYTES);
+    head[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(head)
+}
+
 /// The partition hash: 64 bits of `key`, the same on every machine.
 ///
 /// `h = 0x9e3779b97f4a7c15 ^ len`; for every 8 bytes, read as a little-endian number `w` (the last ones padded with zeros):

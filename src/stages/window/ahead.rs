@@ -66,7 +66,7 @@ const MOST_FOR_PASS: usize = 4 << 20;
 /// How such a window runs.
 pub(super) fn make(plan: Plan, call: &Call<'_>) -> Make {
     let types = |at: &usize| call.input.get(*at).map(|field| &field.ty);
-    let short = keys::max_width(plan.by.iter().filter_map(types)).is_some_and(|bytes| bytes <= sort::PREFIX_BYTES);
+    let short = keys::max_width(plan.by.iter().filter_map(types)).is_some_and(|bytes| bytes <= keys::PREFIX_BYTES);
     let totals = (!plan.totals.is_empty()).then(|| {
         let fields = plan.by.iter().filter_map(|&at| call.input.get(at)).cloned().collect();
         let calls = plan.totals.iter().map(|(arg, span)| aggregate::Called {
@@ -122,7 +122,7 @@ impl Shared {
             descending: false,
             nulls_first: false,
         };
-        let short = keys::max_width([&Type::Int; PLACE]).is_some_and(|bytes| bytes <= sort::PREFIX_BYTES);
+        let short = keys::max_width([&Type::Int; PLACE]).is_some_and(|bytes| bytes <= keys::PREFIX_BYTES);
         sort::breaker_of(
             STAGE,
             (0..PLACE).map(key).collect(),
