@@ -9,6 +9,7 @@
 use standpipe::sdk::spec::{Bound, Call, Complaint, Kind, Make, Memory, StageSpec};
 use standpipe::sdk::{Arena, Batch, Data, Emitter, Faults, Flow, Result, RowWise, Serial};
 use standpipe::testing::Script;
+use standpipe::testing::matrix::{Setting, settings};
 use standpipe::testing::snapshot::Mode;
 use standpipe::{Engine, EngineBuilder};
 use std::path::Path;
@@ -91,6 +92,43 @@ impl<const BORROWED: bool> Serial for Changes<BORROWED> {
     }
 }
 
+/// The same mistake, hidden: what is kept lies where the next chunk writes only after it was read, so the old bytes are still there.
+#[derive(Default)]
+struct Hidden {
+    kept: Option<i64>,
+    lies: usize,
+    steps: usize,
+}
+static HIDDEN: StageSpec = serial("changes_hidden", &bind_serial::<Hidden>);
+
+impl Serial for Hidden {
+    fn step<'a>(
+        &mut self,
+        batch: Batch<'a>,
+        arena: &'a Arena,
+        faults: &Faults<'a>,
+    ) -> Result<(Option<Batch<'a>>, Flow)> {
+        const WARM: usize = 4;
+        self.steps += 1;
+        // In the first chunks the arena still changes its block; from then on it is one.
+        let last = match self.lies {
+            lies if self.steps > WARM && lies != 0 => {
+                // SAFETY: none, as above.
+                Some(unsafe { std::ptr::read_volatile(lies as *const i64) })
+            }
+            _ => self.kept,
+        };
+        let mut changes = Changes::<false> { kept: last, lies: 0 };
+        // Behind all that the chunks before a step take.
+        arena.fill(512, 0u64)?;
+        let out = Serial::step(&mut changes, batch, arena, faults)?;
+        self.kept = changes.kept;
+        let kept: &[i64] = arena.fill(1, changes.kept.unwrap_or_default())?;
+        self.lies = kept.as_ptr() as usize;
+        Ok(out)
+    }
+}
+
 /// Lets the first twenty rows through that come to it, in whatever order workers bring them.
 struct FirstToCome(Arc<(AtomicU64, AtomicBool)>);
 static FIRST_TO_COME: StageSpec = StageSpec {
@@ -125,18 +163,24 @@ impl RowWise for FirstToCome {
 }
 
 fn engine() -> EngineBuilder {
-    let stages = [&FIRST_OF_CHUNK, &CHANGES, &CHANGES_BORROWED, &FIRST_TO_COME];
+    let stages = [&FIRST_OF_CHUNK, &CHANGES, &CHANGES_BORROWED, &HIDDEN, &FIRST_TO_COME];
     stages.into_iter().fold(Engine::builder(), EngineBuilder::stage)
 }
 
-/// What the matrix says of a script whose rows go through `stage`: the settings that made a difference.
-fn faults(stage: &str) -> Vec<String> {
+/// A script whose rows go through `stage`, with a test.
+fn script(stage: &str) -> Script {
     let rows: String = (0..60).map(|n| format!("    {}\n", n / 3)).collect();
     let text = format!(
         "stream s = read csv \"in.csv\" | {stage}\nfrom s | write none\ntest \"t\" {{\n  given \"in.csv\" = table {{\n    n\n{rows}  }}\n  expect s count > 0\n}}\n"
     );
     let script = Script::new("t.pipe", "t", Path::new(""), text, None);
     assert_eq!(script.mistakes(false), "");
+    script
+}
+
+/// What the matrix says of it: the settings that made a difference.
+fn faults(stage: &str) -> Vec<String> {
+    let script = script(stage);
     let tests = script.tests();
     let verdict = script.run(tests[0], &engine, Mode::Frozen, true);
     verdict
@@ -184,6 +228,37 @@ fn a_stage_that_keeps_a_borrowed_value_past_a_reset_is_caught() {
         faults.iter().any(|fault| fault.contains("1 worker, chunks of 7 rows")),
         "{faults:?}"
     );
+}
+
+/// The settings with one worker under which `stage` gives other rows; arenas are overwritten after each reset, or not.
+fn differing(stage: &str, poison: bool) -> Vec<String> {
+    let script = script(stage);
+    let tests = script.tests();
+    let rows = |setting: &Setting| {
+        let run = script.once(tests[0], engine(), setting).unwrap();
+        assert!(run.outcome.is_ok());
+        run.rows["s"].rows.clone()
+    };
+    let usual = rows(&Setting::plain());
+    let mut differing = vec![];
+    for setting in settings().into_iter().filter(|setting| setting.workers == 1) {
+        assert!(setting.poison, "the matrix overwrites arenas under every setting");
+        let setting = Setting { poison, ..setting };
+        if rows(&setting) != usual {
+            differing.push(setting.name);
+        }
+    }
+    differing
+}
+
+#[test]
+fn a_kept_value_that_nothing_has_overwritten_yet_is_caught_by_poison_alone() {
+    assert_eq!(differing("changes_hidden", false), Vec::<String>::new());
+    assert_eq!(
+        differing("changes_hidden", true),
+        ["1 worker, chunks of 1 row", "1 worker, chunks of 7 rows"]
+    );
+    assert_eq!(differing("changes", true), Vec::<String>::new());
 }
 
 #[test]

@@ -123,6 +123,100 @@ fn an_input_that_is_not_replaced_is_an_error_where_its_rows_are_needed() {
 }
 
 #[test]
+fn what_the_real_files_look_like_makes_no_difference() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "stream a = read csv \"a.csv\" | filter n > 1\nstream b = read jsonl \"b.jsonl\" | derive d = date(day)\nfrom a | join b on n | write csv \"out.csv\"\n";
+    let tests = "test \"as files with these rows\" {\n  given \"a.csv\" = table {\n    n | x   | at         | code\n    1 | 1.5 | 2026-01-31 | \"1\"\n    2 | 2   | 2026-02-01 | 2\n  }\n  given \"b.jsonl\" = rows [{n: 2, day: @2026-01-01, r: {z: 1}}, {n: 3, r: {z: 1.5}}]\n  expect a schema { n: int?, x: float?, at: date?, code: string? }\n  expect b schema { n: int?, day: string?, r: { z: float? }?, d: date? }\n  expect \"out.csv\" count == 1\n}\n\ntest \"a stream has the types of its cells\" {\n  given a = table {\n    n | at\n    2 | 2026-01-31T10:00:00Z\n  }\n  given b = table {\n    n | day\n  }\n  expect a schema { n: int?, at: timestamp? }\n  expect \"out.csv\" count == 0\n}\n";
+    fs::write(place.path().join("s.pipe"), script).unwrap();
+    fs::write(place.path().join("s_test.pipe"), tests).unwrap();
+    let said = || {
+        let (status, text) = run(place.path(), &["test", "--matrix"]);
+        assert_eq!(status, 0, "{text}");
+        text
+    };
+    let without = said();
+    fs::write(place.path().join("a.csv"), "n,x\nno number,true\n").unwrap();
+    fs::write(place.path().join("b.jsonl"), "{\"n\": \"text\", \"other\": 1}\n").unwrap();
+    assert_eq!(said(), without);
+    // Nothing says what the columns are, whether the file is there or not.
+    fs::write(
+        place.path().join("s_test.pipe"),
+        "test \"t\" {\n  given \"a.csv\" = rows []\n  expect a count == 0\n}\n",
+    )
+    .unwrap();
+    let (status, text) = run(place.path(), &["test"]);
+    assert_eq!(status, 2, "{text}");
+    assert!(
+        text.contains("error[E1003]: nothing says which columns these rows have") && text.contains("s_test.pipe:2:3"),
+        "{text}"
+    );
+}
+
+#[test]
+fn scripts_whose_tests_do_not_run_are_told_from_tests_that_pass() {
+    let place = folder(&format!("test \"t\" {{\n{GIVEN}  expect plan snapshot\n}}\n"));
+    let (status, text) = run(place.path(), &["test", "missing.pipe"]);
+    assert_eq!((status, text.lines().count()), (2, 1), "{text}");
+    assert!(text.starts_with("error: cannot read missing.pipe: "), "{text}");
+    fs::write(place.path().join("bad.pipe"), "test \"b\" { expect }\n").unwrap();
+    assert_eq!(run(place.path(), &["test", "--accept", "orders.pipe"]).0, 0);
+    let (status, text) = run(place.path(), &["test", "--ci"]);
+    assert_eq!(status, 2, "{text}");
+    assert!(
+        text.contains("1 passed, 0 failed, 1 script whose tests did not run"),
+        "{text}"
+    );
+    let output = Command::new(PROGRAM)
+        .args(["test", "--ci", "--format", "json"])
+        .current_dir(&place)
+        .output()
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["broken"][0]["script"], "bad.pipe");
+    fs::write(place.path().join("snapshots/orders__gone__paid.snap"), "---\n---\n").unwrap();
+    let (_, text) = run(place.path(), &["test", "--ci", "--format", "junit"]);
+    for part in [
+        "<testsuites tests=\"3\" failures=\"1\" errors=\"1\">",
+        "<error message=\"the tests did not run\">",
+        "<testcase classname=\"snapshots\" name=\"snapshots/orders__gone__paid.snap\">",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
+fn what_a_source_hangs_on_is_recorded_with_the_values_it_had() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "param none: string = \"-\"\nparam day: date\nparam word: string = \"x\"\nlet nulls = none\nstream s = read csv \"s.csv\" null: [nulls] | filter at >= day and word != \"\"\nfrom s | write csv \"out.csv\"\n";
+    fs::write(place.path().join("s.pipe"), script).unwrap();
+    fs::write(
+        place.path().join("s.csv"),
+        "at,n,code\n2026-01-01,NA,7\n2026-02-01,2,008\n",
+    )
+    .unwrap();
+    let record = |extra: &[&str]| {
+        let common = ["test", "--record", "s", "-p", "day=2026-01-31", "-p", "none=NA"];
+        run(place.path(), &[&common, extra, &["s.pipe"]].concat())
+    };
+    let (status, text) = record(&["-p", "word=a \"b\""]);
+    assert_eq!(status, 0, "{text}");
+    let test = fs::read_to_string(place.path().join("s_test.pipe")).unwrap();
+    for part in [
+        "with day = @2026-01-31, none = \"NA\", word = \"a \\\"b\\\"\"",
+        "2026-01-01 |   | \"7\"",
+    ] {
+        assert!(test.contains(part), "{part}\n{test}");
+    }
+    fs::remove_file(place.path().join("s.csv")).unwrap();
+    assert_eq!(run(place.path(), &["test", "--accept"]).0, 0);
+    let snapshot = fs::read_to_string(place.path().join("snapshots/s__s_as_recorded__s.snap")).unwrap();
+    assert!(
+        snapshot.contains("schema: \"at: date?, n: int?, code: string?\"") && snapshot.contains("2026-02-01 | 2"),
+        "{snapshot}"
+    );
+}
+
+#[test]
 fn only_tests_stand_in_a_file_of_tests_and_each_name_once() {
     let place = folder("let x = 1\ntest \"a\" { expect plan snapshot }\ntest \"a!\" { expect plan snapshot }\n");
     let (status, text) = run(place.path(), &["test"]);
@@ -181,7 +275,7 @@ fn programs_read_outcomes_too() {
     assert_eq!(json["tests"][0]["faults"][0]["place"], "orders_test.pipe:8");
     let (_, text) = run(place.path(), &["test", "--format", "junit"]);
     assert!(
-        text.contains("<testsuites tests=\"2\" failures=\"1\">") && text.contains("name=\"a &lt; b\""),
+        text.contains("<testsuites tests=\"2\" failures=\"1\" errors=\"0\">") && text.contains("name=\"a &lt; b\""),
         "{text}"
     );
     let (status, text) = run(place.path(), &["test", "--filter", "c", "orders_test.pipe"]);

@@ -61,6 +61,12 @@ enum Format {
     Junit,
 }
 
+/// A script whose tests could not be run at all.
+struct Broken {
+    script: String,
+    message: String,
+}
+
 /// One test, and what it came to.
 struct Outcome {
     script: String,
@@ -74,6 +80,13 @@ pub(super) fn run(args: &TestArgs) -> u8 {
     }
     let mut status = 0;
     let mut scripts = vec![];
+    let mut broken: Vec<Broken> = vec![];
+    let mut refuse = |script: &Path, message: String| {
+        say(&format!("error: {message}"));
+        let script = script.display().to_string();
+        broken.push(Broken { script, message });
+        status = WRONG;
+    };
     let here = [PathBuf::from(".")];
     let paths: &[PathBuf] = if args.targets.is_empty() { &here } else { &args.targets };
     let mut seen = BTreeSet::new();
@@ -81,20 +94,20 @@ pub(super) fn run(args: &TestArgs) -> u8 {
         let found = match find(path) {
             Ok(found) => found,
             Err(error) => {
-                status = fail(&format!("cannot read {}: {error}", path.display()));
+                refuse(path, format!("cannot read {}: {error}", path.display()));
                 continue;
             }
         };
         for file in found.into_iter().filter(|file| seen.insert(file.clone())) {
             let shown = file.strip_prefix("./").unwrap_or(&file);
             match Script::open(shown) {
-                Ok(script) if script.tests().is_empty() && (path.is_dir() || script.mistakes(false).is_empty()) => {
+                Ok(script) if script.tests().is_empty() && !(script.means_tests() && script.is_wrong()) => {
                     if !path.is_dir() {
-                        status = fail(&format!("{} has no tests", shown.display()));
+                        refuse(shown, format!("{} has no tests", shown.display()));
                     }
                 }
                 Ok(script) => scripts.push(script),
-                Err(message) => status = fail(&message),
+                Err(message) => refuse(shown, message),
             }
         }
     }
@@ -103,6 +116,10 @@ pub(super) fn run(args: &TestArgs) -> u8 {
         if !mistakes.is_empty() {
             say(&mistakes);
             status = WRONG;
+            broken.push(Broken {
+                script: script.name.clone(),
+                message: script.mistakes(false),
+            });
         }
         mistakes.is_empty()
     });
@@ -112,8 +129,12 @@ pub(super) fn run(args: &TestArgs) -> u8 {
         _ => Mode::Propose,
     };
     let mut outcomes = run_all(args, &scripts, mode);
-    if outcomes.is_empty() && status == 0 {
-        return fail("no tests here");
+    if outcomes.is_empty() && args.format == Format::Text {
+        return match (status, &args.filter) {
+            (0, Some(filter)) => fail(&format!("no test has {filter:?} in its name")),
+            (0, None) => fail("no tests here"),
+            _ => status,
+        };
     }
     if args.review {
         review::review(&mut outcomes);
@@ -123,7 +144,7 @@ pub(super) fn run(args: &TestArgs) -> u8 {
     } else {
         vec![]
     };
-    status = status.max(output::print(args.format, &outcomes, &strays, args.ci));
+    status = status.max(output::print(args.format, &outcomes, &broken, &strays, args.ci));
     if outcomes.iter().any(|outcome| outcome.verdict.is_wrong) {
         status = WRONG;
     } else if outcomes.iter().any(|outcome| !outcome.verdict.passed()) || (args.ci && !strays.is_empty()) {

@@ -26,32 +26,33 @@ impl<'a> Checker<'a> {
         }
         let mut columns: Vec<(Field, Vec<Value>)> = vec![];
         for (at, name) in table.columns.iter().enumerate() {
-            let cells = table.rows.iter().map(|row| row.get(at));
-            let text = cells
-                .clone()
-                .flatten()
-                .any(|cell| matches!(cell.value, CellValue::Text));
-            let mut made: Vec<Option<Expr>> = vec![];
-            for cell in cells.flatten() {
-                made.push(match &cell.value {
-                    CellValue::Empty => Some(Expr::null(cell.span)),
-                    CellValue::Literal(literal) if !text => self.constant(literal, &Scope::CONSTANT),
-                    CellValue::Literal(_) | CellValue::Text => {
-                        let value = Value::String(cell.text.clone());
-                        Some(Expr::constant(value, Type::String, cell.span))
-                    }
-                });
-            }
-            match made
-                .into_iter()
-                .collect::<Option<Vec<_>>>()
-                .and_then(|cells| self.one_type(&name.text, cells))
-            {
+            match self.table_column(table, at) {
                 Some((ty, nullable, values)) => columns.push((Field::new(name.text.as_str(), ty, nullable), values)),
                 None => whole = false,
             }
         }
         whole.then(|| rows_of(columns, table.rows.len()))
+    }
+
+    /// One column of a table: its type, whether a cell is null, its values.
+    pub(super) fn table_column(&self, table: &'a Table, at: usize) -> Option<(Type, bool, Vec<Value>)> {
+        let cells = table.rows.iter().map(|row| row.get(at));
+        let text = cells
+            .clone()
+            .flatten()
+            .any(|cell| matches!(cell.value, CellValue::Text));
+        let mut made: Vec<Option<Expr>> = vec![];
+        for cell in cells.flatten() {
+            made.push(match &cell.value {
+                CellValue::Empty => Some(Expr::null(cell.span)),
+                CellValue::Literal(literal) if !text => self.constant(literal, &Scope::CONSTANT),
+                CellValue::Literal(_) | CellValue::Text => {
+                    let value = Value::String(cell.text.clone());
+                    Some(Expr::constant(value, Type::String, cell.span))
+                }
+            });
+        }
+        self.one_type(&table.columns.get(at)?.text, made.into_iter().collect::<Option<_>>()?)
     }
 
     /// The rows of `rows [ {…}, … ]`: a field that a record lacks is null there.

@@ -54,7 +54,7 @@ impl<'r, 'a> Builder<'r, 'a> {
                 }
                 Replacement::Nothing => return self.nothing(),
                 Replacement::File => {}
-                Replacement::None => return self.not_given(side, &rows, &mut resolved, call),
+                Replacement::None => return self.not_given(side, &rows, &resolved, call),
             }
         }
         let Some(bound) = self.bind_format(side, &rows, &mut resolved, call) else {

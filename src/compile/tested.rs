@@ -2,7 +2,7 @@
 //!
 //! Laws
 //! - Nothing is read from outside but what `given` names, nothing is written: sinks hand their rows to the test or drop them.
-//! - Of an input only the schema is looked at, and only if it is there: whether a test passes hangs on no data but its own.
+//! - No file of the script is looked at, not even for its columns: whether a test passes hangs on no data but its own.
 //! - What nothing expects or ends is not run, so an input behind a replaced stream need not be given.
 
 use super::draft::{NewNode, out};

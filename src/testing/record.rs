@@ -5,9 +5,11 @@ use super::script::{EngineMaker, Script, slug};
 use super::table;
 use crate::engine::Rows;
 use crate::expr::Literal;
-use crate::syntax::ast::{ExprKind, HeadKind, ItemKind, Pipeline};
+use crate::formats::csv::infer;
+use crate::syntax::Parsed;
+use crate::syntax::ast::{ExprKind, HeadKind, Item, ItemKind, Pipeline, UseTarget};
 use standpipe_sdk::{Type, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -118,19 +120,23 @@ fn first_rows(
     read: &str,
     recording: &Recording,
 ) -> Result<Rows, String> {
-    // The script's own declarations, and the source alone; its file is what a test of it is given.
+    // What the source says names of, and the source alone; its file is what a test of it is given.
     let parsed = crate::syntax::parse(text);
     let mut alone = String::new();
-    for item in &parsed.script.items {
-        if matches!(item.kind, ItemKind::Schema(_) | ItemKind::Fn(_) | ItemKind::Use(_)) {
-            alone.push_str(text.get(item.span.range()).unwrap_or(""));
-            alone.push('\n');
+    let mut with = vec![];
+    for item in needed(&parsed, text, read) {
+        alone.push_str(text.get(item.span.range()).unwrap_or(""));
+        alone.push('\n');
+        if let ItemKind::Param(param) = &item.kind {
+            let given = recording.params.iter().rev().find(|(name, _)| *name == param.name.text);
+            with.extend(given.map(|(name, value)| format!("with {name} = {}", as_literal(&parsed, name, value))));
         }
     }
     let _ = write!(
         alone,
-        "stream recorded = {read} on error skip\n  | take {}\nfrom recorded | write none\ntest \"recorded\" {{ given {path} = file {path} expect recorded count >= 0 }}\n",
-        recording.rows
+        "stream recorded = {read} on error skip\n  | take {}\nfrom recorded | write none\ntest \"recorded\" {{ given {path} = file {path} {} expect recorded count >= 0 }}\n",
+        recording.rows,
+        with.join(" ")
     );
     let script = Script::new(name, "recorded", Path::new(""), alone, None);
     let tests = script.tests();
@@ -142,6 +148,41 @@ fn first_rows(
         Ok(_) => Ok(run.rows.remove("recorded").unwrap_or_default()),
         Err(failure) => Err(failure.render(false)),
     }
+}
+
+/// The declarations that `read` cannot do without, in the order of the script.
+fn needed<'p>(parsed: &'p Parsed, text: &str, read: &str) -> Vec<&'p Item> {
+    let words = |text: &str| -> Vec<String> {
+        let parts = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        parts.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let mut wanted: BTreeSet<String> = words(read).into_iter().collect();
+    let mut taken = BTreeSet::new();
+    loop {
+        let more = parsed.script.items.iter().enumerate().find(|(at, item)| {
+            let name = match &item.kind {
+                ItemKind::Schema(schema) => Some(&schema.name),
+                ItemKind::Fn(def) => Some(&def.name),
+                ItemKind::Param(param) => Some(&param.name),
+                ItemKind::Let(value) => Some(&value.name),
+                ItemKind::Use(used) => match (&used.alias, &used.target) {
+                    (Some(alias), _) => Some(alias),
+                    (None, UseTarget::Plugin { name, .. }) => Some(name),
+                    (None, UseTarget::Script(_)) => None,
+                },
+                _ => None,
+            };
+            !taken.contains(at) && name.is_some_and(|name| wanted.contains(&name.text))
+        });
+        let Some((at, item)) = more else { break };
+        taken.insert(at);
+        wanted.extend(words(text.get(item.span.range()).unwrap_or("")));
+    }
+    let items = parsed.script.items.iter().enumerate();
+    items
+        .filter(|(at, _)| taken.contains(at))
+        .map(|(_, item)| item)
+        .collect()
 }
 
 /// Values made up: the same one for the same, so that joins and groups stay what they are.
@@ -185,7 +226,7 @@ fn redact(rows: &mut Rows, columns: &[String]) {
 fn fixture(rows: &Rows) -> String {
     let fields = rows.schema.fields();
     let nested = |ty: &Type| matches!(ty, Type::List(_) | Type::Record(_) | Type::Json | Type::Bytes);
-    if fields.iter().any(|field| nested(&field.ty)) || rows.rows.is_empty() {
+    if fields.iter().any(|field| nested(&field.ty)) && !rows.rows.is_empty() {
         let record = |row: &Vec<Value>| {
             let cells = row.iter().zip(fields);
             let cells: Vec<String> = cells
@@ -195,17 +236,14 @@ fn fixture(rows: &Rows) -> String {
             format!("    {{{}}}", cells.join(", "))
         };
         let records: Vec<String> = rows.rows.iter().map(record).collect();
-        return match records.is_empty() {
-            true => "rows []".to_owned(),
-            false => format!("rows [\n{}\n  ]", records.join(",\n")),
-        };
+        return format!("rows [\n{}\n  ]", records.join(",\n"));
     }
     let mut lines = vec![fields.iter().map(|field| column(&field.name)).collect::<Vec<_>>()];
     for row in &rows.rows {
         lines.push(
             row.iter()
                 .zip(fields)
-                .map(|(value, field)| table::cell(value, &field.ty))
+                .map(|(value, field)| quoted(value, &field.ty))
                 .collect(),
         );
     }
@@ -216,6 +254,16 @@ fn fixture(rows: &Rows) -> String {
     format!("table {{\n{}  }}", lines.concat())
 }
 
+/// A cell; in quotes if it is a text that would be taken for something else.
+fn quoted(value: &Value, ty: &Type) -> String {
+    match value {
+        Value::String(text) if infer::type_of(std::iter::once(text.as_str())) != Type::String => {
+            Literal(value).to_string()
+        }
+        value => table::cell(value, ty),
+    }
+}
+
 /// A name of a column, in backticks where it needs them.
 fn column(name: &str) -> String {
     let plain = slug(name) == name && !name.starts_with(|c: char| c.is_ascii_digit()) && name.is_ascii();
@@ -223,16 +271,16 @@ fn column(name: &str) -> String {
 }
 
 /// The text of a command line as a literal of the parameter's type.
-fn as_literal(parsed: &crate::syntax::Parsed, name: &str, value: &str) -> String {
+fn as_literal(parsed: &Parsed, name: &str, value: &str) -> String {
     let ty = parsed.script.items.iter().find_map(|item| match &item.kind {
         ItemKind::Param(param) if param.name.text == name => Some(param.ty.as_ref().map(|ty| format!("{:?}", ty.kind))),
         _ => None,
     });
     let ty = ty.flatten().unwrap_or_default().to_lowercase();
     if ty.contains("date") || ty.contains("timestamp") {
-        format!("@{value}")
+        format!("@{}", value.trim().replacen(' ', "T", 1))
     } else if ty.contains("string") || ty.is_empty() {
-        format!("{value:?}")
+        Literal(&Value::String(value.to_owned())).to_string()
     } else {
         value.to_owned()
     }

@@ -167,6 +167,17 @@ impl Script {
         tests.collect()
     }
 
+    /// Whether somebody wrote tests for it, even if they cannot be read.
+    pub fn means_tests(&self) -> bool {
+        let begins = |line: &str| line.starts_with("test ") || line.starts_with("test\"");
+        self.tests.is_some() || self.text.lines().any(begins)
+    }
+
+    /// Whether something keeps all of its tests from running.
+    pub fn is_wrong(&self) -> bool {
+        self.parsed.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
     /// What keeps all of its tests from running; empty if nothing does.
     pub fn mistakes(&self, colour: bool) -> String {
         let errors: Vec<Diagnostic> = self

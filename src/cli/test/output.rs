@@ -1,6 +1,6 @@
 //! Outcomes of tests: for people, and for programs.
 
-use super::{Format, Outcome};
+use super::{Broken, Format, Outcome};
 use crate::cli::print_data;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -33,17 +33,17 @@ impl Progress {
     }
 }
 
-pub(super) fn print(format: Format, outcomes: &[Outcome], strays: &[PathBuf], ci: bool) -> u8 {
+pub(super) fn print(format: Format, outcomes: &[Outcome], broken: &[Broken], strays: &[PathBuf], ci: bool) -> u8 {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = match format {
-        Format::Text => text(outcomes, strays, ci, colour),
-        Format::Json => json_text(outcomes, strays),
-        Format::Junit => junit(outcomes),
+        Format::Text => text(outcomes, broken.len(), strays, ci, colour),
+        Format::Json => json_text(outcomes, broken, strays),
+        Format::Junit => junit(outcomes, broken, if ci { strays } else { &[] }),
     };
     print_data(text.as_bytes())
 }
 
-fn text(outcomes: &[Outcome], strays: &[PathBuf], ci: bool, colour: bool) -> String {
+fn text(outcomes: &[Outcome], broken: usize, strays: &[PathBuf], ci: bool, colour: bool) -> String {
     let mut text = String::new();
     let (mut failed, mut pending, mut accepted) = (0, 0, 0);
     for Outcome { script, test, verdict } in outcomes {
@@ -85,6 +85,10 @@ fn text(outcomes: &[Outcome], strays: &[PathBuf], ci: bool, colour: bool) -> Str
     }
     let passed = outcomes.len() - failed;
     let _ = write!(text, "{passed} passed, {failed} failed");
+    if broken > 0 {
+        let what = if broken == 1 { "script" } else { "scripts" };
+        let _ = write!(text, ", {broken} {what} whose tests did not run");
+    }
     if accepted > 0 {
         let _ = write!(
             text,
@@ -103,7 +107,7 @@ fn text(outcomes: &[Outcome], strays: &[PathBuf], ci: bool, colour: bool) -> Str
     text
 }
 
-fn json_text(outcomes: &[Outcome], strays: &[PathBuf]) -> String {
+fn json_text(outcomes: &[Outcome], broken: &[Broken], strays: &[PathBuf]) -> String {
     let outcome = |Outcome { script, test, verdict }: &Outcome| {
         let fault = |fault: &standpipe::testing::Fault| json!({ "message": fault.message, "place": fault.place, "detail": fault.detail });
         json!({
@@ -117,15 +121,22 @@ fn json_text(outcomes: &[Outcome], strays: &[PathBuf]) -> String {
     };
     let all = json!({
         "tests": outcomes.iter().map(outcome).collect::<Vec<_>>(),
+        "broken": broken.iter().map(|broken| json!({ "script": broken.script, "message": broken.message })).collect::<Vec<_>>(),
         "unreferenced": strays.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
     });
     format!("{all:#}\n")
 }
 
-fn junit(outcomes: &[Outcome]) -> String {
+fn junit(outcomes: &[Outcome], broken: &[Broken], strays: &[PathBuf]) -> String {
     let failed = outcomes.iter().filter(|outcome| !outcome.verdict.passed()).count();
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(text, "<testsuites tests=\"{}\" failures=\"{failed}\">", outcomes.len());
+    let _ = writeln!(
+        text,
+        "<testsuites tests=\"{}\" failures=\"{}\" errors=\"{}\">",
+        outcomes.len() + broken.len() + strays.len(),
+        failed + strays.len(),
+        broken.len()
+    );
     let mut at = 0;
     while let Some(first) = outcomes.get(at) {
         let suite: Vec<&Outcome> = outcomes[at..]
@@ -162,6 +173,29 @@ fn junit(outcomes: &[Outcome]) -> String {
                 );
             }
             text.push_str("    </testcase>\n");
+        }
+        text.push_str("  </testsuite>\n");
+    }
+    for Broken { script, message } in broken {
+        let script = escaped(script);
+        let _ = writeln!(
+            text,
+            "  <testsuite name=\"{script}\" tests=\"1\" failures=\"0\" errors=\"1\">\n    <testcase classname=\"{script}\" name=\"its tests\">\n      <error message=\"the tests did not run\">{}</error>\n    </testcase>\n  </testsuite>",
+            escaped(message)
+        );
+    }
+    if !strays.is_empty() {
+        let count = strays.len();
+        let _ = writeln!(
+            text,
+            "  <testsuite name=\"snapshots\" tests=\"{count}\" failures=\"{count}\">"
+        );
+        for stray in strays {
+            let _ = writeln!(
+                text,
+                "    <testcase classname=\"snapshots\" name=\"{}\">\n      <failure message=\"no test refers to this snapshot\"/>\n    </testcase>",
+                escaped(&stray.display().to_string())
+            );
         }
         text.push_str("  </testsuite>\n");
     }

@@ -1,14 +1,14 @@
 //! `given`: rows in the place of a source or a stream.
 //!
 //! Laws
-//! - Cells take the types of what they replace: as declared, as its files have them if they are there; otherwise those a CSV file
-//!   with these cells would have, or the literals'.
+//! - Cells take the types that the script declares for what they replace (`schema:`, or what a stream's stages make of such a source);
+//!   otherwise those that a file with these cells would have, all of them nullable. What the real files look like makes no difference.
 //! - A nullable column may be left out, it is null then.
 
 use super::*;
 use crate::expr::Expr as Typed;
-use crate::formats::input::STDIN;
-use crate::syntax::ast::{CellValue, ExprKind, Table};
+use crate::formats::csv::infer;
+use crate::syntax::ast::{Cell, CellValue, ExprKind, Table};
 use standpipe_sdk::{Field, Type};
 
 impl<'a> Checker<'a> {
@@ -29,24 +29,7 @@ impl<'a> Checker<'a> {
     fn given_rows(&self, value: &'a GivenValue, schema: &Schema) -> Option<Vec<Vec<Value>>> {
         let reported = self.reported();
         let rows = match value {
-            GivenValue::Table(table) => {
-                let places: Vec<Option<usize>> =
-                    (table.columns.iter()).map(|name| self.place_in(name, schema)).collect();
-                let span = table.columns.first().map_or(Span::default(), |name| name.span);
-                self.missing_columns(schema, &places, span);
-                let row = |cells: &'a Vec<crate::syntax::ast::Cell>| {
-                    let mut row = vec![Value::Null; schema.width()];
-                    for (cell, place) in cells.iter().zip(&places) {
-                        if let Some((at, field)) = place.and_then(|at| Some((at, schema.get(at)?)))
-                            && let Some(value) = self.cell(cell, field)
-                        {
-                            row[at] = value;
-                        }
-                    }
-                    row
-                };
-                table.rows.iter().map(row).collect()
-            }
+            GivenValue::Table(table) => return self.table_in(table, schema),
             GivenValue::Rows(records) => {
                 let mut rows = vec![];
                 for record in records {
@@ -75,6 +58,61 @@ impl<'a> Checker<'a> {
             }
             GivenValue::File(_) => return None,
         };
+        (self.reported() == reported).then_some(rows)
+    }
+
+    /// The rows of a table as a text file with them would be read: `json` has no dates. A column with a cell in quotes is text.
+    fn inferred(&self, table: &'a Table, json: bool) -> Option<(Schema, Vec<Vec<Value>>)> {
+        let is_plain = |cell: &Cell| match &cell.value {
+            CellValue::Empty | CellValue::Text => true,
+            CellValue::Literal(literal) => match literal.kind {
+                ExprKind::Null | ExprKind::Bool(_) => true,
+                // `1_000` and `0xff` are numbers here and text there.
+                ExprKind::Int(_) | ExprKind::Float { .. } | ExprKind::Unary { .. } => {
+                    infer::type_of(std::iter::once(cell.text.as_str())) != Type::String
+                }
+                _ => false,
+            },
+        };
+        let is_null = |cell: &Cell| match &cell.value {
+            CellValue::Literal(literal) => matches!(literal.kind, ExprKind::Null),
+            value => matches!(value, CellValue::Empty),
+        };
+        let is_quoted = |cell: &Cell| matches!(&cell.value, CellValue::Literal(literal) if matches!(literal.kind, ExprKind::Str(_)));
+        let mut fields = vec![];
+        for (at, name) in table.columns.iter().enumerate() {
+            let cells = || table.rows.iter().filter_map(move |row| row.get(at));
+            let ty = if cells().any(is_quoted) {
+                Type::String
+            } else if cells().all(is_plain) {
+                infer::type_of(cells().filter(|cell| !is_null(cell)).map(|cell| cell.text.as_str()))
+            } else {
+                self.table_column(table, at)?.0
+            };
+            fields.push(Field::new(name.text.as_str(), type_as_read(&ty, json), true));
+        }
+        let schema = Schema::new(fields);
+        Some((schema.clone(), self.table_in(table, &schema)?))
+    }
+
+    /// The rows of a table with the columns of `schema`; nothing once a mistake was reported.
+    fn table_in(&self, table: &'a Table, schema: &Schema) -> Option<Vec<Vec<Value>>> {
+        let reported = self.reported();
+        let places: Vec<Option<usize>> = (table.columns.iter()).map(|name| self.place_in(name, schema)).collect();
+        let span = table.columns.first().map_or(Span::default(), |name| name.span);
+        self.missing_columns(schema, &places, span);
+        let row = |cells: &'a Vec<Cell>| {
+            let mut row = vec![Value::Null; schema.width()];
+            for (cell, place) in cells.iter().zip(&places) {
+                if let Some((at, field)) = place.and_then(|at| Some((at, schema.get(at)?)))
+                    && let Some(value) = self.cell(cell, field)
+                {
+                    row[at] = value;
+                }
+            }
+            row
+        };
+        let rows = table.rows.iter().map(row).collect();
         (self.reported() == reported).then_some(rows)
     }
 
@@ -227,6 +265,7 @@ impl<'a> Builder<'_, 'a> {
         for feeders in self.rejecting.values_mut() {
             feeders.retain(|&id| id < nodes);
         }
+        let step = self.step_of(value);
         let known = (!state.rows.unknown && state.rows.guessed.iter().all(|guess| !guess)).then(|| state.rows.schema());
         let made = match value {
             GivenValue::File(path) => {
@@ -237,7 +276,7 @@ impl<'a> Builder<'_, 'a> {
                 );
                 None
             }
-            value => self.rows_for(value, known.as_ref()),
+            value => self.rows_for(value, known.as_ref(), step, false),
         };
         (state.edge, state.rows) = match made {
             Some((schema, rows)) => self.given(Span::default(), schema, rows),
@@ -252,12 +291,35 @@ impl<'a> Builder<'_, 'a> {
         }
     }
 
+    /// Where a step of the test stands.
+    fn step_of(&self, value: &GivenValue) -> Span {
+        let mut givens = self.checker.givens().into_iter();
+        let step = givens.find(|(_, _, given)| std::ptr::eq(*given, value));
+        step.map_or(Span::default(), |(span, _, _)| span)
+    }
+
     /// Rows with the columns of `known`, or with those they have themselves.
-    fn rows_for(&self, value: &'a GivenValue, known: Option<&Schema>) -> Option<(Schema, Vec<Vec<Value>>)> {
+    fn rows_for(
+        &self,
+        value: &'a GivenValue,
+        known: Option<&Schema>,
+        step: Span,
+        json: bool,
+    ) -> Option<(Schema, Vec<Vec<Value>>)> {
         match (known, value) {
             (Some(schema), value) => Some((schema.clone(), self.checker.given_rows(value, schema)?)),
-            (None, GivenValue::Table(table)) => self.checker.table_rows(table),
-            (None, GivenValue::Rows(rows)) => self.checker.record_rows(rows, Span::default()),
+            (None, GivenValue::Table(table)) => self.checker.inferred(table, json),
+            (None, GivenValue::Rows(rows)) if rows.is_empty() => {
+                self.report(
+                    Diagnostic::error("E1003", step, "nothing says which columns these rows have")
+                        .labelled("no rows, and the script declares no columns for what they replace")
+                        .help(
+                            "`schema:` at the source declares them; `table { … }` with only its first line names them",
+                        ),
+                );
+                None
+            }
+            (None, GivenValue::Rows(rows)) => Some(as_read(self.checker.record_rows(rows, step)?, json)),
             (None, GivenValue::File(_)) => None,
         }
     }
@@ -287,34 +349,39 @@ impl<'a> Builder<'_, 'a> {
             self.read_instead(resolved, &testing.folder.join(&path.value));
             return Replacement::File;
         }
-        let reported = self.checker.reported();
-        let mut bound = self.bind_format(side, rows, resolved, call);
-        self.checker.take_back(reported);
-        let declared = resolved.options.iter().find_map(|(name, item)| match &item.arg {
-            Arg::Type(Type::Record(schema)) if *name == "schema" => Some(schema.clone()),
-            _ => None,
-        });
-        if bound.is_none()
-            && declared.is_none()
-            && let GivenValue::Table(table) = value
-            && matches!(format.name, "csv" | "tsv")
-        {
-            let delimiter = if format.name == "tsv" { '\t' } else { ',' };
-            let file = testing.scratch.join(format!("{}.{}", span.start, format.name));
-            if std::fs::write(&file, as_text(table, delimiter)).is_ok() {
-                resolved.items.truncate(1);
-                // How the real file is written says nothing about this one.
-                resolved.options.clear();
-                self.read_instead(resolved, &file);
-                bound = self.bind_format(side, rows, resolved, call);
-                self.checker.take_back(reported);
-            }
-        }
-        let schema = bound.map(|bound| bound.schema).or(declared);
-        match self.rows_for(value, schema.as_ref()) {
+        let declared = self.declared(side, rows, resolved, call);
+        let made = self.rows_for(value, declared.as_ref(), span, matches!(format.name, "jsonl" | "json"));
+        match made {
             Some((schema, rows)) => Replacement::Rows(schema, rows),
             None => Replacement::Nothing,
         }
+    }
+
+    /// The columns that the script declares for a source, those that its options add among them.
+    fn declared(
+        &mut self,
+        side: &'static FormatSide,
+        rows: &Rows,
+        resolved: &Resolved,
+        call: &'a StageCall,
+    ) -> Option<Schema> {
+        let declared = resolved.options.iter().find_map(|(name, item)| match &item.arg {
+            Arg::Type(Type::Record(schema)) if *name == "schema" => Some(schema.clone()),
+            _ => None,
+        })?;
+        // An empty file lacks nothing that is declared.
+        let file = self.checker.options.testing?.scratch.join("empty");
+        std::fs::write(&file, "").ok()?;
+        let mut instead = Resolved {
+            items: resolved.items[..1.min(resolved.items.len())].to_vec(),
+            options: resolved.options.clone(),
+            ..Resolved::default()
+        };
+        self.read_instead(&mut instead, &file);
+        let reported = self.checker.reported();
+        let bound = self.bind_format(side, rows, &mut instead, call);
+        self.checker.take_back(reported);
+        Some(bound.map_or(declared, |bound| bound.schema))
     }
 
     fn read_instead(&self, resolved: &mut Resolved, path: &Path) {
@@ -328,17 +395,11 @@ impl<'a> Builder<'_, 'a> {
         &mut self,
         side: &'static FormatSide,
         rows: &Rows,
-        resolved: &mut Resolved,
+        resolved: &Resolved,
         call: &'a StageCall,
     ) -> (Edge, Rows) {
-        let reported = self.checker.reported();
-        let is_stream = self.tested.reads.iter().any(|path| path == STDIN);
-        let bound = match is_stream {
-            true => None,
-            false => self.bind_format(side, rows, resolved, call),
-        };
-        self.checker.take_back(reported);
-        let rows = bound.map_or_else(Rows::unknown, |bound| Rows::known(&bound.schema));
+        let declared = self.declared(side, rows, resolved, call);
+        let rows = declared.map_or_else(Rows::unknown, |schema| Rows::known(&schema));
         let id = self
             .draft
             .push(NewNode::new("not given", call.span, vec![], rows.schema(), Op::Pass));
@@ -361,32 +422,39 @@ impl<'a> Builder<'_, 'a> {
     }
 }
 
-/// The table as a CSV file.
-fn as_text(table: &Table, delimiter: char) -> String {
-    let mut text = String::new();
-    let mut line = |cells: &mut dyn Iterator<Item = (&str, bool)>| {
-        for (at, (cell, is_empty)) in cells.enumerate() {
-            if at > 0 {
-                text.push(delimiter);
-            }
-            let special = cell.is_empty() || cell.contains(['"', '\n', '\r', delimiter]);
-            if special && !is_empty {
-                text.push('"');
-                text.push_str(&cell.replace('"', "\"\""));
-                text.push('"');
-            } else {
-                text.push_str(cell);
-            }
+/// Rows as a reader of files would have read them: any of them can be null, and JSON has no dates.
+fn as_read((schema, mut rows): (Schema, Vec<Vec<Value>>), json: bool) -> (Schema, Vec<Vec<Value>>) {
+    let fields = schema.fields().iter();
+    let read = fields.map(|field| Field::new(field.name.clone(), type_as_read(&field.ty, json), true));
+    if json {
+        for value in rows.iter_mut().flatten() {
+            text_as_read(value);
         }
-        text.push('\n');
-    };
-    line(&mut table.columns.iter().map(|name| (name.text.as_str(), false)));
-    for row in &table.rows {
-        line(
-            &mut row
-                .iter()
-                .map(|cell| (cell.text.as_str(), matches!(cell.value, CellValue::Empty))),
-        );
     }
-    text
+    (read.collect(), rows)
+}
+
+fn type_as_read(ty: &Type, json: bool) -> Type {
+    match ty {
+        Type::Date | Type::Timestamp if json => Type::String,
+        Type::List(item) => Type::list(type_as_read(&item.ty, json), true),
+        Type::Record(fields) => {
+            let fields = fields.fields().iter();
+            let read = fields.map(|field| Field::new(field.name.clone(), type_as_read(&field.ty, json), true));
+            Type::Record(read.collect())
+        }
+        ty => ty.clone(),
+    }
+}
+
+fn text_as_read(value: &mut Value) {
+    match value {
+        Value::Date(_) | Value::Timestamp(_) => {
+            let text = crate::expr::Literal(value).to_string();
+            *value = Value::String(text.trim_start_matches('@').to_owned());
+        }
+        Value::List(items) => items.iter_mut().for_each(text_as_read),
+        Value::Record(fields) => fields.iter_mut().for_each(|(_, value)| text_as_read(value)),
+        _ => {}
+    }
 }

@@ -112,6 +112,15 @@ struct Guess {
 }
 
 impl Guess {
+    const START: Guess = Guess {
+        any: false,
+        bool: true,
+        int: true,
+        float: true,
+        date: true,
+        timestamp: true,
+    };
+
     fn add(&mut self, value: &[u8]) {
         self.any = true;
         self.bool = self.bool && scan::parse_bool(value).is_some();
@@ -134,17 +143,16 @@ impl Guess {
     }
 }
 
+/// The type of a column with these values; null if there are none.
+pub fn type_of<'t>(values: impl Iterator<Item = &'t str>) -> Type {
+    let mut guess = Guess::START;
+    values.for_each(|value| guess.add(value.as_bytes()));
+    guess.ty()
+}
+
 /// The schema of `names` after looking at up to `rows` records. Every field is nullable. `nulls` are texts that mean null.
 pub fn schema(names: &[String], records: &mut Records<'_>, rows: usize, nulls: &[Vec<u8>]) -> Schema {
-    let start = Guess {
-        any: false,
-        bool: true,
-        int: true,
-        float: true,
-        date: true,
-        timestamp: true,
-    };
-    let mut guesses = vec![start; names.len()];
+    let mut guesses = vec![Guess::START; names.len()];
     for _ in 0..rows {
         let Some(record) = records.next(names.len() > 1) else {
             break;
