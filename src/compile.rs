@@ -24,6 +24,7 @@ mod probes;
 mod report;
 mod rewrite;
 mod rows;
+mod sinks;
 mod sources;
 mod tested;
 mod types;

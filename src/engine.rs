@@ -457,6 +457,7 @@ impl Pipeline {
     fn settings(&self, compiled: &Compiled) -> Settings {
         let shared = &self.engine.shared;
         let mut settings = shared.settings.clone();
+        settings.folder.clone_from(&shared.folder);
         if shared.script_decides
             && let Some(bytes) = compiled.limits.memory
         {

@@ -6,7 +6,7 @@
 //! - What a plugin says is checked as far as it can be; a lie, a refusal, an error is E0805 with the stage's name.
 //! - A library is never unloaded: specs, names and vtables live as long as the program.
 //!
-//! What this version does not take is refused by name, at load or at `bind`: sinks and aggregates, input kept beyond a
+//! What this version does not take is refused by name, at load or at `bind`: aggregates, input kept beyond a
 //! call, instances that must stay on one thread.
 #![allow(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod params;
 mod project;
 mod run;
 mod scalar;
+mod sink;
 mod source;
 
 pub use isolate::{Isolation, WORKER_COMMAND, work};
@@ -54,6 +55,7 @@ const PROCESS_LOST: Code = Code(806);
 pub struct Contents {
     pub stages: Vec<&'static StageSpec>,
     pub sources: Vec<&'static StageSpec>,
+    pub sinks: Vec<&'static StageSpec>,
     pub functions: Vec<&'static FunctionSpec>,
 }
 
@@ -79,6 +81,7 @@ pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str
         match stage.kind {
             ffi::KIND_TRANSFORM => contents.stages.push(spec_of(vtable, Kind::RowWise, bind::bind)?),
             ffi::KIND_SOURCE => contents.sources.push(spec_of(vtable, Kind::Source, source::bind)?),
+            ffi::KIND_SINK => contents.sinks.push(spec_of(vtable, Kind::Sink, sink::bind)?),
             ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
             _ => {
                 let message = format!("`{}` is of a kind that this version does not run", vtable.name);
@@ -191,6 +194,11 @@ fn spec_of(
         options: takes.options,
         order: takes.order,
         memory: takes.memory,
+        least: if kind == Kind::Sink {
+            sink::least_of
+        } else {
+            StageSpec::BASE.least
+        },
         bind,
         ..StageSpec::BASE
     })))

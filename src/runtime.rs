@@ -65,6 +65,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
             chunk_bytes: settings.chunk_bytes,
             max_record: settings.max_record,
             sync: settings.sync,
+            folder: settings.folder.as_path().into(),
             cancelled: settings.cancel.clone(),
             say: settings.say.clone(),
             asked: standpipe_sdk::spec::Asked::default(),

@@ -4,7 +4,7 @@
 use standpipe::runtime::settings::Hooks;
 use standpipe::{Engine, Failure, plugin};
 use standpipe_sdk::guest::{self, Guest, describe};
-use standpipe_sdk::spec::{Kind, StageSpec};
+use standpipe_sdk::spec::{ArgKind, Call, Items, Kind, Memory, Plan, StageSpec, Want};
 use standpipe_sdk::{Column, ffi};
 
 /// Text of a table, for good.
@@ -149,5 +149,70 @@ fn long_inputs_go_through_several_calls() {
             rows(&with_c, &behind, workers, None).unwrap() == want,
             "{workers} workers"
         );
+    }
+}
+
+/// A format's way out as a sink of a plugin, bound to paths in `folder`.
+fn sink(format: &'static str, folder: &'static std::path::Path) -> &'static Guest {
+    let found = standpipe::formats::list().iter().find(|it| it.name == format);
+    let side = found.and_then(|it| it.write.as_ref()).unwrap();
+    let bind = forever(move |call: &Call<'_>| {
+        (side.bind)(
+            call,
+            &Plan {
+                folder,
+                look: true,
+                warn: &|_| {},
+            },
+        )
+    });
+    let spec = forever(StageSpec {
+        name: "to",
+        about: "Writes a file",
+        kind: Kind::Sink,
+        modes: Vec::leak(vec![format]),
+        items: Items::some(ArgKind::Const(Want::String), 1, 1, "the path"),
+        options: side.options,
+        memory: Memory::Batch,
+        bind,
+        ..StageSpec::BASE
+    });
+    let params = describe::stage_params::<8192>(spec);
+    forever(Guest::sink(
+        spec,
+        text("to"),
+        text(spec.about),
+        Vec::leak(params.to_vec()),
+    ))
+}
+
+#[test]
+fn built_in_formats_write_the_same_bytes_behind_the_c_interface() {
+    let folder = tempfile::tempdir().unwrap();
+    let path: &'static std::path::Path = forever(folder.path().to_owned());
+    let rows = "from range(1, 20000) | derive t = f\"text, number {value}\", h = if value % 3 == 0 then null else value / 2, \
+        l = [value, null] | filter value % 7 != 1";
+    for format in ["csv", "tsv", "jsonl"] {
+        let behind = contents(vec![sink(format, path)], "").sinks[0];
+        let run = |script: &str, workers: usize| {
+            let engine = Engine::builder().workers(workers).folder(path).chunk_bytes(16 << 10);
+            let report = engine.stage(behind).build().compile("test.pipe", script)?.run()?;
+            let output = report.outputs[0].clone();
+            Ok::<_, Failure>((output.path, output.rows, output.bytes))
+        };
+        let read = |name: &str| std::fs::read(path.join(name)).unwrap();
+        for name in ["out", "out.gz", "out.zst"] {
+            let want = run(&format!("{rows} | write {format} \"{name}\""), 1).unwrap();
+            let bytes = read(name);
+            for workers in [1, 3] {
+                std::fs::remove_file(path.join(name)).unwrap();
+                let got = run(&format!("{rows} | to {format} \"{name}\""), workers);
+                assert_eq!(got.unwrap_or_else(|error| panic!("{error}")), want, "{format}");
+                assert!(read(name) == bytes, "{format}, {name}, {workers} workers");
+            }
+        }
+        let fails = format!("from range(1, 9000) | derive x = 1 / (value - 8999) | to {format} \"never\"");
+        assert!(run(&fails, 2).is_err());
+        assert_eq!(std::fs::read_dir(path).unwrap().count(), 3, "something is left");
     }
 }

@@ -29,6 +29,7 @@ const UNSAFE: &[&str] = &[
     "plugins/sdk/src/ffi/schema.rs",
     "plugins/sdk/src/guest.rs",
     "plugins/sdk/src/guest/function.rs",
+    "plugins/sdk/src/guest/sink.rs",
     "plugins/sdk/src/guest/source.rs",
     "plugins/sdk/src/guest/transform.rs",
     "plugins/sdk/src/kept.rs",
@@ -52,6 +53,7 @@ const UNSAFE: &[&str] = &[
     "src/plugin/library.rs",
     "src/plugin/run.rs",
     "src/plugin/scalar.rs",
+    "src/plugin/sink.rs",
     "src/plugin/source.rs",
 ];
 

@@ -138,7 +138,11 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
         Err(refusal) => return outcome(Outcome::Failed(refusal.message)),
     };
     if check == LOADS {
-        let all = library.functions().chain(library.stages()).chain(library.sources());
+        let all = library
+            .functions()
+            .chain(library.stages())
+            .chain(library.sources())
+            .chain(library.sinks());
         let stages: Vec<String> = all.map(str::to_owned).collect();
         return Said {
             status: "ok".into(),

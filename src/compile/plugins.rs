@@ -63,12 +63,19 @@ impl<'a> Checker<'a> {
         let Some(library) = self.plugin(module) else {
             return false;
         };
-        if library.source(&name.text).is_some() {
-            let source = call.full_name();
+        let full = call.full_name();
+        let end = if library.source(&name.text).is_some() {
+            Some(("starts", "a source", "read"))
+        } else if library.sink(&name.text).is_some() {
+            Some(("ends", "a sink", "write"))
+        } else {
+            None
+        };
+        if let Some((does, what, verb)) = end {
             self.report(
-                Diagnostic::error("E0124", call.name_span(), format!("`{source}` starts a pipeline"))
-                    .labelled("a source, not a stage")
-                    .help(format!("`read {source} …`")),
+                Diagnostic::error("E0124", call.name_span(), format!("`{full}` {does} a pipeline"))
+                    .labelled(format!("{what}, not a stage"))
+                    .help(format!("`{verb} {full} …`")),
             );
             return true;
         }
@@ -97,6 +104,20 @@ impl<'a> Checker<'a> {
         found
     }
 
+    /// The sink `geo.features`, or nothing once its absence is reported.
+    pub(super) fn plugin_sink(&self, module: &Ident, name: &Ident) -> Option<&'static StageSpec> {
+        let Some(library) = self.plugin(module) else {
+            self.unknown_module(module);
+            return None;
+        };
+        let found = library.sink(&name.text);
+        if found.is_none() {
+            let span = module.span.to(name.span);
+            self.member_missing("sink", library, name, span, library.sinks(), library.stages());
+        }
+        found
+    }
+
     /// The function `geo.distance`, or nothing once its absence is reported.
     pub(super) fn plugin_function(&self, module: &Ident, name: &Ident) -> Option<&'static FunctionSpec> {
         let library = self.plugin(module)?;
@@ -119,7 +140,7 @@ impl<'a> Checker<'a> {
     ) {
         let (code, other) = match what {
             "stage" => ("E0206", "function"),
-            "source" => ("E0217", "stage"),
+            "source" | "sink" => ("E0217", "stage"),
             _ => ("E0205", "stage"),
         };
         let known: Vec<&str> = known.collect();

@@ -1,4 +1,4 @@
-//! Where rows come from and where they end: `read`, `write`, literal sources, printing.
+//! Where rows come from: `read` and literal sources.
 
 use super::call::{Resolved, Resolver};
 use super::draft::{NewNode, out};
@@ -9,13 +9,12 @@ use super::tested::Replacement;
 use crate::diag::{Diagnostic, Span, suggest};
 use crate::graph::{Edge, OnError, Op, Policy};
 use crate::stages::from;
-use crate::syntax::ast::{self, Ident, Pipeline, StageCall, Table};
-use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, Factory, FormatSide, FormatSpec, Kind, Make, Plan, StageSpec};
-use standpipe_sdk::{Code, Error, Field, Schema, Sink, Value};
-use std::sync::Arc;
+use crate::syntax::ast::{self, Ident, StageCall, Table};
+use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, FormatSide, FormatSpec, Kind, Make, Plan, StageSpec};
+use standpipe_sdk::{Field, Schema, Value};
 
 /// Standard input or output.
-const STANDARD: &str = "-";
+pub(super) const STANDARD: &str = "-";
 
 impl<'r, 'a> Builder<'r, 'a> {
     /// `read F path, …`
@@ -152,7 +151,7 @@ impl<'r, 'a> Builder<'r, 'a> {
     }
 
     /// The format that the mode word names, and its side.
-    fn format(
+    pub(super) fn format(
         &self,
         call: &StageCall,
         side: impl Fn(&'static FormatSpec) -> Option<&'static FormatSide>,
@@ -260,150 +259,6 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
     }
 
-    /// `write F path`, `write none`
-    pub(super) fn sink(&mut self, state: &mut State, spec: &'static StageSpec, call: &'a StageCall) {
-        state.ended = true;
-        let (policy, to) = self.policy(call, state.default_policy && call.on_error.is_some());
-        if let Some(to) = to {
-            self.report(
-                Diagnostic::error(
-                    "E0901",
-                    call.span,
-                    format!("`on error to {to}` at the end of a pipeline is not available yet"),
-                )
-                .labelled("rows that cannot be written")
-                .help("`on error skip` counts them"),
-            );
-        }
-        if let Some(by) = call.by.first().filter(|_| spec.by.max == 0) {
-            self.report(
-                Diagnostic::error("E0901", by.span, format!("`{} … by` is not available yet", spec.name))
-                    .labelled("one file for each value"),
-            );
-            return;
-        }
-        // `write none`: a word that is no format.
-        let word = match (&call.mode, call.items.as_slice()) {
-            (Some(mode), _) => Some(mode),
-            (None, [item]) => item.expr().and_then(ast::Expr::as_name),
-            (None, _) => None,
-        };
-        let own_mode = word.filter(|word| spec.modes.contains(&word.text.as_str()));
-        let (bound, text, name, computed) = match own_mode {
-            Some(mode) => {
-                let plain = StageCall {
-                    mode: Some(mode.clone()),
-                    items: if call.mode.is_some() {
-                        call.items.clone()
-                    } else {
-                        vec![]
-                    },
-                    ..call.clone()
-                };
-                let resolved = Resolver::new(self.checker, &state.rows, false).resolve(spec, &plain);
-                let bound = self.bind(spec.bind, state, &resolved, call, &[]);
-                (bound, false, format!("{} {}", spec.name, mode.text), resolved.computed)
-            }
-            None => {
-                let Some((format, side)) = self.format(call, |format| format.write.as_ref()) else {
-                    return;
-                };
-                let (mut resolved, assumed) = self.checker.assuming(|| {
-                    Resolver::new(self.checker, &state.rows, false).resolve_format(spec, side.options, call)
-                });
-                if !assumed {
-                    self.one_writer(call, &resolved);
-                }
-                self.tested.writing = paths(&resolved, call).into_iter().map(|(path, _)| path).collect();
-                let bound = self.bind_format(side, &state.rows, &mut resolved, call);
-                (bound, true, format!("{} {}", spec.name, format.name), resolved.computed)
-            }
-        };
-        let Some(bound) = bound else {
-            return;
-        };
-        let Make::Sink(make) = bound.make else {
-            return self.inconsistent(call);
-        };
-        let captured = match text {
-            true => self.capture_sink(&state.rows),
-            false => None,
-        };
-        let text = text && captured.is_none();
-        let make = captured.unwrap_or(make);
-        let edge = self.compute(state.edge, &state.rows, computed, &name, call, policy, None);
-        let mut node = NewNode::new(name, call.span, vec![edge], state.rows.schema(), Op::Sink(make));
-        node.detail = if own_mode.is_some() {
-            String::new()
-        } else {
-            self.detail(call)
-        };
-        node.order = spec.order;
-        node.memory = spec.memory;
-        node.policy = policy;
-        node.facts.lineage = bound.lineage;
-        node.facts.reads = match self.checker.options.testing {
-            Some(_) => (0..state.rows.fields.len()).collect(),
-            None => bound.reads,
-        };
-        node.facts.text = text;
-        node.facts.places = bound.needs_places;
-        self.draft.push(node);
-    }
-
-    fn one_writer(&mut self, call: &StageCall, resolved: &Resolved) {
-        for (path, span) in paths(resolved, call) {
-            self.claim_path(&path, span);
-        }
-    }
-
-    /// Each path has one writer.
-    fn claim_path(&mut self, path: &str, span: Span) {
-        let key = if path == STANDARD {
-            path.to_owned()
-        } else {
-            plain_path(path)
-        };
-        let Some(earlier) = self.written.insert(key, span) else {
-            return;
-        };
-        let diagnostic = if path == STANDARD {
-            Diagnostic::error("E0611", span, "standard output is written twice")
-                .labelled("the second writer")
-                .help("`union` puts the rows of both into one")
-        } else {
-            Diagnostic::error("E0607", span, format!("`{path}` is written twice"))
-                .labelled("the second writer")
-                .help("`union` puts the rows of both into one file")
-        };
-        self.report(if earlier == Span::default() {
-            diagnostic
-        } else {
-            diagnostic.also(earlier, "the first")
-        });
-    }
-
-    /// The last pipeline without a sink is printed.
-    pub(super) fn print(&mut self, state: &State, pipeline: &Pipeline) {
-        let end = Span::new(pipeline.span.end.saturating_sub(1) as usize, pipeline.span.end as usize);
-        self.claim_path(STANDARD, pipeline.stages.last().map_or(end, |stage| stage.span));
-        let schema = state.rows.schema();
-        let captured = self.capture_path(STANDARD, &state.rows);
-        let text = captured.is_none();
-        let make: Factory<Arc<dyn Sink>> = match (captured, self.checker.options.print) {
-            (Some(captured), _) => captured,
-            (None, Some(print)) => print(&schema),
-            (None, None) => Box::new(|_| Err(Error::failed(Code(509), "nothing was given to print the rows to"))),
-        };
-        let mut node = NewNode::new("print", pipeline.span, vec![state.edge], schema.clone(), Op::Sink(make));
-        node.facts.lineage = (0..schema.width()).map(standpipe_sdk::spec::Lineage::From).collect();
-        node.facts.text = text;
-        if !text {
-            node.facts.reads = (0..schema.width()).collect();
-        }
-        self.draft.push(node);
-    }
-
     /// `from table { … }`
     pub(super) fn table(&mut self, table: &'a Table, span: Span) -> (Edge, Rows) {
         match self.checker.table_rows(table) {
@@ -473,26 +328,10 @@ pub(super) fn count_rows(rows: usize) -> String {
 }
 
 /// The constant paths of a call, and where each stands.
-fn paths(resolved: &Resolved, call: &StageCall) -> Vec<(String, Span)> {
+pub(super) fn paths(resolved: &Resolved, call: &StageCall) -> Vec<(String, Span)> {
     let path = |(item, written): (&standpipe_sdk::spec::Item, &ast::StageItem)| match &item.arg {
         Arg::Const(Value::String(path)) => Some((path.clone(), written.span)),
         _ => None,
     };
     resolved.items.iter().zip(&call.items).filter_map(path).collect()
-}
-
-/// A path without `.` and `a/..`, so that two ways to write one path are seen as one.
-fn plain_path(path: &str) -> String {
-    let mut parts: Vec<&str> = vec![];
-    for part in path.split('/') {
-        match part {
-            "." => {}
-            "" if !parts.is_empty() => {}
-            ".." if parts.last().is_some_and(|last| !last.is_empty() && *last != "..") => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }

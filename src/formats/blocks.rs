@@ -610,6 +610,7 @@ mod tests {
             chunk_bytes,
             max_record,
             sync: false,
+            folder: std::path::Path::new("").into(),
             cancelled: Arc::default(),
             say: Arc::new(|_| {}),
             asked: standpipe_sdk::spec::Asked::default(),

@@ -120,6 +120,10 @@ impl Given {
             out,
             output: Schema::default(),
         };
+        if given.out.schema.release.is_none() && vtable.stage.kind == ffi::KIND_SINK {
+            // No output needs no schema.
+            return Ok(given);
+        }
         // SAFETY: `bind` filled it, as Arrow's C Data Interface says, or left it released.
         let output = unsafe { schema::import(&given.out.schema) };
         if let Some(release) = given.out.schema.release {

@@ -254,59 +254,88 @@ fn owner_of(owner: *mut c_void) -> Option<Arc<Owner>> {
 }
 
 /// A number in the list of owners; it is gone when this is dropped, and what it reserved is given back.
-pub(super) struct Registered(usize);
+pub(super) struct Registered {
+    number: usize,
+    folder: Arc<str>,
+}
 
 impl Registered {
     /// An owner of a run.
     pub(super) fn new(name: &'static str, setup: &Setup, meter: Arc<Meter>) -> Registered {
-        Registered::add(Owner {
-            name,
-            say: setup.say.clone(),
-            cancelled: setup.cancelled.clone(),
-            memory: Mutex::new(OwnMemory::Budget(setup.budget.reserve())),
-            meter,
-        })
+        Registered::add(
+            &setup.folder.to_string_lossy(),
+            Owner {
+                name,
+                say: setup.say.clone(),
+                cancelled: setup.cancelled.clone(),
+                memory: Mutex::new(OwnMemory::Budget(setup.budget.reserve())),
+                meter,
+            },
+        )
     }
 
     /// An owner that has nothing of its own: a function.
     pub(super) fn without_memory(name: &'static str, meter: Arc<Meter>) -> Registered {
-        Registered::add(Owner {
-            name,
-            say: say_on_stderr(),
-            cancelled: Arc::default(),
-            memory: Mutex::new(OwnMemory::None),
-            meter,
-        })
+        Registered::add(
+            "",
+            Owner {
+                name,
+                say: say_on_stderr(),
+                cancelled: Arc::default(),
+                memory: Mutex::new(OwnMemory::None),
+                meter,
+            },
+        )
     }
 
     /// An owner whose memory, words and end are another process's business.
-    pub(super) fn elsewhere(say: Say, cancelled: Arc<AtomicBool>, reserve: Reserve, meter: Arc<Meter>) -> Registered {
-        Registered::add(Owner {
-            name: "",
-            say,
-            cancelled,
-            memory: Mutex::new(OwnMemory::Elsewhere(reserve)),
-            meter,
-        })
+    pub(super) fn elsewhere(
+        say: Say,
+        cancelled: Arc<AtomicBool>,
+        reserve: Reserve,
+        meter: Arc<Meter>,
+        folder: &str,
+    ) -> Registered {
+        Registered::add(
+            folder,
+            Owner {
+                name: "",
+                say,
+                cancelled,
+                memory: Mutex::new(OwnMemory::Elsewhere(reserve)),
+                meter,
+            },
+        )
     }
 
-    fn add(owner: Owner) -> Registered {
+    fn add(folder: &str, owner: Owner) -> Registered {
         let number = NEXT.fetch_add(1, Relaxed);
         OWNERS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(number, Arc::new(owner));
-        Registered(number)
+        Registered {
+            number,
+            folder: folder.into(),
+        }
     }
 
     /// What the plugin sees.
     pub(super) fn handle(&self) -> *mut c_void {
-        std::ptr::without_provenance_mut(self.0)
+        std::ptr::without_provenance_mut(self.number)
+    }
+
+    /// Where relative paths start.
+    pub(super) fn folder(&self) -> Str {
+        Str::new(&self.folder)
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        OWNERS.write().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        OWNERS
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.number);
     }
 }

@@ -86,6 +86,17 @@ impl Library {
         self.contents.sources.iter().map(|spec| bare(spec.name))
     }
 
+    /// The sink `name`, without the plugin's name.
+    pub fn sink(&self, name: &str) -> Option<&'static StageSpec> {
+        let mut sinks = self.contents.sinks.iter().copied();
+        sinks.find(|spec| bare(spec.name) == name)
+    }
+
+    /// The bare names of all sinks.
+    pub fn sinks(&self) -> impl Iterator<Item = &'static str> {
+        self.contents.sinks.iter().map(|spec| bare(spec.name))
+    }
+
     /// The bare names of all stages.
     pub fn stages(&self) -> impl Iterator<Item = &'static str> {
         self.contents.stages.iter().map(|spec| bare(spec.name))
@@ -417,11 +428,12 @@ fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'stat
     // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
     let contents = unsafe { contents_of(plugin, &path, name) }.map_err(refused)?;
     if verified.isolation.is_some()
-        && let Some(source) = contents.sources.first()
+        && let Some(end) = contents.sources.first().or(contents.sinks.first())
     {
+        let what = if contents.sources.is_empty() { "sink" } else { "source" };
         return Err(cannot(format!(
-            "its source `{}` cannot run in a process of its own yet",
-            source.name
+            "its {what} `{}` cannot run in a process of its own yet",
+            end.name
         ))
         .help(format!("without `isolate` in `{PROJECT_FILE}`")));
     }

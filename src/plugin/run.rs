@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Out of memory, where repeating on less is no way out.
-const NO_ROOM: Code = Code(701);
+pub(super) const NO_ROOM: Code = Code(701);
 
 /// One object of the plugin's.
 pub(super) struct Object {
@@ -193,7 +193,7 @@ impl Instance {
         };
         let mut bytes: Vec<u8> = vec![];
         let into: *mut Vec<u8> = &raw mut bytes;
-        self.with_state(arena, |inst, call, error| {
+        self.without_rows(arena, |inst, call, error| {
             // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call, and `write` gets `into`.
             unsafe { snapshot(inst, call, write, into.cast(), error) }
         })?;
@@ -209,7 +209,7 @@ impl Instance {
         let Some(restore) = stage.restore else {
             return Err(self.plan.failed("it says that it has snapshots, and lacks `restore`"));
         };
-        self.with_state(arena, |inst, call, error| {
+        self.without_rows(arena, |inst, call, error| {
             // SAFETY: as above; the bytes are there for the call.
             unsafe {
                 restore(
@@ -225,7 +225,7 @@ impl Instance {
     }
 
     /// A call that takes no rows and gives none.
-    fn with_state(
+    pub(super) fn without_rows(
         &mut self,
         arena: &Arena,
         run: impl FnOnce(*mut c_void, *const ffi::Call, *mut ffi::ErrorOut) -> Status,
@@ -239,7 +239,7 @@ impl Instance {
             run(inst, call, error)
         })?;
         match outcome.held {
-            Some(_) => Err(plan.failed("it gives rows where its state is asked for")),
+            Some(_) => Err(plan.failed("it gives rows where none are asked for")),
             None => Ok(()),
         }
     }
@@ -304,6 +304,7 @@ pub(super) fn call_of(owner: &Registered, calls: u64) -> ffi::Call {
         owner: owner.handle(),
         batch_seq: calls,
         max_rows: 0,
+        folder: owner.folder(),
     }
 }
 

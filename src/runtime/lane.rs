@@ -758,6 +758,9 @@ fn write_to(
     faults: &Faults<'_>,
     chunk: &Chunk<'_>,
 ) -> Result<Flow> {
+    if writer.takes_turns() {
+        turn.enter(chunk)?;
+    }
     writer.encode(batch, faults)?;
     if writer.pending() > PENDING {
         turn.enter(chunk)?;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub max_record: usize,
     /// Outputs are synced to disk before they get their names.
     pub sync: bool,
+    /// Where relative paths start, for stages that open files themselves.
+    pub folder: PathBuf,
     /// Microseconds since the epoch that `now()` gives.
     pub now_micros: i64,
     /// Set from outside (Ctrl-C) to end the run.
@@ -62,6 +64,7 @@ impl Default for Settings {
             disk_bytes: None,
             max_record: 8 << 20,
             sync: true,
+            folder: PathBuf::new(),
             now_micros: 0,
             cancel: Arc::default(),
             say: Arc::new(|text| eprint!("{text}")),

@@ -140,6 +140,7 @@ fn setup_saying(limit: usize, share: usize, say: standpipe_sdk::spec::Say) -> Se
         chunk_bytes: 4 << 10,
         max_record: 1 << 20,
         sync: false,
+        folder: std::path::Path::new("").into(),
         cancelled: Arc::new(AtomicBool::new(false)),
         say,
         asked: standpipe_sdk::spec::Asked::Text,

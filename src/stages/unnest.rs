@@ -122,7 +122,7 @@ pub(super) fn least_room(share: usize) -> usize {
 }
 
 /// What a stage cannot do without whose lanes multiply rows.
-pub(super) fn least(room: &Room) -> Least {
+pub(crate) fn least(room: &Room) -> Least {
     Least {
         takes: room.workers * least_room(room.share),
         gives: 0,
@@ -130,7 +130,7 @@ pub(super) fn least(room: &Room) -> Least {
 }
 
 /// Reserves as much of `share` as there is.
-pub(super) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {
+pub(crate) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {
     let mut room = share;
     loop {
         match reservation.grow(room) {

@@ -139,6 +139,7 @@ struct sp_call {
   void *owner;       /* who the instance is, for reserve, log and cancelled; not a pointer to read */
   uint64_t batch_seq; /* calls of this instance so far */
   uint64_t max_rows;  /* source: the most rows that one array may have */
+  sp_str folder;      /* where relative paths start; empty = where the process is */
 };
 
 typedef sp_status (*sp_write_fn)(void *ctx, const void *p, size_t n);
@@ -217,7 +218,9 @@ typedef struct sp_bind_out {
  * `out` or through emit: SP_MORE = there may be more, SP_EOS = the split has ended, SP_PENDING = nothing now, ask again after
  * retry_ms of the error. Rows of split i precede those of i + 1. After SP_E_MEMORY, answered because of alloc or emit and with
  * nothing given, the same rows are asked for again with a lower max_rows.
- * SP_SINK: no output columns; serial. `finish` ends the output; an instance that is destroyed without it leaves nothing behind. */
+ * SP_SINK: no output columns (`schema` may be left released); serial, the rows in order. `finish` comes behind the last row and
+ * makes the output what everybody sees, unless extension("standpipe.sink/1") gives an sp_sink: then `finish` only completes it.
+ * An instance that is destroyed before its output was published leaves nothing behind. */
 typedef struct sp_stage {
   uint32_t struct_size, kind, flags, state_version;
   const char *name, *version, *summary, *doc_md;
@@ -265,6 +268,20 @@ typedef struct sp_aggregate {
   sp_status (*finalize)(void *inst, const sp_call *, uint32_t n, const uint32_t *groups, struct ArrowArray *out, sp_error *);
   void (*clear)(void *inst); /* forgets all groups */
 } sp_aggregate;
+
+/* One output of a sink that now has its name. Zeroed by the host but for struct_size. */
+typedef struct sp_published {
+  uint32_t struct_size, flags;
+  uint64_t rows, bytes; /* for the report */
+  char name[1024];      /* UTF-8, ends with a NUL; left empty it is what the script calls the sink's first argument */
+} sp_published;
+
+/* extension("standpipe.sink/1") of a stage. A run has several outputs: all are completed (`finish`) before one is published. */
+typedef struct sp_sink {
+  uint32_t struct_size, flags;
+  /* Gives an output its name. SP_MORE: there is another one, call again; SP_OK: that was the last. Only `destroy` follows. */
+  sp_status (*publish)(void *inst, const sp_call *, sp_published *, sp_error *);
+} sp_sink;
 
 typedef struct sp_plugin {
   uint32_t struct_size, abi_major, abi_minor, n_stages;

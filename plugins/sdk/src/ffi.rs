@@ -209,6 +209,7 @@ pub struct Call {
     pub owner: *mut c_void,
     pub batch_seq: u64,
     pub max_rows: u64,
+    pub folder: Str,
 }
 
 /// Kinds of stages.
@@ -363,6 +364,48 @@ pub struct Aggregate {
     pub finalize: Option<Give>,
     pub clear: Option<unsafe extern "C" fn(*mut c_void)>,
 }
+
+/// What a stage of kind [`KIND_SINK`] may answer with a [`Sink`].
+pub const SINK_EXTENSION: &std::ffi::CStr = c"standpipe.sink/1";
+
+/// `sp_published`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Published {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub rows: u64,
+    pub bytes: u64,
+    pub name: [u8; 1024],
+}
+
+impl Published {
+    /// As the host hands it out.
+    pub const EMPTY: Published = Published {
+        struct_size: size_of::<Published>() as u32,
+        flags: 0,
+        rows: 0,
+        bytes: 0,
+        name: [0; 1024],
+    };
+
+    /// What the plugin wrote, up to the NUL; what is not UTF-8 is replaced.
+    pub fn name(&self) -> String {
+        until_nul(&self.name)
+    }
+}
+
+/// `sp_sink`. All fields are there in every version 1.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Sink {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub publish: Option<Publish>,
+}
+
+/// `sp_sink.publish`.
+pub type Publish = unsafe extern "C" fn(*mut c_void, *const Call, *mut Published, *mut ErrorOut) -> Status;
 
 /// `sp_plugin`.
 #[repr(C)]

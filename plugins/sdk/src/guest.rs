@@ -10,6 +10,7 @@
 mod arguments;
 pub mod describe;
 mod function;
+mod sink;
 mod source;
 mod transform;
 
@@ -24,6 +25,7 @@ use crate::spill::{Disk, Spill};
 use std::any::Any;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -89,6 +91,23 @@ impl Guest {
                 ..table(ffi::KIND_SOURCE, 0, name, about, params)
             },
             spec: Spec::Source(spec),
+        }
+    }
+
+    /// A sink: a stage whose `bind` gives a [`Make::Sink`](crate::spec::Make::Sink). Its texts end with a NUL.
+    pub const fn sink(spec: &'static StageSpec, name: Text, about: Text, params: Text) -> Guest {
+        Guest {
+            stage: ffi::Stage {
+                bind: Some(sink::bind),
+                unbind: Some(unbind::<sink::Plan>),
+                create: Some(sink::create),
+                process: Some(sink::process),
+                finish: Some(sink::finish),
+                destroy: Some(destroy::<sink::Instance>),
+                extension: Some(sink::extension),
+                ..table(ffi::KIND_SINK, 0, name, about, params)
+            },
+            spec: Spec::Stage(spec),
         }
     }
 
@@ -298,6 +317,8 @@ impl Own {
     fn setup(&self, call: *const ffi::Call) -> Setup {
         // SAFETY: a call of the host's, with its table of services, which lives as long as the program.
         let (host, owner): (&'static Host, usize) = unsafe { (&*(*call).host, (*call).owner.addr()) };
+        // SAFETY: as above; the text is valid for the call.
+        let folder = unsafe { String::from_utf8_lossy(folder_of(call)).into_owned() };
         Setup {
             budget: self.budget.clone(),
             // Nothing of a plugin goes to disk: the run's limit is not known in here.
@@ -307,6 +328,7 @@ impl Own {
             chunk_bytes: 256 << 10,
             max_record: 8 << 20,
             sync: true,
+            folder: Path::new(&folder).into(),
             cancelled: self.cancelled.clone(),
             // The host keeps the origin of rows itself.
             asked: Asked::Nothing,
@@ -356,6 +378,21 @@ impl Own {
         }
         self.declared = has;
         outcome
+    }
+}
+
+/// Where relative paths start, as far as the host says it.
+///
+/// # Safety
+/// `call` is the host's call that lasts for `'c`.
+unsafe fn folder_of<'c>(call: *const ffi::Call) -> &'c [u8] {
+    const END: usize = std::mem::offset_of!(ffi::Call, folder) + size_of::<ffi::Str>();
+    // SAFETY: the caller's promise; a field is read only where the struct goes that far.
+    unsafe {
+        match (*call).struct_size as usize >= END {
+            true => (*call).folder.bytes(),
+            false => &[],
+        }
     }
 }
 

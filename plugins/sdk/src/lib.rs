@@ -31,6 +31,7 @@ pub mod guest;
 pub mod interleave;
 pub mod kept;
 pub mod origin;
+pub mod outlet;
 pub mod place;
 pub mod plugin;
 pub mod prelude;
@@ -74,6 +75,7 @@ macro_rules! export {
         $(, functions: [$($function:path),* $(,)?])?
         $(, stages: [$($stage:ty),* $(,)?])?
         $(, sources: [$($source:ty),* $(,)?])?
+        $(, sinks: [$($sink:ty),* $(,)?])?
         $(,)?
     ) => {
         #[allow(unsafe_code)]
@@ -90,6 +92,7 @@ macro_rules! export {
                 stages: &[
                     $($(&<$stage as $crate::plugin::Stage>::SPEC,)*)?
                     $($(&<$source as $crate::origin::Exported>::SPEC.stage,)*)?
+                    $($(&<$sink as $crate::outlet::Exported>::SPEC,)*)?
                 ],
             };
             static NOTE: [u8; describe::note_len(&MANIFEST)] = describe::note(&MANIFEST);
@@ -120,6 +123,14 @@ macro_rules! export {
                     static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
                     static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
                     static GUEST: $crate::guest::Guest = $crate::guest::Guest::source(SOURCE, &NAME, &ABOUT, &PARAMS);
+                    &GUEST
+                },)*)?
+                $($({
+                    const SPEC: &$crate::spec::StageSpec = &<$sink as $crate::outlet::Exported>::SPEC;
+                    static NAME: [u8; SPEC.name.len() + 1] = describe::with_nul(SPEC.name);
+                    static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
+                    static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
+                    static GUEST: $crate::guest::Guest = $crate::guest::Guest::sink(SPEC, &NAME, &ABOUT, &PARAMS);
                     &GUEST
                 },)*)?
             ];

@@ -16,6 +16,7 @@ use crate::spill::Spill;
 use crate::stage::{Breaker, Build, Emitter, Flow, RowWise, Serial, Sink, Source};
 use crate::types::{Field, Schema, Type};
 use crate::value::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -660,6 +661,8 @@ pub struct Setup {
     pub max_record: usize,
     /// Outputs are synced to disk before they are renamed.
     pub sync: bool,
+    /// Where relative paths start; empty = where the process is.
+    pub folder: Arc<Path>,
     /// Set once the run is over: whoever waits (for a pipe) looks at it.
     pub cancelled: Arc<AtomicBool>,
     /// Where a stage says things to people (`tap`): the host gives stderr, a test a buffer.

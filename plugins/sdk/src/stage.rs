@@ -314,6 +314,10 @@ pub struct Published {
 
 /// One lane's way into a sink: encoding is free, writing happens in the chunk's turn.
 pub trait Writer: Send {
+    /// Whether `encode` waits for the chunk's turn as well, and so may write at once.
+    fn takes_turns(&self) -> bool {
+        false
+    }
     /// Turns a batch into bytes, kept until `write`.
     fn encode(&mut self, batch: Batch<'_>, faults: &Faults<'_>) -> Result<()>;
     /// Bytes encoded and not yet written.

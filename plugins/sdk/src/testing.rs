@@ -71,6 +71,7 @@ pub fn setup(memory: usize) -> Setup {
         chunk_bytes: 256 << 10,
         max_record: 8 << 20,
         sync: false,
+        folder: std::path::Path::new("").into(),
         cancelled: Arc::default(),
         say: Arc::new(|_: &str| {}),
         asked: Asked::Text,

@@ -394,6 +394,8 @@ impl Instance {
     fn create(&self, worker: &mut Worker, call: &ffi::Call, split: u32) -> Result<(), Failed> {
         let mut body = Writer::default();
         body.u64(self.id).u64(self.bound.id).u32(split);
+        // SAFETY: a text of the host's, valid for the call.
+        body.bytes(unsafe { call.folder.bytes() });
         let answer = worker.ask(ask::CREATE, &body.0, "create", &mut Serving::new(call, &self.bound))?;
         done(&mut Reader(&answer))?;
         worker.instances.insert(self.id);

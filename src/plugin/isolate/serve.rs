@@ -477,8 +477,9 @@ impl Server {
             ask::UNBIND => drop(self.bounds.remove(&body.u64()?)),
             ask::CREATE => {
                 let (id, bound, split) = (body.u64()?, body.u64()?, body.u32()?);
+                let folder = body.str()?;
                 let given = self.bounds.get(&bound).ok_or(Broken)?.given.clone();
-                match Object::new(&given, self.owner(), split) {
+                match Object::new(&given, self.owner(folder), split) {
                     Ok(object) => drop(self.objects.insert(id, (object, bound))),
                     Err(error) => {
                         done.status = ffi::E_INTERNAL;
@@ -533,13 +534,13 @@ impl Server {
         }))
     }
 
-    fn owner(&self) -> Registered {
+    fn owner(&self, folder: &str) -> Registered {
         let (link, logged) = (self.link.clone(), self.link.clone());
         let say = Arc::new(move |text: &str| {
             let _ = logged.send(tell::LOG, text.as_bytes());
         });
         let reserve = Arc::new(move |delta: i64| link.reserve(delta));
-        Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone())
+        Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone(), folder)
     }
 
     /// A call of `process` or `finish`; with what is left of its output.

@@ -250,12 +250,12 @@ unsafe fn run(
     let outcome = match (work, input) {
         (Work::RowWise(stage), Some(input)) => {
             // SAFETY: the caller's promise.
-            let batch = unsafe { batch(plan, input, &arena)? };
+            let batch = unsafe { batch(&plan.used, &plan.fields, plan.width, input, &arena)? };
             stage.push(batch, &mut Emitter::new(&arena, &faults, &mut given))
         }
         (Work::Serial(stage, prepare), Some(input)) => {
             // SAFETY: as above.
-            let mut batch = unsafe { batch(plan, input, &arena)? };
+            let mut batch = unsafe { batch(&plan.used, &plan.fields, plan.width, input, &arena)? };
             if let Some(prepare) = prepare {
                 batch = prepare.prepare(batch, &arena)?;
             }
@@ -283,11 +283,18 @@ unsafe fn run(
     })
 }
 
-/// The rows of the input, numbered by their places; what the stage does not read is absent.
+/// The rows of the input, numbered by their places. They have `width` columns, of which those at `used` are given, as `fields` say; what
+/// the stage does not read is absent.
 ///
 /// # Safety
 /// `input` is what the host lends for a call that `arena` does not outlast.
-unsafe fn batch<'a>(plan: &Plan, input: &ArrowArray, arena: &'a Arena) -> Result<Batch<'a>, Failed> {
+pub(super) unsafe fn batch<'a>(
+    used: &[i32],
+    fields: &[Field],
+    width: usize,
+    input: &ArrowArray,
+    arena: &'a Arena,
+) -> Result<Batch<'a>, Failed> {
     let importer = Importer {
         arena,
         lent: None,
@@ -295,10 +302,10 @@ unsafe fn batch<'a>(plan: &Plan, input: &ArrowArray, arena: &'a Arena) -> Result
         all_lasting: true,
     };
     // SAFETY: the caller's promise.
-    let given = unsafe { importer.columns(input, &plan.fields)? };
+    let given = unsafe { importer.columns(input, fields)? };
     let rows = input.length as usize;
-    let columns = arena.fill(plan.width, Column::absent(rows))?;
-    for (&at, &column) in plan.used.iter().zip(given) {
+    let columns = arena.fill(width, Column::absent(rows))?;
+    for (&at, &column) in used.iter().zip(given) {
         columns[at as usize] = column;
     }
     let places = arena.collect(rows, |row| Place {

@@ -1,8 +1,11 @@
 //! Functions and stages that do what plugins should not do, and a few that are only unusual.
 
+mod sinks;
+
+use sinks::{Keeps, Lines};
+use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::prelude::*;
 use standpipe_sdk::spec::StageSpec;
-use standpipe_sdk::{Faults, build::TextBuilder};
 use std::time::Duration;
 
 /// Panics at the number 3.
@@ -267,4 +270,5 @@ standpipe_sdk::export! {
     functions: [sour, nil, joined, even, odd_one],
     stages: [Panics, Hoards, Last, Lost, Sorts],
     sources: [Drips],
+    sinks: [Keeps, Lines],
 }
