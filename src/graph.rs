@@ -40,6 +40,9 @@ pub struct Node {
     pub policy: Policy,
     /// It gives rows after the last one came in.
     pub holds_back: bool,
+    /// Whether it holds rows back hangs on memory, and all of those who get them may have had enough before the last one: then nothing counts
+    /// that came behind the last row they took.
+    pub cut_short: bool,
     /// What somebody behind it may ask of the origin of its rows.
     pub asked: Asked,
     /// Name of the script's stream this node is the end of, if it is.

@@ -140,6 +140,7 @@ impl Draft {
             policy: new.policy,
             least: new.least,
             holds_back: new.holds_back,
+            cut_short: false,
             asked: Asked::Nothing,
             stream: None,
         });

@@ -42,7 +42,7 @@ pub(crate) struct Feed {
 pub(crate) fn of(graph: &Graph, region: &Region, waits: impl Fn(NodeId) -> bool) -> Vec<Feed> {
     type Key = (NodeId, Kind);
     let mut order: Vec<Key> = region.sources.iter().map(|&id| (id, Kind::Source)).collect();
-    let some_wait = region.nodes.iter().any(|&id| waits(id));
+    let some_wait = region.nodes.iter().any(|&id| waits(id) || graph.nodes[id].cut_short);
     // For each node what its rows come out of.
     let mut heads: Vec<BTreeSet<Key>> = Vec::with_capacity(region.nodes.len());
     for &id in &region.nodes {
@@ -65,7 +65,12 @@ pub(crate) fn of(graph: &Graph, region: &Region, waits: impl Fn(NodeId) -> bool)
         if let Some(kind) = kind {
             let last = order.iter().rposition(|key| own.contains(key));
             let mut at = last.map_or(0, |at| at + 1);
-            while order.get(at).is_some_and(|key| key.1 != Kind::Source && key.0 < id) {
+            // Rejects come when it is known behind which row nothing counts.
+            let is_rejects = matches!(graph.nodes[id].op, Op::Rejects);
+            while order
+                .get(at)
+                .is_some_and(|key| key.1 != Kind::Source && (key.0 < id || is_rejects))
+            {
                 at += 1;
             }
             order.insert(at, (id, kind));
@@ -74,7 +79,8 @@ pub(crate) fn of(graph: &Graph, region: &Region, waits: impl Fn(NodeId) -> bool)
         heads.push(own);
     }
     let ends = |&(id, kind): &Key| -> Vec<usize> {
-        if kind != Kind::Again || !is_only_way(graph, region, id) {
+        let may_end = kind == Kind::Again || (kind == Kind::Finish && graph.nodes[id].cut_short);
+        if !may_end || !is_only_way(graph, region, id) {
             return vec![];
         }
         let own = region.nodes.binary_search(&id).map(|at| &heads[at]);
@@ -92,17 +98,17 @@ pub(crate) fn of(graph: &Graph, region: &Region, waits: impl Fn(NodeId) -> bool)
         .collect()
 }
 
-/// Whether everything that leads to `probe` leads nowhere else.
-fn is_only_way(graph: &Graph, region: &Region, probe: NodeId) -> bool {
-    let mut inside: BTreeSet<NodeId> = BTreeSet::from([probe]);
-    for &id in region.nodes.iter().rev().filter(|id| **id <= probe) {
+/// Whether everything that leads to `node` leads nowhere else.
+fn is_only_way(graph: &Graph, region: &Region, node: NodeId) -> bool {
+    let mut inside: BTreeSet<NodeId> = BTreeSet::from([node]);
+    for &id in region.nodes.iter().rev().filter(|id| **id <= node) {
         if inside.contains(&id) && !region.sources.contains(&id) {
             let inputs = graph.nodes[id].inputs.iter().filter(|edge| edge.port != Port::Built);
             inside.extend(inputs.map(|edge| edge.from));
         }
     }
     let leads_in = |&id: &NodeId| {
-        id == probe
+        id == node
             || region.nodes.iter().all(|to| {
                 let is_next = |edge: &crate::graph::Edge| edge.from == id && matches!(edge.port, Port::Out(_));
                 inside.contains(to) || !graph.nodes[*to].inputs.iter().any(is_next)

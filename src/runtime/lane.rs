@@ -218,6 +218,8 @@ pub(crate) struct LastEdges<'r> {
     pub edges: Edges<'r>,
     /// The least place at which anything failed so far, with the number of its chunk: nothing from there on matters.
     pub failed: Option<(u64, Place)>,
+    /// The last row that anybody wanted, with the number of its chunk, once nobody wants more.
+    pub enough: Option<(u64, Place)>,
 }
 
 impl Downstream for LastEdges<'_> {
@@ -259,8 +261,10 @@ impl Downstream for LastEdges<'_> {
             last: false,
         };
         let mut flow = edges.push(port, arena, batch, false);
-        if !matches!(flow, Ok(Flow::Done)) {
-            chunk.end_place.set(None);
+        match (&flow, chunk.end_place.get()) {
+            (Ok(Flow::Done), Some(end)) => self.enough = Some((locator.chunk_of(end), end)),
+            (Ok(Flow::Done), None) => {}
+            _ => chunk.end_place.set(None),
         }
         let later = edges.later;
         for at in 0..later.len() {

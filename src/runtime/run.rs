@@ -232,18 +232,31 @@ impl RegionRun {
     /// Nobody wants more of this source behind the chunk, of which the rows up to `end` have counted.
     fn done(&self, ticket: Ticket, order: u64, source: usize, end: Option<Place>) {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ends { error, done, cuts } = &mut *ends;
-        if done[source].is_none_or(|at| ticket.number() < at) {
-            done[source] = Some(ticket.number());
-            cuts[source] = Some((order, end));
-            // What had come from these was for the rows that waited alone.
-            for &from in &self.feeds[source].ends {
-                cuts[from] = Some((order, end));
-            }
+        let is_first = ends.done[source].is_none_or(|at| ticket.number() < at);
+        if is_first {
+            ends.done[source] = Some(ticket.number());
+            ends.cuts[source] = Some((order, end));
         }
-        if !self.feeds[source].ends.is_empty() && error.as_ref().is_some_and(|it| !it.waited && it.order >= order) {
+        self.cut(&mut ends, source, order, end, is_first);
+    }
+
+    /// Nobody wants more of what a stage gives at its end: of the input, the rows up to `end` have counted. What is rejected of the rows it
+    /// did give comes of itself only up to there.
+    fn enough(&self, source: usize, order: u64, end: Place) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cut(&mut ends, source, order, Some(end), true);
+    }
+
+    /// What had come from the feeds that `source` ends was for its rows alone.
+    fn cut(&self, ends: &mut Ends, source: usize, order: u64, end: Option<Place>, is_first: bool) {
+        let before = &self.feeds[source].ends;
+        if is_first {
+            before.iter().for_each(|&from| ends.cuts[from] = Some((order, end)));
+        }
+        let is_behind = |it: &Failure| !it.waited && it.order >= order;
+        if !before.is_empty() && ends.error.as_ref().is_some_and(is_behind) {
             // What came before the bad row was enough.
-            *error = None;
+            ends.error = None;
         }
         self.any_end.store(true, SeqCst);
     }
@@ -338,7 +351,10 @@ impl World<'_> {
         self.ahead = self.setup.budget.reserve();
         let waits = |id: NodeId| matches!(self.graph.nodes[id].op, Op::Probe { .. }) && self.waits(id);
         let feeds = feeds::of(self.graph, region, waits);
-        let some_wait = feeds.iter().any(|feed| feed.kind == Kind::Again);
+        let is_rejects = |id: NodeId| matches!(self.graph.nodes[id].op, Op::Rejects);
+        let some_wait = feeds
+            .iter()
+            .any(|feed| feed.kind == Kind::Finish && is_rejects(feed.node));
         let mut shared = Vec::with_capacity(region.nodes.len());
         for &id in &region.nodes {
             shared.push(self.shared(id, region, some_wait)?);
@@ -928,11 +944,15 @@ fn finish_node(
             last: false,
         },
         failed,
+        enough: None,
     };
     let mut out = Emitter::new(arena, &faults, &mut last);
     let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
     let done = state.finish(&mut out);
     drop(state);
+    if let Some((order, end)) = last.enough {
+        chunk.run.enough(chunk.source, order, end);
+    }
     if let Some((chunk, _)) = last.failed
         && last.failed != failed
     {

@@ -23,6 +23,7 @@ fn node(name: &str, inputs: &[(usize, Port)], op: Op, schema: &Schema) -> Node {
         policy: Policy::default(),
         least: |_| standpipe_sdk::spec::Least::default(),
         holds_back: false,
+        cut_short: false,
         asked: standpipe_sdk::spec::Asked::Nothing,
         stream: None,
     }

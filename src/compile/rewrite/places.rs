@@ -1,29 +1,38 @@
-//! Places are made only where something may ask for them: bad rows, stages that order by them. So is what a stage that holds rows back
-//! has to know of their origin.
+//! Places are made only where something may ask for them: bad rows, stages that order by them, those behind whose last row nothing counts.
+//! So is what a stage that holds rows back has to know of their origin.
 
 use crate::compile::draft::Draft;
 use crate::graph::{OnError, Op, Port};
-use standpipe_sdk::spec::Asked;
+use crate::stages::sort;
+use standpipe_sdk::spec::{Asked, Memory};
 
 /// Tells every source whether rows need their places, and every node what is asked of the rows it gives.
 pub(super) fn spread(draft: &mut Draft) {
+    mark_cut_short(draft);
     for id in (0..draft.nodes.len()).rev() {
         let node = &draft.nodes[id];
         // Behind a breaker a row's place is its number.
         let asked = match &node.op {
             Op::Breaker(_) | Op::Build(_) => Asked::Nothing,
+            _ if node.cut_short => node.asked.max(Asked::Line),
             _ if !draft.facts[id].places => node.asked,
             _ if node.policy.on_error == OnError::To => Asked::Text,
             _ => node.asked.max(Asked::Line),
         };
-        for edge in node.inputs.clone() {
+        if draft.nodes[id].cut_short {
+            draft.nodes[id].asked = asked;
+        }
+        for edge in draft.nodes[id].inputs.clone() {
             if edge.port != Port::Built {
                 let before = &mut draft.nodes[edge.from].asked;
                 *before = asked.max(*before);
             }
         }
     }
-    let mut wanted: Vec<bool> = draft.facts.iter().map(|facts| facts.places).collect();
+    let cut_short = draft.nodes.iter().map(|node| node.cut_short);
+    let mut wanted: Vec<bool> = (draft.facts.iter().zip(cut_short))
+        .map(|(facts, cut_short)| facts.places || cut_short)
+        .collect();
     for id in (0..draft.nodes.len()).rev() {
         for edge in draft.nodes[id].inputs.iter().filter(|edge| edge.port != Port::Built) {
             wanted[edge.from] |= wanted[id];
@@ -31,6 +40,31 @@ pub(super) fn spread(draft: &mut Draft) {
         if let Op::Source { request, .. } = &mut draft.nodes[id].op {
             request.places = wanted[id];
         }
+    }
+}
+
+/// Marks the stages of which [`Node::cut_short`](crate::graph::Node::cut_short) holds.
+fn mark_cut_short(draft: &mut Draft) {
+    // Whether some who get a node's rows want a limited number of them, and whether some want all.
+    let mut limited = vec![false; draft.nodes.len()];
+    let mut wanted = vec![false; draft.nodes.len()];
+    for id in (0..draft.nodes.len()).rev() {
+        let is_enough = draft.facts[id].told.first.is_some() || (limited[id] && !wanted[id]);
+        let node = &mut draft.nodes[id];
+        node.cut_short = node.holds_back && node.memory == Memory::Spill && limited[id] && !wanted[id];
+        let is_limited = is_enough && !matches!(node.op, Op::Breaker(_) | Op::Build(_));
+        for edge in &node.inputs {
+            if is_limited {
+                limited[edge.from] = true;
+            } else if matches!(edge.port, Port::Out(_)) {
+                wanted[edge.from] = true;
+            }
+        }
+    }
+    if draft.nodes.iter().any(|node| node.cut_short) {
+        // Rejects wait in the order of the input until it is known how far that counts.
+        let rejects = draft.nodes.iter_mut().filter(|node| matches!(node.op, Op::Rejects));
+        rejects.for_each(|node| node.least = sort::SPEC.least);
     }
 }
 
@@ -60,5 +94,34 @@ mod tests {
             _ => None,
         };
         assert_eq!((places(a), places(b)), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn what_holds_rows_back_is_cut_short_if_nobody_wants_all() {
+        let schema = Schema::default();
+        let node = |inputs, op| NewNode::new("n", Span::default(), inputs, schema.clone(), op);
+        let source = || source_op(Box::new(|_, _| Err(Error::Cancelled)), &Schema::default());
+        let cut_short = |all_wanted: bool| {
+            let mut draft = Draft::default();
+            let read = draft.push(node(vec![], source()));
+            let mut holds = node(vec![out(read)], Op::Pass);
+            holds.holds_back = true;
+            holds.memory = Memory::Spill;
+            let holds = draft.push(holds);
+            let mut takes = node(vec![out(holds)], Op::Pass);
+            takes.facts.told.first = Some(3);
+            draft.push(takes);
+            if all_wanted {
+                draft.push(node(vec![out(holds)], Op::Pass));
+            }
+            spread(&mut draft);
+            let Op::Source { request, .. } = &draft.nodes[read].op else {
+                return None;
+            };
+            assert_eq!(request.places, draft.nodes[holds].cut_short);
+            Some((draft.nodes[holds].cut_short, draft.nodes[holds].asked))
+        };
+        assert_eq!(cut_short(false), Some((true, Asked::Line)));
+        assert_eq!(cut_short(true), Some((false, Asked::Nothing)));
     }
 }
