@@ -18,6 +18,6 @@ pub mod snapshot;
 pub mod table;
 
 pub use crate::assert_pipeline_snapshot;
-pub use hosts::Fixture;
+pub use hosts::{Fixture, run_tests};
 pub use judge::{Fault, Verdict};
 pub use script::{Script, find};

@@ -48,6 +48,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("E1003", "it needs a test that runs: `tests/testing.rs`"),
     ("E1004", "it needs a test that runs: `tests/testing.rs`"),
     ("E1005", "it needs a file of tests: `tests/testing.rs`"),
+    ("E1006", "it needs a test that runs: `tests/plugged.rs`"),
     ("W0001", "only `--pedantic` says it"),
     ("W0002", "nothing reports it yet"),
     ("W0003", "nothing reports it yet"),

@@ -163,3 +163,11 @@ fn the_example_runs() {
         ]
     );
 }
+
+#[test]
+fn scripts_that_use_it_pass_their_tests() {
+    let passed = standpipe::testing::run_tests("plugins/words/tests/lines.pipe", &|| {
+        Engine::builder().plugin(library())
+    });
+    assert_eq!(passed, Ok(1));
+}

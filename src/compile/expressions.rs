@@ -653,6 +653,9 @@ impl<'a> Checker<'a> {
         scope: &Scope<'_>,
     ) -> Option<Expr> {
         if let Some(module) = receiver.as_name().filter(|name| self.is_module(name, scope)) {
+            if let Some(plugged) = self.plugged(module, name) {
+                return self.plugged_call(plugged, args, at, scope);
+            }
             if let Some(spec) = self.plugin_function(module, name) {
                 return self.call_of(&[spec], spec.name, None, args, at, scope);
             }

@@ -9,8 +9,8 @@ use super::report::Checker;
 use crate::diag::{Diagnostic, Span, suggest};
 use crate::plugin::Library;
 use crate::syntax::ast::{
-    BlockKind, Expect, Expr, FnDef, GivenTarget, HeadKind, Ident, ItemKind, OnError, Pipeline, Policy, Schema,
-    StageCall, StageDef, Test, TestStepKind, UseTarget,
+    Binding, BlockKind, Expect, Expr, FnDef, GivenTarget, HeadKind, Ident, ItemKind, OnError, Pipeline, Policy, Schema,
+    StageCall, StageDef, Str, Test, TestStepKind, UseTarget,
 };
 use standpipe_sdk::spec::{ArgKind, StageSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,10 @@ pub(super) struct Names<'a> {
     pub(super) modules: BTreeMap<&'a str, Span>,
     /// Those of plugins that are loaded.
     pub(super) plugins: BTreeMap<&'a str, &'static Library>,
+    /// In a test: those that nothing has needed yet, with the `use` that names them.
+    pub(super) unopened: BTreeMap<&'a str, (&'a Ident, Option<&'a Str>)>,
+    /// In a test: what the script uses of plugins, as `geo.locate`.
+    pub(super) called: BTreeSet<String>,
     pub(super) streams: BTreeMap<&'a str, StreamDecl>,
     /// Functions that call themselves; calls of them stay silent.
     pub(super) broken_functions: BTreeSet<&'a str>,
@@ -117,7 +121,15 @@ impl<'a> Checker<'a> {
                     };
                     match &used.target {
                         UseTarget::Plugin { name, version } => {
-                            self.use_plugin(name, version.as_ref(), used.alias.as_ref().unwrap_or(name));
+                            let alias = used.alias.as_ref().unwrap_or(name);
+                            match self.options.testing {
+                                // It may all be replaced.
+                                Some(_) => {
+                                    let mut names = self.names.borrow_mut();
+                                    names.unopened.insert(&alias.text, (name, version.as_ref()));
+                                }
+                                None => drop(self.use_plugin(name, version.as_ref(), &alias.text)),
+                            }
                         }
                         UseTarget::Script(path)
                             if [".so", ".dylib", ".dll"].iter().any(|end| path.value.ends_with(end)) =>
@@ -243,7 +255,10 @@ impl<'a> Checker<'a> {
                 TestStepKind::With(bindings) => {
                     names
                         .used_values
-                        .extend(bindings.iter().map(|binding| binding.name.text.clone()));
+                        .extend(bindings.iter().filter_map(|binding| match binding {
+                            Binding::Value { name, .. } => Some(name.text.clone()),
+                            Binding::Plugged(_) => None,
+                        }));
                 }
                 _ => {}
             }
@@ -587,9 +602,12 @@ impl<'a> Links<'_, 'a> {
     }
 
     fn stage(&mut self, call: &'a StageCall) {
+        let reported = self.checker.reported();
         if let Some(spec) = self.checker.spec_of(call) {
             self.streams_of(call, spec);
         }
+        // What keeps a plugin from being used is said where the pipeline is built.
+        self.checker.take_back(reported);
         if let Some(OnError {
             policy: Policy::To(name),
             ..

@@ -257,6 +257,11 @@ impl<'r, 'a> Builder<'r, 'a> {
     }
 
     fn stage(&mut self, state: &mut State, call: &'a StageCall) {
+        if let [module, name] = call.name.as_slice()
+            && let Some(plugged) = self.checker.plugged(module, name)
+        {
+            return self.plugged_stage(state, call, plugged);
+        }
         let Some(spec) = self.checker.spec_of(call) else {
             self.checker.stage_missing(call);
             state.rows = Rows::unknown();

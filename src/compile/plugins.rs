@@ -8,19 +8,34 @@ use crate::syntax::ast::{Ident, StageCall, Str};
 use standpipe_sdk::spec::StageSpec;
 
 impl<'a> Checker<'a> {
-    /// The plugin that a `use` names, or why it is not used.
-    pub(super) fn use_plugin(&self, name: &'a Ident, version: Option<&'a Str>, alias: &'a Ident) {
+    /// The plugin that a `use` names; nothing once it was said why it is not used.
+    pub(super) fn use_plugin(
+        &self,
+        name: &'a Ident,
+        version: Option<&'a Str>,
+        alias: &'a str,
+    ) -> Option<&'static Library> {
         match self
             .options
             .plugins
             .open(&name.text, version.map(|version| version.value.as_str()))
         {
-            Ok(library) => drop(self.names.borrow_mut().plugins.insert(&alias.text, library)),
-            Err(Refusal { code, message, help }) => self.report(
-                Diagnostic::error(code_text(code), name.span, message)
+            Ok(library) => {
+                self.names.borrow_mut().plugins.insert(alias, library);
+                Some(library)
+            }
+            Err(Refusal { code, message, help }) => {
+                let mut diagnostic = Diagnostic::error(code_text(code), name.span, message)
                     .labelled("this plugin cannot be used")
-                    .help_if(help),
-            ),
+                    .help_if(help);
+                if self.options.testing.is_some() {
+                    diagnostic = diagnostic.note(format!(
+                        "a test does without it if `with {alias}.NAME = table {{ … }}` stands for each NAME that it needs"
+                    ));
+                }
+                self.report(diagnostic);
+                None
+            }
         }
     }
 
@@ -45,13 +60,23 @@ impl<'a> Checker<'a> {
         );
     }
 
-    /// The plugin that a name before a dot means.
+    /// The plugin that a name before a dot means. In a test it is not opened before something needs it.
     pub(super) fn plugin(&self, name: &Ident) -> Option<&'static Library> {
-        self.names.borrow().plugins.get(name.text.as_str()).copied()
+        let names = self.names.borrow();
+        if let Some(library) = names.plugins.get(name.text.as_str()) {
+            return Some(library);
+        }
+        let (alias, (plugin, version)) = names.unopened.get_key_value(name.text.as_str())?;
+        let (alias, plugin, version) = (*alias, *plugin, *version);
+        drop(names);
+        self.use_plugin(plugin, version, alias)
     }
 
     /// The spec of `geo.locate`.
     pub(super) fn plugin_stage(&self, module: &Ident, name: &Ident) -> Option<&'static StageSpec> {
+        if self.plugged(module, name).is_some() {
+            return None;
+        }
         self.plugin(module)?.stage(&name.text)
     }
 

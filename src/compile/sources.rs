@@ -72,6 +72,9 @@ impl<'r, 'a> Builder<'r, 'a> {
         default_policy: bool,
     ) -> (Edge, Rows) {
         let (policy, to) = self.policy(call, default_policy);
+        if let Some(plugged) = self.checker.plugged(module, name) {
+            return self.plugged_source(call, plugged);
+        }
         let Some(spec) = self.checker.plugin_source(module, name) else {
             self.checker.seen_in(call);
             return self.nothing();

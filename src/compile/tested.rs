@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 mod expected;
 mod given;
+mod plugged;
 
 pub use expected::{Expected, What};
 
@@ -82,25 +83,32 @@ fn key_of(subject: &Subject) -> String {
 }
 
 impl<'a> Checker<'a> {
-    /// What the test says of the parameter `name`, or of `now`.
-    pub(super) fn binding(&self, name: &str) -> Option<&'a Binding> {
-        let steps = self.options.testing?.test.steps.iter();
-        let mut bindings = steps.flat_map(|step| match &step.kind {
+    /// What stands behind `with` in the test.
+    fn bindings(&self) -> impl Iterator<Item = &'a Binding> + use<'a> {
+        let steps = self.options.testing.map_or(&[][..], |testing| &testing.test.steps);
+        steps.iter().flat_map(|step| match &step.kind {
             TestStepKind::With(bindings) => bindings.as_slice(),
             _ => &[],
-        });
-        bindings.find(|binding| binding.name.text == name)
+        })
+    }
+
+    /// What the test says of the parameter `name`, or of `now`: where its name stands, and its value.
+    pub(super) fn binding(&self, name: &str) -> Option<(Span, &'a Expr)> {
+        self.bindings().find_map(|binding| match binding {
+            Binding::Value { name: own, value } if own.text == name => Some((own.span, value)),
+            _ => None,
+        })
     }
 
     /// What `now()` gives.
     pub(super) fn now_of_test(&self) -> Option<i64> {
-        let binding = self.binding("now")?;
-        let value = self.constant(&binding.value, &Scope::CONSTANT)?;
+        let (_, given) = self.binding("now")?;
+        let value = self.constant(given, &Scope::CONSTANT)?;
         match value.as_value() {
             Some(Value::Timestamp(micros)) => Some(micros),
             _ => {
                 self.report(
-                    Diagnostic::error("E1004", binding.value.span, "`now` is a timestamp")
+                    Diagnostic::error("E1004", given.span, "`now` is a timestamp")
                         .labelled(format!("this is {}", value.ty))
                         .help("`now = @2026-01-31T00:00:00Z`"),
                 );
@@ -111,7 +119,6 @@ impl<'a> Checker<'a> {
 
     /// Names in `with` that are no parameters, and those that stand twice.
     pub(super) fn check_bindings(&self) {
-        let Some(testing) = self.options.testing else { return };
         let names = self.names.borrow();
         let params: Vec<&str> = names
             .values
@@ -119,34 +126,39 @@ impl<'a> Checker<'a> {
             .filter(|(_, decl)| decl.kind.word() == "param")
             .map(|(name, _)| *name)
             .collect();
-        let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
-        for step in &testing.test.steps {
-            let TestStepKind::With(bindings) = &step.kind else {
-                continue;
-            };
-            for binding in bindings {
-                let name = binding.name.text.as_str();
-                if let Some(earlier) = seen.insert(name, binding.name.span) {
-                    self.report(
-                        Diagnostic::error("E0119", binding.name.span, format!("`{name}` is given twice"))
-                            .labelled("the second")
-                            .also(earlier, "the first"),
-                    );
-                }
-                if name == "now" || params.contains(&name) {
-                    continue;
-                }
-                let near = suggest(name, params.iter().copied().chain(["now"]));
-                let known = match params.as_slice() {
-                    [] => "the script declares no `param`; `now` can be set".to_owned(),
-                    params => format!("parameters here: {}, and `now`", list_names(params, 12)),
-                };
+        let mut seen: BTreeMap<String, Span> = BTreeMap::new();
+        let mut once = |name: String, span: Span| {
+            if let Some(earlier) = seen.insert(name.clone(), span) {
                 self.report(
-                    Diagnostic::error("E0214", binding.name.span, format!("no `param {name}` in this script"))
-                        .labelled(near.map_or_else(String::new, |near| format!("`{near}` is close")))
-                        .note(known),
+                    Diagnostic::error("E0119", span, format!("`{name}` is given twice"))
+                        .labelled("the second")
+                        .also(earlier, "the first"),
                 );
             }
+        };
+        for binding in self.bindings() {
+            let ident = match binding {
+                Binding::Value { name, .. } => name,
+                Binding::Plugged(plugged) => {
+                    once(plugged.full_name(), plugged.name_span());
+                    continue;
+                }
+            };
+            let name = ident.text.as_str();
+            once(name.to_owned(), ident.span);
+            if name == "now" || params.contains(&name) {
+                continue;
+            }
+            let near = suggest(name, params.iter().copied().chain(["now"]));
+            let known = match params.as_slice() {
+                [] => "the script declares no `param`; `now` can be set".to_owned(),
+                params => format!("parameters here: {}, and `now`", list_names(params, 12)),
+            };
+            self.report(
+                Diagnostic::error("E0214", ident.span, format!("no `param {name}` in this script"))
+                    .labelled(near.map_or_else(String::new, |near| format!("`{near}` is close")))
+                    .note(known),
+            );
         }
     }
 }

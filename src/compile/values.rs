@@ -213,14 +213,14 @@ impl<'a> Checker<'a> {
 
     /// What the test says of a parameter.
     fn bound_by_test(&self, param: &'a Param, ty: &Type, nullable: bool) -> Option<Expr> {
-        let binding = self.binding(&param.name.text)?;
-        let value = self.constant(&binding.value, &Scope::CONSTANT)?;
+        let (_, given) = self.binding(&param.name.text)?;
+        let value = self.constant(given, &Scope::CONSTANT)?;
         let value = self.coerced(value, ty)?;
         if value.as_value() == Some(Value::Null) && !nullable {
             self.report(
                 Diagnostic::error(
                     "E0306",
-                    binding.value.span,
+                    given.span,
                     format!("the parameter `{}` cannot be null", param.name.text),
                 )
                 .labelled("this is null")

@@ -662,7 +662,7 @@ pub const ALL: &[CodeInfo] = &[
     row(
         "E1002",
         "nothing to replace",
-        "No `read` of the script has the path that `given` names, so the rows given would go nowhere.",
+        "No `read` of the script has the path that `given` names, or nothing uses what `with` replaces of a plugin: the rows would go nowhere.",
     ),
     row(
         "E1003",
@@ -678,6 +678,11 @@ pub const ALL: &[CodeInfo] = &[
         "E1005",
         "not part of a test file",
         "A file of tests holds `test` declarations only; all others belong into its script.",
+    ),
+    row(
+        "E1006",
+        "not in the test's table",
+        "A test puts a table in the place of a plugin's function or stage, and no row of it has the values asked for: an error of the row.",
     ),
     row(
         "W0001",

@@ -1,6 +1,6 @@
 //! Constructors of expressions: types in, checked expression or issue out.
 
-use crate::expr::function::{ForeignPrepared, Nulls, Returns};
+use crate::expr::function::{ForeignCall, ForeignPrepared, Nulls, Returns};
 use crate::expr::{
     ARGUMENT, ArgValue, Argument, Arith, BRANCH, CAST, COMPARE, CONDITION, CONVERT, CallArg, Cmp, DECIMAL_TYPE,
     DECIMAL_WITH_FLOAT, Evaluator, Expr, FIELD, FORMAT, FPart, FUNCTION, Fixed, FunctionSpec, Given, Issue, Kind,
@@ -1356,12 +1356,47 @@ fn same_types(spec: &FunctionSpec, at_index: &[usize], bound: &mut [Argument], s
     Ok(())
 }
 
+/// The spec of a call that somebody else computes: see [`Expr::computed_by`].
+static FOREIGN_CALL: FunctionSpec = FunctionSpec {
+    name: "given",
+    about: "What stands in the place of a plugin's function.",
+    nulls: Nulls::Own,
+    fallible: true,
+    ..FunctionSpec::FOREIGN
+};
+
+impl Expr {
+    /// A call of `call` with these arguments, as they are. It may give null and may fail.
+    pub fn computed_by(call: Arc<dyn ForeignCall>, ty: Type, mut args: Vec<Expr>, span: Span) -> Checked {
+        if args.len() > 64 {
+            return Err(Issue::new(
+                ARGUMENT,
+                span,
+                "a function takes at most 64 arguments",
+                "here",
+            ));
+        }
+        args.iter_mut().for_each(settle);
+        let kind = Kind::Call {
+            spec: &FOREIGN_CALL,
+            args: args.into_iter().map(Argument::Value).collect(),
+            prepared: Some(Arc::new(ForeignPrepared(call))),
+        };
+        Ok(make(kind, ty, true, true, span))
+    }
+}
+
+/// A number that could still have become a decimal is a float.
+fn settle(e: &mut Expr) {
+    if let Kind::FloatText { value, .. } = e.kind {
+        e.kind = Kind::Constant(Value::Float(value));
+    }
+}
+
 fn finish_call(spec: &'static FunctionSpec, mut bound: Vec<Argument>, span: Span) -> Checked {
     for arg in &mut bound {
-        if let Argument::Value(e) = arg
-            && let Kind::FloatText { value, .. } = e.kind
-        {
-            e.kind = Kind::Constant(Value::Float(value));
+        if let Argument::Value(e) = arg {
+            settle(e);
         }
     }
     if bound.len() > 64 {

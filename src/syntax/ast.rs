@@ -568,7 +568,7 @@ pub enum TestStepKind {
         /// By what.
         value: GivenValue,
     },
-    /// `with since = @2025-12-31, now = @2026-01-31T00:00:00Z`.
+    /// `with since = @2025-12-31, now = @2026-01-31T00:00:00Z, geo.locate = table { … }`.
     With(Vec<Binding>),
     /// `expect …`.
     Expect(Expect),
@@ -594,13 +594,45 @@ pub enum GivenValue {
     File(Str),
 }
 
-/// `name = expr` in `with`.
+/// `name = expr` in `with`, or what stands there for a plugin.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Binding {
-    /// A parameter, or `now`.
+pub enum Binding {
+    /// `since = @2025-12-31`.
+    Value {
+        /// A parameter, or `now`.
+        name: Ident,
+        /// Its value in this test.
+        value: Expr,
+    },
+    /// `geo.locate = table { … } by lat, lon`.
+    Plugged(Plugged),
+}
+
+/// What a test puts in the place of a plugin's source, stage or function.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugged {
+    /// The plugin's name in the script.
+    pub module: Ident,
+    /// What of it.
     pub name: Ident,
-    /// Its value in this test.
-    pub value: Expr,
+    /// A table or rows.
+    pub value: GivenValue,
+    /// The columns by which rows of it are found for rows of the stage.
+    pub by: Vec<Ident>,
+    /// The whole of it.
+    pub span: Span,
+}
+
+impl Plugged {
+    /// `geo.locate`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.module.text, self.name.text)
+    }
+
+    /// Where that stands.
+    pub fn name_span(&self) -> Span {
+        self.module.span.to(self.name.span)
+    }
 }
 
 /// What a test looks at: a stream by its name, or what a sink was given by its path.

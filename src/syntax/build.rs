@@ -498,13 +498,16 @@ impl<'a> Builder<'a> {
             }
             Rule::with_step => TestStepKind::With(
                 kids(pair)
-                    .filter(|kid| kid.as_rule() == Rule::binding)
-                    .filter_map(|kid| {
-                        let mut parts = kids(kid);
-                        Some(Binding {
-                            name: self.name(&parts.next()?),
-                            value: self.expr(parts.next()?),
-                        })
+                    .filter_map(|kid| match kid.as_rule() {
+                        Rule::binding => {
+                            let mut parts = kids(kid);
+                            Some(Binding::Value {
+                                name: self.name(&parts.next()?),
+                                value: self.expr(parts.next()?),
+                            })
+                        }
+                        Rule::plugged => Some(Binding::Plugged(self.plugged(kid)?)),
+                        _ => None,
                     })
                     .collect(),
             ),
@@ -512,6 +515,26 @@ impl<'a> Builder<'a> {
             _ => return None,
         };
         Some(TestStep { kind, span })
+    }
+
+    fn plugged(&self, pair: P<'_>) -> Option<Plugged> {
+        let span = self.span(&pair);
+        let mut parts = kids(pair).filter(|part| part.as_rule() != Rule::dot);
+        let (module, name, value) = (parts.next()?, parts.next()?, parts.next()?);
+        let by = parts.next().map_or_else(Vec::new, |by| {
+            let names = kids(by).filter(|kid| kid.as_rule() == Rule::name);
+            names.map(|name| self.name(&name)).collect()
+        });
+        Some(Plugged {
+            module: self.name(&module),
+            name: self.name(&name),
+            value: match value.as_rule() {
+                Rule::table => GivenValue::Table(self.table(&value)),
+                _ => GivenValue::Rows(self.rows(value)?),
+            },
+            by,
+            span,
+        })
     }
 
     fn expect(&self, pair: P<'_>) -> Option<Expect> {

@@ -487,16 +487,42 @@ impl<'a> Formatter<'a> {
                         docs.push(text(","));
                         docs.push(Doc::Line);
                     }
-                    docs.push(all(vec![
-                        self.slice(binding.name.span),
-                        text(" = "),
-                        self.expr(&binding.value),
-                    ]));
+                    docs.push(match binding {
+                        Binding::Value { name, value } => {
+                            all(vec![self.slice(name.span), text(" = "), self.expr(value)])
+                        }
+                        Binding::Plugged(plugged) => self.plugged(plugged),
+                    });
+                }
+                // One table stands where the line begins, as behind `given`.
+                if let [Binding::Plugged(_)] = bindings.as_slice() {
+                    docs.insert(0, text("with "));
+                    return all(docs);
                 }
                 group(vec![text("with "), nest(docs)])
             }
             TestStepKind::Expect(expect) => all(vec![text("expect "), self.expect(expect, step.span)]),
         }
+    }
+
+    fn plugged(&mut self, plugged: &Plugged) -> Doc {
+        let value = match &plugged.value {
+            GivenValue::Table(table) => self.table(table),
+            GivenValue::Rows(rows) => self.rows(rows, plugged.span, "rows "),
+            GivenValue::File(path) => self.slice(path.span),
+        };
+        let mut docs = vec![
+            self.slice(plugged.module.span),
+            text("."),
+            self.slice(plugged.name.span),
+            text(" = "),
+            value,
+        ];
+        for (at, name) in plugged.by.iter().enumerate() {
+            docs.push(text(if at == 0 { " by " } else { ", " }));
+            docs.push(self.slice(name.span));
+        }
+        all(docs)
     }
 
     fn expect(&mut self, expect: &Expect, span: Span) -> Doc {

@@ -41,6 +41,10 @@ test "unpaid orders do not count" {
     2  | pending | 3.5   | 2   | fr      | 2026-01-01T00:00:00Z
   }
   with since = @2025-12-31, now = @2026-01-31T00:00:00Z
+  with geo.locate = table {
+    lat | city
+    1.5 | Bari
+  } by lat, now = @2026-01-31T00:00:00Z, synth.rows = rows [ {id: 1} ]
   expect paid rows [ {id: 1, country: "DE"} ]     # all rows, in order; only the named columns
   expect paid schema { id: int?, total: float? }
   expect rejects count == 0

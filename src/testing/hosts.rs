@@ -11,11 +11,12 @@
 //! ```
 
 use super::matrix::{self, Setting};
-use super::script::Script;
+use super::script::{EngineMaker, Script};
+use super::snapshot::Mode;
 use super::table::{self, Look};
 use crate::engine::{Engine, EngineBuilder};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A script with rows in the place of its inputs.
 #[derive(Clone)]
@@ -94,6 +95,42 @@ impl Fixture {
             .ok_or_else(|| format!("there are no rows of `{stream}`"))?;
         Ok(table::table(rows, &Look::default()))
     }
+}
+
+/// Runs the tests of a script, in it and beside it, as `standpipe test --ci` does: under all settings, nothing is written. How many
+/// there are. For plugins: the engine knows the library.
+///
+/// ```no_run
+/// # use standpipe::{Engine, testing};
+/// let passed = testing::run_tests("tests/geo.pipe", &|| Engine::builder().plugin("target/debug/libgeo.so"))?;
+/// assert!(passed > 0);
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// What is wrong with the script, or which tests fail and why.
+pub fn run_tests(path: impl AsRef<Path>, engine: &EngineMaker<'_>) -> Result<usize, String> {
+    let script = Script::open(path.as_ref())?;
+    let mistakes = script.mistakes(false);
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let tests = script.tests();
+    let mut said = String::new();
+    for test in &tests {
+        let verdict = script.run(test, engine, Mode::Frozen, true);
+        for fault in verdict.faults {
+            let _ = writeln!(said, "{}: {}: {}", test.name.value, fault.place, fault.message);
+            said.push_str(
+                &fault
+                    .detail
+                    .iter()
+                    .map(|line| format!("  {line}\n"))
+                    .collect::<String>(),
+            );
+        }
+    }
+    if said.is_empty() { Ok(tests.len()) } else { Err(said) }
 }
 
 /// Compares the rows of a stream with an `insta` snapshot: `assert_pipeline_snapshot!(fixture, "stream")`, or with a name of the

@@ -181,3 +181,10 @@ fn the_example_runs_as_its_comment_says() {
     let formatted = standpipe::syntax::format(&text).unwrap();
     assert_eq!(formatted, text);
 }
+
+#[test]
+fn scripts_that_use_it_pass_their_tests() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/positions.pipe");
+    let passed = standpipe::testing::run_tests(script, &|| Engine::builder().plugin(library()));
+    assert_eq!(passed, Ok(2));
+}

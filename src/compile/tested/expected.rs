@@ -92,6 +92,7 @@ impl<'a> Builder<'_, 'a> {
     }
 
     fn given_in_vain(&self) {
+        self.checker.plugged_in_vain();
         for (span, target, _) in self.checker.givens() {
             if self.tested.used.contains(&span) {
                 continue;

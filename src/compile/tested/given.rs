@@ -26,7 +26,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The rows of `value` with the columns of `schema`; nothing once a mistake was reported.
-    fn given_rows(&self, value: &'a GivenValue, schema: &Schema) -> Option<Vec<Vec<Value>>> {
+    pub(super) fn given_rows(&self, value: &'a GivenValue, schema: &Schema) -> Option<Vec<Vec<Value>>> {
         let reported = self.reported();
         let rows = match value {
             GivenValue::Table(table) => return self.table_in(table, schema),
@@ -62,7 +62,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The rows of a table as a text file with them would be read: `json` has no dates. A column with a cell in quotes is text.
-    fn inferred(&self, table: &'a Table, json: bool) -> Option<(Schema, Vec<Vec<Value>>)> {
+    pub(super) fn inferred(&self, table: &'a Table, json: bool) -> Option<(Schema, Vec<Vec<Value>>)> {
         let is_plain = |cell: &Cell| match &cell.value {
             CellValue::Empty | CellValue::Text => true,
             CellValue::Literal(literal) => match literal.kind {
@@ -299,7 +299,7 @@ impl<'a> Builder<'_, 'a> {
     }
 
     /// Rows with the columns of `known`, or with those they have themselves.
-    fn rows_for(
+    pub(super) fn rows_for(
         &self,
         value: &'a GivenValue,
         known: Option<&Schema>,
@@ -313,9 +313,7 @@ impl<'a> Builder<'_, 'a> {
                 self.report(
                     Diagnostic::error("E1003", step, "nothing says which columns these rows have")
                         .labelled("no rows, and the script declares no columns for what they replace")
-                        .help(
-                            "`schema:` at the source declares them; `table { … }` with only its first line names them",
-                        ),
+                        .help("`table { … }` with only its first line names them; `schema:` at a source declares them"),
                 );
                 None
             }
@@ -423,7 +421,7 @@ impl<'a> Builder<'_, 'a> {
 }
 
 /// Rows as a reader of files would have read them: any of them can be null, and JSON has no dates.
-fn as_read((schema, mut rows): (Schema, Vec<Vec<Value>>), json: bool) -> (Schema, Vec<Vec<Value>>) {
+pub(super) fn as_read((schema, mut rows): (Schema, Vec<Vec<Value>>), json: bool) -> (Schema, Vec<Vec<Value>>) {
     let fields = schema.fields().iter();
     let read = fields.map(|field| Field::new(field.name.clone(), type_as_read(&field.ty, json), true));
     if json {
