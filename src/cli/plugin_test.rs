@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use standpipe::Engine;
 use standpipe::plugin::child::Child;
-use standpipe::plugin::conform::{self, CHECKS, Outcome};
+use standpipe::plugin::conform::{self, CHECKS, Outcome, SOURCE_CHECKS};
 use standpipe::plugin::{Note, Plugins, Verified};
 use std::fmt::Write;
 use std::io::Read;
@@ -63,6 +63,9 @@ struct Said {
     /// Of [`LOADS`].
     #[serde(default)]
     stages: Vec<String>,
+    /// Those of them that are sources.
+    #[serde(default)]
+    sources: Vec<String>,
 }
 
 /// One line of the report.
@@ -121,8 +124,15 @@ fn outcome(outcome: Outcome) -> Said {
     Said {
         status: status.into(),
         message,
-        stages: vec![],
+        ..Said::default()
     }
+}
+
+/// A folder that goes with this process, which is in it from now on.
+fn scratch() -> Result<tempfile::TempDir, String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("no folder for its files: {error}"))?;
+    std::env::set_current_dir(folder.path()).map_err(|error| format!("no folder for its files: {error}"))?;
+    Ok(folder)
 }
 
 /// One check, in this process.
@@ -147,13 +157,17 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
         return Said {
             status: "ok".into(),
             message: String::new(),
+            sources: library.sources().map(str::to_owned).collect(),
             stages,
         };
     }
-    if library.source(stage).is_some() {
-        return outcome(Outcome::Skipped("of a source only the examples are tried".into()));
-    }
-    let engine = Engine::builder().plugin(&verified.path).workers(1).build();
+    // What a sink writes on the way is nobody's business.
+    let scratch = match scratch() {
+        Ok(scratch) => scratch,
+        Err(what) => return outcome(Outcome::Failed(what)),
+    };
+    let engine = Engine::builder().plugin(&verified.path).folder(scratch.path());
+    let engine = engine.workers(1).build();
     let examples = (verified.note.iter())
         .flat_map(|note| &note.stages)
         .find(|noted| noted.name == stage)
@@ -211,7 +225,8 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
         });
     };
     let loaded = ask(LOADS, "-");
-    let (stages, loads) = (loaded.stages.clone(), loaded.status == "ok");
+    let (stages, sources) = (loaded.stages.clone(), loaded.sources.clone());
+    let loads = loaded.status == "ok";
     add("", LOADS, loaded);
     if loads {
         add("", "description", described(verified.note.as_ref(), &stages));
@@ -220,7 +235,8 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
         for stage in stages.iter().filter(wanted) {
             seen += 1;
             let mut works = true;
-            for (check, _) in CHECKS {
+            let checks = if sources.contains(stage) { SOURCE_CHECKS } else { CHECKS };
+            for (check, _) in checks {
                 let said = match works {
                     true => ask(check, stage),
                     false => outcome(Outcome::Skipped("it does not work".into())),

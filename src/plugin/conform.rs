@@ -14,9 +14,11 @@ mod checks;
 mod data;
 mod drive;
 mod memory;
+mod source;
 mod spy;
 
 pub use checks::{CHECKS, run};
+pub use source::CHECKS as SOURCE_CHECKS;
 
 use super::bind::Vtable;
 use standpipe_sdk::{Batch, Schema, Value, values};

@@ -280,7 +280,7 @@ impl Instance {
 }
 
 /// Where a snapshot goes.
-unsafe extern "C" fn write(to: *mut c_void, bytes: *const c_void, len: usize) -> Status {
+pub(super) unsafe extern "C" fn write(to: *mut c_void, bytes: *const c_void, len: usize) -> Status {
     // SAFETY: `snapshot` was given the bytes that are collected, for the call; nobody else has them meanwhile.
     let Some(to) = (unsafe { to.cast::<Vec<u8>>().as_mut() }) else {
         return ffi::E_INTERNAL;

@@ -11,13 +11,14 @@
 use super::bind::{self, Given, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
-use super::run::{Object, call_of, lend, release};
-use super::{WRONG_ABI, code_of, said};
+use super::run::{Object, lend, release, write};
+use super::{WRONG_ABI, code_of, conform, said};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Request, Setup, Wanted};
 use standpipe_sdk::{
-    Arena, Batch, Code, Column, Columns, Error, Faults, Field, Locator, Part, Place, Reader, Result, Source, Span,
+    Arena, Batch, Code, Column, Columns, Error, Faults, Field, Locator, Part, Place, Reader, Result, Schema, Source,
+    Span,
 };
 use std::any::Any;
 use std::ffi::c_void;
@@ -34,11 +35,11 @@ const MOST_ROWS: usize = 16 << 10;
 const NAP: Duration = Duration::from_millis(100);
 
 /// A bound source.
-struct Plan {
-    given: Given,
+pub(super) struct Plan {
+    pub(super) given: Given,
     span: Span,
-    fields: Vec<Field>,
-    splits: u64,
+    pub(super) fields: Vec<Field>,
+    pub(super) splits: u64,
     meter: Arc<Meter>,
 }
 
@@ -62,25 +63,14 @@ impl Plan {
 
 pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     const THIS: &str = "this source of a plugin";
-    let (given, _) = bind::given(vtable, call, None, THIS)?;
-    let splits = splits(&given.out).map_err(|what| bind::complain(&vtable, call, THIS, WRONG_ABI, call.span, &what))?;
+    let (given, config) = bind::given(vtable, call, None, THIS)?;
+    conform::bound(vtable, None, &Schema::default(), 0, &config);
     let schema = given.output.clone();
-    let plan = Arc::new(Plan {
-        given,
-        span: call.span,
-        fields: schema.fields().to_vec(),
-        splits,
-        meter: Meter::new(vtable.name),
-    });
+    let plan =
+        plan_of(given, call.span).map_err(|what| bind::complain(&vtable, call, THIS, WRONG_ABI, call.span, &what))?;
+    let plan = Arc::new(plan);
     let make = move |setup: &Setup, request: &Request| -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(Splits {
-            plan: plan.clone(),
-            setup: setup.clone(),
-            request: request.clone(),
-            next: AtomicU64::new(0),
-            over: Mutex::new(false),
-            woken: Condvar::new(),
-        }))
+        Ok(Arc::new(Splits::new(plan.clone(), setup, request)))
     };
     Ok(Bound {
         lineage: vec![Lineage::New; schema.width()],
@@ -89,6 +79,17 @@ pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complai
         sorted_by: vec![],
         make: Make::Source(Box::new(make)),
         needs_places: false,
+    })
+}
+
+/// What a bound source said, understood.
+pub(super) fn plan_of(given: Given, span: Span) -> Result<Plan, String> {
+    Ok(Plan {
+        span,
+        fields: given.output.fields().to_vec(),
+        splits: splits(&given.out)?,
+        meter: Meter::new(given.vtable.name),
+        given,
     })
 }
 
@@ -109,7 +110,7 @@ fn splits(out: &ffi::BindOut) -> Result<u64, String> {
     }
 }
 
-struct Splits {
+pub(super) struct Splits {
     plan: Arc<Plan>,
     setup: Setup,
     request: Request,
@@ -119,6 +120,27 @@ struct Splits {
 }
 
 impl Splits {
+    pub(super) fn new(plan: Arc<Plan>, setup: &Setup, request: &Request) -> Splits {
+        Splits {
+            plan,
+            setup: setup.clone(),
+            request: request.clone(),
+            next: AtomicU64::new(0),
+            over: Mutex::new(false),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// One lane's way into it.
+    pub(super) fn lane(self: Arc<Self>) -> Lane {
+        Lane {
+            source: self,
+            object: None,
+            split: 0,
+            at: 0,
+        }
+    }
+
     /// Waits; the run may be over before that.
     fn wait(&self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
@@ -144,12 +166,7 @@ impl Source for Splits {
     }
 
     fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(Lane {
-            source: self,
-            object: None,
-            split: 0,
-            at: 0,
-        }))
+        Ok(Box::new(self.lane()))
     }
 
     fn cancel(&self) {
@@ -159,12 +176,69 @@ impl Source for Splits {
 }
 
 /// One lane's split.
-struct Lane {
+pub(super) struct Lane {
     source: Arc<Splits>,
     object: Option<Object>,
     split: u32,
     /// Rows of the split that have arrived.
     at: u64,
+}
+
+impl Lane {
+    /// Where the split is, as bytes of its own kind; [`Lane::restore`] takes them.
+    ///
+    /// # Errors
+    /// If it has no snapshots, or fails.
+    pub(super) fn snapshot(&mut self, arena: &Arena) -> Result<Vec<u8>> {
+        let plan = self.source.plan.clone();
+        let Some(snapshot) = plan.given.vtable.stage.snapshot else {
+            return Err(plan.failed(PLUGIN_FAILED, "it says that it has snapshots, and lacks `snapshot`"));
+        };
+        let mut bytes: Vec<u8> = vec![];
+        let into: *mut Vec<u8> = &raw mut bytes;
+        self.with_state(arena, |inst, call, error| {
+            // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call, and `write` gets `into`.
+            unsafe { snapshot(inst, call, write, into.cast(), error) }
+        })?;
+        Ok(bytes)
+    }
+
+    /// Makes a split that was just opened one that is where another one was.
+    ///
+    /// # Errors
+    /// If it does not take them.
+    pub(super) fn restore(&mut self, bytes: &[u8], arena: &Arena) -> Result<()> {
+        let plan = self.source.plan.clone();
+        let stage = plan.given.vtable.stage;
+        let Some(restore) = stage.restore else {
+            return Err(plan.failed(PLUGIN_FAILED, "it says that it has snapshots, and lacks `restore`"));
+        };
+        let (from, len) = (bytes.as_ptr().cast(), bytes.len());
+        self.with_state(arena, |inst, call, error| {
+            // SAFETY: as above; the bytes are there for the call.
+            unsafe { restore(inst, call, stage.state_version, from, len, error) }
+        })
+    }
+
+    /// A call that gives no rows.
+    fn with_state(
+        &mut self,
+        arena: &Arena,
+        run: impl FnOnce(*mut c_void, *const ffi::Call, *mut ffi::ErrorOut) -> Status,
+    ) -> Result<()> {
+        let (plan, setup) = (&*self.source.plan, &self.source.setup);
+        let Some(object) = &mut self.object else {
+            return Err(plan.failed(PLUGIN_FAILED, "no split is open"));
+        };
+        let call = object.call();
+        let (_, rows, _) = called(plan, setup, object, arena, 0, &call, |inst, call, _, error| {
+            run(inst, call, error)
+        })?;
+        match rows {
+            Some(_) => Err(plan.failed(PLUGIN_FAILED, "it gives rows where none are asked for")),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Reader for Lane {
@@ -236,18 +310,33 @@ fn given<'a>(
     arena: &'a Arena,
     max_rows: usize,
 ) -> Result<(Status, Option<Batch<'a>>, u32)> {
-    let failed = |what: &str| Err(plan.failed(PLUGIN_FAILED, what));
     let Some(process) = plan.given.vtable.process else {
-        return failed("it has no `process`");
+        return Err(plan.failed(PLUGIN_FAILED, "it has no `process`"));
     };
-    if object.broken {
-        return failed("it failed before");
-    }
     let call = ffi::Call {
         max_rows: max_rows as u64,
-        ..call_of(&object.owner, object.calls)
+        ..object.call()
     };
-    object.calls += 1;
+    called(plan, setup, object, arena, max_rows, &call, |inst, call, out, error| {
+        // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call; the function keeps to the
+        // header (the promise to `contents_of`).
+        unsafe { process(inst, call, null_mut(), out, error) }
+    })
+}
+
+/// A call, and what it gives.
+fn called<'a>(
+    plan: &Plan,
+    setup: &Setup,
+    object: &mut Object,
+    arena: &'a Arena,
+    max_rows: usize,
+    call: &ffi::Call,
+    run: impl FnOnce(*mut c_void, *const ffi::Call, *mut ArrowArray, *mut ffi::ErrorOut) -> Status,
+) -> Result<(Status, Option<Batch<'a>>, u32)> {
+    if object.broken {
+        return Err(plan.failed(PLUGIN_FAILED, "it failed before"));
+    }
     let mut calling = Calling {
         plan,
         arena,
@@ -260,10 +349,8 @@ fn given<'a>(
     let (mut out, mut error) = (ArrowArray::EMPTY, ffi::ErrorOut::EMPTY);
     let start = Instant::now();
     // SAFETY: both stay where they are, and nobody else uses `calling`, until the guard is dropped.
-    let entered = unsafe { Entered::new(&raw const call, &raw mut calling) };
-    // SAFETY: `create` made `inst`, which is not broken; the other arguments are valid for the call; the function keeps to the header
-    // (the promise to `contents_of`).
-    let status = unsafe { process(object.inst, &raw const call, null_mut(), &raw mut out, &raw mut error) };
+    let entered = unsafe { Entered::new(call, &raw mut calling) };
+    let status = run(object.inst, call, &raw mut out, &raw mut error);
     drop(entered);
     let spent = start.elapsed();
     object.ended(status, &error, false);

@@ -87,6 +87,8 @@ impl Guest {
                 unbind: Some(unbind::<Splits>),
                 create: Some(source::create),
                 process: Some(source::process),
+                snapshot: if spec.snapshots { Some(source::snapshot) } else { None },
+                restore: if spec.snapshots { Some(source::restore) } else { None },
                 destroy: Some(destroy::<source::Instance>),
                 ..table(ffi::KIND_SOURCE, 0, name, about, params)
             },

@@ -8,7 +8,8 @@
 
 use crate::arena::Arena;
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ffi::PLUGIN_FAILED;
 use crate::plugin::Params;
 use crate::spec::{Call, Complaint, Example, Kind, Memory, Setup, StageSpec};
 use crate::types::Schema;
@@ -19,6 +20,8 @@ pub trait Origin: Params + 'static {
     /// What scripts call it, behind the plugin's name.
     const NAME: &'static str;
     const MEMORY: Memory = Memory::Constant;
+    /// Its splits can say where they are: [`Split::save`].
+    const SNAPSHOTS: bool = false;
     /// Whole scripts that read from it, printed as documentation.
     const EXAMPLES: &'static [Example] = &[];
 
@@ -50,6 +53,19 @@ pub trait Split: Send {
 
     /// So many rows, those that `next` gave, have arrived.
     fn advance(&mut self, rows: usize);
+
+    /// Where it is, of a source with [`Origin::SNAPSHOTS`]: bytes that [`Split::restore`] takes, perhaps in another process.
+    fn save(&self) -> Vec<u8> {
+        vec![]
+    }
+
+    /// Goes on where another one of the same number was saved. It was just opened.
+    ///
+    /// # Errors
+    /// If the bytes say no such place.
+    fn restore(&mut self, _state: &[u8]) -> Result<()> {
+        Err(Error::failed(PLUGIN_FAILED, "it takes no snapshots"))
+    }
 }
 
 /// What a split answers.
@@ -63,6 +79,7 @@ pub enum Next<'a> {
 /// A source as the tables have it; [`StageSpec::bind`] of `stage` is not used.
 pub struct OriginSpec {
     pub stage: StageSpec,
+    pub snapshots: bool,
     pub bind: &'static (dyn Fn(&Call<'_>) -> Result<Splits, Vec<Complaint>> + Sync),
 }
 
@@ -83,6 +100,7 @@ impl<T: Origin> Exported for T {
             examples: T::EXAMPLES,
             ..StageSpec::BASE
         },
+        snapshots: T::SNAPSHOTS,
         bind: &|call| T::of(call)?.bind(call),
     };
 }

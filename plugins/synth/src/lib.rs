@@ -37,10 +37,18 @@ const FROM_SECOND: i64 = FROM_DAY as i64 * 86_400;
 
 impl Origin for Rows {
     const NAME: &'static str = "rows";
-    const EXAMPLES: &'static [Example] = &[Example {
-        script: "use plugin synth\nread synth.rows seed: 7, rows: 3, columns: \"id: row, n: int?\"\n  | select id, known = n != null",
-        output: "id,known\n1,true\n2,true\n3,true\n",
-    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            script: "use plugin synth\nread synth.rows seed: 7, rows: 3, columns: \"id: row, n: int?\"\n  | select id, known = n != null",
+            output: "id,known\n1,true\n2,true\n3,true\n",
+        },
+        Example {
+            script: "use plugin synth\nread synth.rows rows: 140_000\n  | aggregate rows = count(), last = last(id)",
+            output: "rows,last\n140000,140000\n",
+        },
+    ];
+
+    const SNAPSHOTS: bool = true;
 
     fn bind(self, call: &Call<'_>) -> Result<Splits, Vec<Complaint>> {
         let span = |option: &str| call.option(option).map_or(call.span, |item| item.span);
@@ -91,6 +99,19 @@ impl Split for Piece {
 
     fn advance(&mut self, rows: usize) {
         self.at += rows as u64;
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.at.to_le_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let at = state.try_into().map(u64::from_le_bytes).ok();
+        match at.filter(|at| (self.at..=self.end).contains(at)) {
+            Some(at) => self.at = at,
+            None => return Err(Error::failed(WRONG_VALUE, "this is no place in the split")),
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,13 @@ const COLUMNS: &[&str] = &["s", "i", "f", "b", "l", "r"];
 
 /// `stage` is its bare name.
 pub(super) fn scripts(plugin: &str, library: &Library, stage: &str, examples: &[String]) -> Vec<Script> {
-    let (given, made) = match (library.function(stage), library.stage(stage)) {
+    let (head, spec) = match (library.stage(stage), library.source(stage), library.sink(stage)) {
+        (Some(spec), ..) => (format!("{ROWS} | "), Some(spec)),
+        (_, Some(spec), _) => ("read ".into(), Some(spec)),
+        (_, _, Some(spec)) => (format!("{ROWS} | write "), Some(spec)),
+        _ => (String::new(), None),
+    };
+    let (given, made) = match (library.function(stage), spec) {
         (Some(spec), _) => {
             let examples = examples
                 .iter()
@@ -50,7 +56,7 @@ pub(super) fn scripts(plugin: &str, library: &Library, stage: &str, examples: &[
                 .collect();
             let lists = [("", &spec.items), ("by", &spec.by), ("on", &spec.on)];
             let lists = lists.map(|(word, items)| (word, needed(items)));
-            (examples.to_vec(), stages(plugin, stage, &lists, &options))
+            (examples.to_vec(), stages(plugin, stage, &head, &lists, &options))
         }
         (None, None) => (vec![], vec![]),
     };
@@ -110,7 +116,14 @@ fn products(lists: &[Vec<String>]) -> Vec<Vec<String>> {
     out
 }
 
-fn stages(plugin: &str, stage: &str, lists: &[(&str, Vec<Vec<String>>); 3], options: &[Vec<String>]) -> Vec<String> {
+/// `head` is what stands before the name.
+fn stages(
+    plugin: &str,
+    stage: &str,
+    head: &str,
+    lists: &[(&str, Vec<Vec<String>>); 3],
+    options: &[Vec<String>],
+) -> Vec<String> {
     let all: Vec<Vec<String>> = lists
         .iter()
         .flat_map(|(_, items)| items)
@@ -119,7 +132,7 @@ fn stages(plugin: &str, stage: &str, lists: &[(&str, Vec<Vec<String>>); 3], opti
         .collect();
     let written = |picked: Vec<String>| {
         let mut picked = picked.into_iter();
-        let mut text = format!("use plugin {plugin}\n{ROWS} | {plugin}.{stage}");
+        let mut text = format!("use plugin {plugin}\n{head}{plugin}.{stage}");
         for (word, items) in lists.iter().filter(|(_, items)| !items.is_empty()) {
             let items: Vec<String> = picked.by_ref().take(items.len()).collect();
             let word = if word.is_empty() {

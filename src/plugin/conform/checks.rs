@@ -41,9 +41,9 @@ pub const CHECKS: &[(&str, &str)] = &[
 ];
 
 /// The most refusals of one batch that are tried.
-const MOST_REFUSALS: usize = 2000;
+pub(super) const MOST_REFUSALS: usize = 2000;
 /// Bytes of the heap that do not count.
-const NOISE: i64 = 256 << 10;
+pub(super) const NOISE: i64 = 256 << 10;
 
 fn body(name: &str) -> Option<Check> {
     Some(match name {
@@ -70,17 +70,31 @@ fn body(name: &str) -> Option<Check> {
 
 /// Tries a check on these cases. Once per process: what plugins get as their host is the check's from now on.
 pub fn run(name: &str, cases: &[Case]) -> Outcome {
+    spy::listen(name == "newer host");
+    if cases
+        .first()
+        .is_some_and(|case| case.vtable.stage.kind == ffi::KIND_SOURCE)
+    {
+        return super::source::run(name, cases);
+    }
     let Some(check) = body(name) else {
         return Outcome::Failed(format!("there is no check `{name}`"));
     };
-    spy::listen(name == "newer host");
-    let mut skipped = None;
+    each(cases, |case| check(&Trial::new(case)?))
+}
+
+/// What a check says of all cases together.
+pub(super) fn each(cases: &[Case], check: impl Fn(&Case) -> Result<Option<String>, String>) -> Outcome {
+    let (mut passed, mut skipped) = (false, None);
     for case in cases {
-        match Trial::new(case).and_then(|trial| check(&trial)) {
+        match check(case) {
+            Ok(None) => passed = true,
             Ok(reason) => skipped = reason,
             Err(what) => return Outcome::Failed(what),
         }
     }
+    // One to look at is enough.
+    let skipped = skipped.filter(|_| !passed);
     match (cases, skipped) {
         ([], _) => {
             Outcome::Failed("no arguments that it takes were found; an example in its description shows some".into())
@@ -90,9 +104,9 @@ pub fn run(name: &str, cases: &[Case]) -> Outcome {
     }
 }
 
-const PASSED: Result<Option<String>, String> = Ok(None);
+pub(super) const PASSED: Result<Option<String>, String> = Ok(None);
 
-fn skipped(why: &str) -> Result<Option<String>, String> {
+pub(super) fn skipped(why: &str) -> Result<Option<String>, String> {
     Ok(Some(why.into()))
 }
 
@@ -311,6 +325,11 @@ fn leaks(trial: &Trial<'_>) -> Result<Option<String>, String> {
         }
         Ok(())
     };
+    leaking(cycle)
+}
+
+/// Whether heap stays each time that `cycle` runs.
+pub(super) fn leaking(cycle: impl Fn() -> Result<(), String>) -> Result<Option<String>, String> {
     cycle()?;
     let Some(before) = memory::in_use() else {
         return skipped("the allocator here does not count");
@@ -357,7 +376,7 @@ fn complaint(case: &Case, input: &Schema, config: &Json) -> Result<Option<(Strin
 }
 
 /// Arguments that must be there are left out.
-fn missing(case: &Case, config: &Json) -> Result<(), String> {
+pub(super) fn missing(case: &Case, config: &Json) -> Result<(), String> {
     let params = case.vtable.params.unwrap_or("{}");
     let params: Json = serde_json::from_str(params).map_err(|error| error.to_string())?;
     for list in ["items", "by", "on"] {

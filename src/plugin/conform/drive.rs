@@ -91,7 +91,7 @@ impl Ran {
     }
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(120) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -100,7 +100,8 @@ fn short(text: &str) -> String {
 
 /// Binds a case with other arguments or columns.
 pub(super) fn bind(case: &Case, input: &Schema, config: &str) -> Result<Given, Refused> {
-    Given::new(spy::on(case.vtable), Some(input), case.own, config)
+    let input = Some(input).filter(|_| case.vtable.stage.kind != ffi::KIND_SOURCE);
+    Given::new(spy::on(case.vtable), input, case.own, config)
 }
 
 impl<'c> Trial<'c> {
@@ -384,7 +385,7 @@ impl<'t, 'c> Driven<'t, 'c> {
 }
 
 /// What a stage says that gives up, rather than the host about it.
-fn own_words(error: &Error) -> Option<String> {
+pub(super) fn own_words(error: &Error) -> Option<String> {
     let status = spy::status();
     let gives_up = status < 0 && status != ffi::E_PANIC && status != ffi::E_INTERNAL && status != ffi::E_CANCELLED;
     gives_up.then(|| said(error))

@@ -9,6 +9,7 @@ use super::super::bind::Vtable;
 use super::super::host;
 use standpipe_sdk::Type;
 use standpipe_sdk::ffi::{self, ArrowArray, BindIn, BindOut, Call, ErrorOut, Host, Stage, Status};
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -38,9 +39,6 @@ struct State {
     reserves: usize,
     reserved: i64,
     refused: bool,
-    /// Memory of this call: where, and how much.
-    pieces: Vec<(usize, usize)>,
-    status: Status,
     fault: Option<String>,
 }
 
@@ -48,6 +46,13 @@ struct State {
 unsafe impl Send for State {}
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+thread_local! {
+    /// Memory of this thread's call: where, and how much.
+    static PIECES: RefCell<Vec<(usize, usize)>> = const { RefCell::new(vec![]) };
+    /// What this thread's last call answered.
+    static STATUS: Cell<Status> = const { Cell::new(ffi::OK) };
+}
 
 struct Held(MutexGuard<'static, Option<State>>);
 
@@ -129,9 +134,9 @@ pub(super) fn reserved() -> i64 {
     state().get().reserved
 }
 
-/// What the last call answered.
+/// What this thread's last call answered.
 pub(super) fn status() -> Status {
-    state().get().status
+    STATUS.get()
 }
 
 /// What was seen to be wrong, once.
@@ -164,7 +169,7 @@ unsafe extern "C" fn alloc(call: *const Call, size: usize) -> *mut c_void {
     if !memory.is_null() {
         // SAFETY: the host has just given so many bytes.
         unsafe { std::ptr::write_bytes(memory.cast::<u8>(), MARK, wanted) };
-        state().get().pieces.push((memory.addr(), size));
+        PIECES.with_borrow_mut(|pieces| pieces.push((memory.addr(), size)));
     }
     memory
 }
@@ -173,11 +178,8 @@ unsafe extern "C" fn grow(call: *const Call, old: *mut c_void, old_size: usize, 
     // SAFETY: the plugin's call, passed on.
     let new = unsafe { alloc(call, new_size) };
     if !new.is_null() && !old.is_null() {
-        let known = state()
-            .get()
-            .pieces
-            .iter()
-            .any(|&(at, size)| at == old.addr() && old_size <= size);
+        let is_it = |&(at, size): &(usize, usize)| at == old.addr() && old_size <= size;
+        let known = PIECES.with_borrow(|pieces| pieces.iter().any(is_it));
         if !known {
             wrong("it has memory grown that it was not given".into());
             return new;
@@ -235,7 +237,7 @@ unsafe extern "C" fn bind(
     };
     // SAFETY: the host's call, passed on.
     let status = unsafe { (vtable.bind)(stage, host, given, out, error) };
-    state().get().status = status;
+    STATUS.set(status);
     status
 }
 
@@ -251,7 +253,7 @@ unsafe extern "C" fn create(
     };
     // SAFETY: the host's call, passed on.
     let status = unsafe { (vtable.create)(bound, call, split, inst, error) };
-    state().get().status = status;
+    STATUS.set(status);
     status
 }
 
@@ -265,22 +267,18 @@ unsafe extern "C" fn process(
     let Some(process) = original().and_then(|vtable| vtable.process) else {
         return ffi::E_INTERNAL;
     };
-    {
-        let mut state = state();
-        let state = state.get();
-        state.pieces.clear();
-        // SAFETY: the host lends an array of these columns.
-        if let Some(array) = unsafe { input.as_ref() } {
-            let mut lent = vec![];
-            // SAFETY: as above.
-            unsafe { ranges_of_columns(array, &state.given, &mut lent) };
-            state.pieces.extend(lent.iter().map(|&(at, size, _)| (at, size)));
-        }
+    let mut lent = vec![];
+    // SAFETY: the host lends an array of these columns.
+    if let Some(array) = unsafe { input.as_ref() } {
+        let given = state().get().given.clone();
+        // SAFETY: as above.
+        unsafe { ranges_of_columns(array, &given, &mut lent) };
     }
-    let lent = state().get().pieces.len();
+    PIECES.set(lent.iter().map(|&(at, size, _)| (at, size)).collect());
+    let lent = lent.len();
     // SAFETY: the host's call, passed on.
     let status = unsafe { process(inst, call, input, out, error) };
-    let pieces = state().get().pieces.clone();
+    let pieces = PIECES.with_borrow(Clone::clone);
     for &(at, size) in &pieces[lent..] {
         let guard: *const u8 = std::ptr::with_exposed_provenance(at + size);
         // SAFETY: a piece that `alloc` gave in this call: behind it stand `GUARD` bytes, and the arena keeps them until its reset.
@@ -294,7 +292,7 @@ unsafe extern "C" fn process(
         // SAFETY: as above.
         unsafe { look(array) };
     }
-    state().get().status = status;
+    STATUS.set(status);
     status
 }
 
@@ -309,11 +307,7 @@ unsafe fn look(array: &ArrowArray) {
     if !is_ours {
         return;
     }
-    let (made, pieces) = {
-        let mut state = state();
-        let state = state.get();
-        (state.made.clone(), state.pieces.clone())
-    };
+    let (made, pieces) = (state().get().made.clone(), PIECES.with_borrow(Clone::clone));
     let mut ranges = vec![];
     // SAFETY: passed on.
     unsafe { ranges_of_columns(array, &made, &mut ranges) };

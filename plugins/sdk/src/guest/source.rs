@@ -45,7 +45,10 @@ pub(super) unsafe extern "C" fn bind(
             out.memory = spec.stage.memory as u32;
             out.parallelism = ffi::PAR_SPLITS;
             out.n_splits = splits.count.max(1);
-            out.flags = ffi::F_PRESERVES_ORDER;
+            out.flags = ffi::F_PRESERVES_ORDER | ffi::F_DETERMINISTIC;
+            if spec.snapshots {
+                out.flags |= ffi::F_SNAPSHOT;
+            }
             out.bound = Arc::into_raw(Arc::new(splits)).cast_mut().cast();
             Ok(ffi::OK)
         })
@@ -175,5 +178,41 @@ unsafe fn emit<'a>(splits: &Splits, batch: Batch<'a>, call: *const ffi::Call, ar
     match unsafe { (host.emit)(call, &raw mut array) } {
         0.. => Ok(()),
         failed => Err(Failed::new(failed, "")),
+    }
+}
+
+pub(super) unsafe extern "C" fn snapshot(
+    inst: *mut c_void,
+    call: *const ffi::Call,
+    write: ffi::Write,
+    to: *mut c_void,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: as for `process`; `write` is the host's, and takes `to`.
+    unsafe {
+        guard(error, || {
+            let Instance { split, own, .. } = &mut *inst.cast::<Instance>();
+            let state = own.counted(call, || Ok(split.save()))?;
+            Ok(write(to, state.as_ptr().cast(), state.len()))
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn restore(
+    inst: *mut c_void,
+    call: *const ffi::Call,
+    _: u32,
+    state: *const c_void,
+    len: usize,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: as for `process`; so many bytes are there for the call.
+    unsafe {
+        guard(error, || {
+            let Instance { split, own, .. } = &mut *inst.cast::<Instance>();
+            let state = ffi::Str { ptr: state.cast(), len }.bytes();
+            own.counted(call, || Ok(split.restore(state)?))?;
+            Ok(ffi::OK)
+        })
     }
 }
