@@ -1104,7 +1104,11 @@ pub(in crate::expr) fn place(
         let index = match &arg.name {
             Some(given) => match params.iter().position(|p| p.name == given) {
                 Some(index) => index,
-                None => return Err(format!("`{name}` has no parameter `{given}`")),
+                None => {
+                    let near = nearest(given, params.iter().map(|p| p.name));
+                    let near = near.map(|near| format!("; `{near}` is close")).unwrap_or_default();
+                    return Err(format!("`{name}` has no parameter `{given}`{near}"));
+                }
             },
             None => {
                 at += 1;
