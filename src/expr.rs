@@ -37,7 +37,10 @@ mod values;
 mod walk;
 pub mod window;
 
-pub use aggregate::{AggregateCall, AggregateSpec, aggregate, aggregate_call, is_aggregate};
+pub use aggregate::{
+    AggregateCall, AggregateSpec, ForeignAggregate, NotTaken, aggregate, aggregate_call, aggregate_call_of,
+    is_aggregate,
+};
 pub use aggregates::{FloatSum, families as aggregates};
 pub use bind::run_example;
 pub use codes::*;

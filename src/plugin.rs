@@ -2,14 +2,15 @@
 //!
 //! Laws
 //! - Nothing behind here knows that a stage is foreign: [`spec_of`] gives a spec, `bind` a `RowWise` or `Serial` factory; a function
-//!   is a [`FunctionSpec`].
+//!   is a [`FunctionSpec`], an aggregate an [`AggregateSpec`].
 //! - What a plugin says is checked as far as it can be; a lie, a refusal, an error is E0805 with the stage's name.
 //! - A library is never unloaded: specs, names and vtables live as long as the program.
 //!
-//! What this version does not take is refused by name, at load or at `bind`: aggregates, input kept beyond a
+//! What this version does not take is refused by name, at load or at `bind`: input kept beyond a
 //! call, instances that must stay on one thread.
 #![allow(unsafe_code)]
 
+mod aggregate;
 mod arguments;
 mod bind;
 pub mod child;
@@ -33,7 +34,7 @@ pub use meter::{Meter, Usage, collect, usage};
 pub use note::{Note, NoteStage};
 pub use project::{Entry, LOCK_FILE, Lock, Locked, PROJECT_FILE, Project};
 
-use crate::expr::FunctionSpec;
+use crate::expr::{AggregateSpec, FunctionSpec};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Kind, StageSpec};
 use standpipe_sdk::{Code, Error, Result};
@@ -57,6 +58,17 @@ pub struct Contents {
     pub sources: Vec<&'static StageSpec>,
     pub sinks: Vec<&'static StageSpec>,
     pub functions: Vec<&'static FunctionSpec>,
+    pub aggregates: Vec<&'static AggregateSpec>,
+}
+
+impl Contents {
+    /// Something that does not run in a process of its own yet: its kind and name.
+    fn not_isolated(&self) -> Option<(&'static str, &'static str)> {
+        let source = self.sources.first().map(|spec| ("source", spec.name));
+        let sink = self.sinks.first().map(|spec| ("sink", spec.name));
+        let aggregate = self.aggregates.first().map(|spec| ("aggregate", spec.name));
+        source.or(sink).or(aggregate)
+    }
 }
 
 /// What a plugin brings, after its `init`; to be asked once. `path` is where the library is; names get `prefix` before them.
@@ -83,6 +95,7 @@ pub unsafe fn contents_of(plugin: &'static ffi::Plugin, path: &str, prefix: &str
             ffi::KIND_SOURCE => contents.sources.push(spec_of(vtable, Kind::Source, source::bind)?),
             ffi::KIND_SINK => contents.sinks.push(spec_of(vtable, Kind::Sink, sink::bind)?),
             ffi::KIND_SCALAR => contents.functions.push(scalar::spec_of(vtable)?),
+            ffi::KIND_AGGREGATE => contents.aggregates.push(aggregate::spec_of(vtable)?),
             _ => {
                 let message = format!("`{}` is of a kind that this version does not run", vtable.name);
                 return fail(DOES_NOT_LOAD, &message);

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use standpipe::Engine;
 use standpipe::plugin::child::Child;
-use standpipe::plugin::conform::{self, CHECKS, Outcome, SOURCE_CHECKS};
+use standpipe::plugin::conform::{self, AGGREGATE_CHECKS, CHECKS, Outcome, SOURCE_CHECKS};
 use standpipe::plugin::{Note, Plugins, Verified};
 use std::fmt::Write;
 use std::io::Read;
@@ -55,7 +55,7 @@ const MOST: u64 = 16 << 20;
 const LOADS: &str = "loads";
 
 /// What a child says.
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Clone, Serialize, Deserialize, Default)]
 struct Said {
     status: String,
     #[serde(default)]
@@ -66,6 +66,9 @@ struct Said {
     /// Those of them that are sources.
     #[serde(default)]
     sources: Vec<String>,
+    /// Those among them that are aggregates.
+    #[serde(default)]
+    aggregates: Vec<String>,
 }
 
 /// One line of the report.
@@ -152,13 +155,15 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
             .functions()
             .chain(library.stages())
             .chain(library.sources())
-            .chain(library.sinks());
+            .chain(library.sinks())
+            .chain(library.aggregates());
         let stages: Vec<String> = all.map(str::to_owned).collect();
         return Said {
             status: "ok".into(),
             message: String::new(),
             sources: library.sources().map(str::to_owned).collect(),
             stages,
+            aggregates: library.aggregates().map(str::to_owned).collect(),
         };
     }
     // What a sink writes on the way is nobody's business.
@@ -225,8 +230,13 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
         });
     };
     let loaded = ask(LOADS, "-");
-    let (stages, sources) = (loaded.stages.clone(), loaded.sources.clone());
     let loads = loaded.status == "ok";
+    let Said {
+        stages,
+        sources,
+        aggregates,
+        ..
+    } = loaded.clone();
     add("", LOADS, loaded);
     if loads {
         add("", "description", described(verified.note.as_ref(), &stages));
@@ -235,7 +245,11 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
         for stage in stages.iter().filter(wanted) {
             seen += 1;
             let mut works = true;
-            let checks = if sources.contains(stage) { SOURCE_CHECKS } else { CHECKS };
+            let checks = match () {
+                () if sources.contains(stage) => SOURCE_CHECKS,
+                () if aggregates.contains(stage) => AGGREGATE_CHECKS,
+                () => CHECKS,
+            };
             for (check, _) in checks {
                 let said = match works {
                     true => ask(check, stage),
@@ -349,7 +363,7 @@ fn examples(program: &Path, verified: &Verified, stage: &str, limit: Duration) -
     };
     for (at, example) in noted.examples.iter().enumerate() {
         let (script, want) = match noted.kind.as_str() {
-            "transform" | "source" => (example.clone(), noted.prints.get(at).cloned()),
+            "transform" | "source" | "aggregate" => (example.clone(), noted.prints.get(at).cloned()),
             _ => (
                 format!(
                     "use plugin {}\nfrom range(1, 1) | select ok = ({example})",

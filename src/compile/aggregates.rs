@@ -12,7 +12,7 @@ use super::expressions::{Aggregates, Made, Place, Scope};
 use super::report::Checker;
 use super::rows::{Lookup, Rows};
 use crate::diag::{Diagnostic, Span};
-use crate::expr::{AggregateCall, Expr, Kind as ExprForm, WindowCall, WindowSpec};
+use crate::expr::{AggregateCall, AggregateSpec, Expr, Kind as ExprForm, WindowCall, WindowSpec};
 use crate::syntax::ast::{self, BinaryOp, ExprKind, Ident, ItemValue, StageCall, StageItem, UnaryOp};
 use standpipe_sdk::aggregate::ResultNulls;
 use standpipe_sdk::spec::{
@@ -86,8 +86,9 @@ impl Checker<'_> {
     pub(super) fn aggregate(
         &self,
         aggregating: &Aggregating<'_>,
+        overloads: &[&'static AggregateSpec],
         receiver: Option<&ast::Expr>,
-        name: &Ident,
+        name: &str,
         args: &[ast::Arg],
         at: Span,
     ) -> Option<Expr> {
@@ -130,7 +131,7 @@ impl Checker<'_> {
                 }
             });
         }
-        let mut call = match crate::expr::aggregate_call(&name.text, given, at) {
+        let mut call = match crate::expr::aggregate_call_of(overloads, name, given, at) {
             Ok(call) => call,
             Err(issue) => return self.accept(Err(issue)),
         };
@@ -143,7 +144,7 @@ impl Checker<'_> {
         }
         let columns: Vec<String> = call.columns.iter().map(ToString::to_string).collect();
         let filter_text = filter.as_ref().map(ToString::to_string);
-        let text = format!("{} {columns:?} {:?} {filter_text:?}", name.text, call.constants);
+        let text = format!("{name} {columns:?} {:?} {filter_text:?}", call.constants);
         let nullable = match call.aggregate.nulls() {
             ResultNulls::Never => false,
             ResultNulls::Some => true,
@@ -152,6 +153,9 @@ impl Checker<'_> {
             }
         } || (aggregating.null_on_error
             && (call.aggregate.fallible() || call.columns.iter().any(|c| c.fallible)));
+        if let Some(strict) = call.aggregate.strict().filter(|_| !nullable) {
+            call.aggregate = strict;
+        }
         let (ty, span) = (call.aggregate.ty().clone(), call.span);
         let call = FoundCall::Aggregate(call, filter);
         Some(self.found(aggregating, text, call, (ty, nullable), span, at))

@@ -656,12 +656,25 @@ impl<'a> Checker<'a> {
             if let Some(plugged) = self.plugged(module, name) {
                 return self.plugged_call(plugged, args, at, scope);
             }
-            if let Some(spec) = self.plugin_function(module, name) {
+            let combines = self.plugin_aggregate(module, name);
+            if let (Some(spec), Aggregates::Here(aggregating)) = (combines, scope.aggregates) {
+                return self.aggregate(aggregating, &[spec], None, spec.name, args, at);
+            }
+            let mut inside = *scope;
+            if let Some(spec) = combines {
+                self.aggregate_misplaced(spec.name, module.span.to(name.span), scope);
+            } else if let Some(spec) = self.plugin_function(module, name, scope.aggregates) {
                 return self.call_of(&[spec], spec.name, None, args, at, scope);
+            } else if let Aggregates::Here(aggregating) = scope.aggregates {
+                // It was to be an aggregate, most likely.
+                inside = Scope {
+                    aggregates: Aggregates::Inside,
+                    ..Scope::rows(aggregating.input)
+                };
             }
             // It was reported, as was a `use` that failed.
             for arg in args {
-                self.argument_silently(&arg.value, scope);
+                self.argument_silently(&arg.value, &inside);
             }
             return None;
         }
@@ -692,7 +705,8 @@ impl<'a> Checker<'a> {
             && crate::expr::is_aggregate(&name.text)
             && !args.iter().any(|arg| matches!(arg.value.kind, ExprKind::Lambda { .. }))
         {
-            return self.aggregate(aggregating, receiver, name, args, at);
+            let overloads: Vec<_> = crate::expr::aggregate(&name.text).collect();
+            return self.aggregate(aggregating, &overloads, receiver, &name.text, args, at);
         }
         if let Aggregates::Here(aggregating) = scope.aggregates
             && aggregating.over == Over::Rows
@@ -846,25 +860,36 @@ impl<'a> Checker<'a> {
         self.accept(Expr::cast(value?, ty, at))
     }
 
+    /// An aggregate where none can stand.
+    fn aggregate_misplaced(&self, name: &str, at: Span, scope: &Scope<'_>) {
+        let (label, help) = match scope.aggregates {
+            Aggregates::Inside => (
+                "an aggregate is given to an aggregate",
+                "a second `aggregate` combines what the first one gives".to_owned(),
+            ),
+            _ => (
+                "it combines many rows",
+                format!(
+                    "`aggregate {} = {name}(…)` gives it, `by` for each group",
+                    name.rsplit('.').next().unwrap_or(name)
+                ),
+            ),
+        };
+        self.report(
+            Diagnostic::error("E0514", at, format!("the aggregate `{name}` cannot stand here"))
+                .labelled(label)
+                .help(help),
+        );
+    }
+
     fn function_missing(&self, name: &Ident, scope: &Scope<'_>) {
         let text = name.text.as_str();
         let here = matches!(scope.aggregates, Aggregates::Here(_));
-        let diagnostic = if crate::expr::is_aggregate(text) {
-            let inside = matches!(scope.aggregates, Aggregates::Inside);
-            let (label, help) = match inside {
-                true => (
-                    "an aggregate is given to an aggregate",
-                    "a second `aggregate` combines what the first one gives".to_owned(),
-                ),
-                false => (
-                    "it combines many rows",
-                    format!("`aggregate {text} = {text}(…)` gives it, `by` for each group"),
-                ),
-            };
-            Diagnostic::error("E0514", name.span, format!("the aggregate `{text}` cannot stand here"))
-                .labelled(label)
-                .help(help)
-        } else if let Some(spec) = crate::expr::window_function(text) {
+        if crate::expr::is_aggregate(text) {
+            self.aggregate_misplaced(text, name.span, scope);
+            return;
+        }
+        let diagnostic = if let Some(spec) = crate::expr::window_function(text) {
             let (label, help) = match scope.aggregates {
                 Aggregates::Inside => (
                     "it is given to a function of the same window",

@@ -1,8 +1,9 @@
 //! `use plugin geo`, and the names behind its dot.
 
+use super::expressions::Aggregates;
 use super::report::{Checker, code_text};
 use crate::diag::{Diagnostic, Span, suggest};
-use crate::expr::FunctionSpec;
+use crate::expr::{AggregateSpec, FunctionSpec};
 use crate::plugin::{Library, Refusal};
 use crate::syntax::ast::{Ident, StageCall, Str};
 use standpipe_sdk::spec::StageSpec;
@@ -110,7 +111,7 @@ impl<'a> Checker<'a> {
             name,
             call.name_span(),
             library.stages(),
-            library.functions(),
+            library.functions().chain(library.aggregates()),
         );
         true
     }
@@ -143,13 +144,29 @@ impl<'a> Checker<'a> {
         found
     }
 
+    /// The aggregate `quantiles.quantile`, if there is one.
+    pub(super) fn plugin_aggregate(&self, module: &Ident, name: &Ident) -> Option<&'static AggregateSpec> {
+        self.plugin(module)?.aggregate(&name.text)
+    }
+
     /// The function `geo.distance`, or nothing once its absence is reported.
-    pub(super) fn plugin_function(&self, module: &Ident, name: &Ident) -> Option<&'static FunctionSpec> {
+    pub(super) fn plugin_function(
+        &self,
+        module: &Ident,
+        name: &Ident,
+        aggregates: Aggregates<'_>,
+    ) -> Option<&'static FunctionSpec> {
         let library = self.plugin(module)?;
         let found = library.function(&name.text);
         if found.is_none() {
             let span = module.span.to(name.span);
-            self.member_missing("function", library, name, span, library.functions(), library.stages());
+            let here = matches!(aggregates, Aggregates::Here(_)) && library.aggregates().next().is_some();
+            let (what, combining) = match here && library.functions().next().is_none() {
+                true => ("aggregate", usize::MAX),
+                false => ("function", if here { usize::MAX } else { 0 }),
+            };
+            let known = library.functions().chain(library.aggregates().take(combining));
+            self.member_missing(what, library, name, span, known, library.stages());
         }
         found
     }
@@ -164,6 +181,7 @@ impl<'a> Checker<'a> {
         others: impl Iterator<Item = &'static str>,
     ) {
         let (code, other) = match what {
+            "stage" if library.aggregate(&name.text).is_some() => ("E0206", "aggregate"),
             "stage" => ("E0206", "function"),
             "source" | "sink" => ("E0217", "stage"),
             _ => ("E0205", "stage"),
@@ -177,7 +195,8 @@ impl<'a> Checker<'a> {
         diagnostic = match suggest(&name.text, known.iter().copied()) {
             Some(near) => diagnostic.labelled(format!("`{near}` is close")),
             None if others.into_iter().any(|other| other == name.text) => {
-                diagnostic.labelled(format!("it has a {other} of this name"))
+                let article = if other == "aggregate" { "an" } else { "a" };
+                diagnostic.labelled(format!("it has {article} {other} of this name"))
             }
             None => diagnostic.labelled("not there"),
         };

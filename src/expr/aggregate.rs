@@ -9,7 +9,7 @@ use crate::expr::bind::{default_value, fits, place};
 use crate::expr::function::signature;
 use crate::expr::{ARGUMENT, ArgValue, CallArg, Expr, Given, Issue, ParamSpec, Pattern, aggregates};
 use standpipe_sdk::aggregate::Aggregate;
-use standpipe_sdk::{Span, Type};
+use standpipe_sdk::{Code, Span, Type};
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +29,25 @@ pub struct AggregateSpec {
     /// Run as tests, printed as documentation.
     pub examples: &'static [Example],
     pub bind: fn(&[Given<'_>]) -> Bound,
+    /// What stands behind an aggregate of a library, instead of `bind`.
+    pub foreign: Option<&'static dyn ForeignAggregate>,
+}
+
+/// An aggregate of a library: bound to its arguments before the run.
+pub trait ForeignAggregate: Send + Sync {
+    /// # Errors
+    /// Why it does not take these arguments. `span`: the call's, for errors of the run.
+    fn bind(&self, given: &[Given<'_>], span: Span) -> Result<Arc<dyn Aggregate>, NotTaken>;
+}
+
+/// Why a [`ForeignAggregate`] is not bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotTaken {
+    /// The parameter at fault; empty if none is.
+    pub param: String,
+    pub message: String,
+    /// Of what is no fault of the arguments.
+    pub code: Option<Code>,
 }
 
 impl AggregateSpec {
@@ -41,6 +60,7 @@ impl AggregateSpec {
         returns: "",
         examples: &[],
         bind: |_| Err(String::new()),
+        foreign: None,
     };
 }
 
@@ -112,6 +132,17 @@ type Candidate = (u32, &'static AggregateSpec, Vec<(Expr, Type)>);
 
 /// A call of the aggregate `name`; `where:` is no argument of it.
 pub fn aggregate_call(name: &str, args: Vec<(Option<String>, Expr)>, span: Span) -> Result<AggregateCall, Issue> {
+    let overloads: Vec<_> = aggregate(name).collect();
+    aggregate_call_of(&overloads, name, args, span)
+}
+
+/// A call of one of these aggregates, which are all called `name`.
+pub fn aggregate_call_of(
+    overloads: &[&'static AggregateSpec],
+    name: &str,
+    args: Vec<(Option<String>, Expr)>,
+    span: Span,
+) -> Result<AggregateCall, Issue> {
     let args: Vec<CallArg<'_>> = args
         .into_iter()
         .map(|(name, value)| CallArg {
@@ -122,7 +153,7 @@ pub fn aggregate_call(name: &str, args: Vec<(Option<String>, Expr)>, span: Span)
         .collect();
     let mut best: Option<Candidate> = None;
     let mut why: Option<(Span, String)> = None;
-    for spec in aggregate(name) {
+    for &spec in overloads {
         match weigh(spec, &args, span) {
             Ok((cost, made)) if best.as_ref().is_none_or(|(least, ..)| cost < *least) => {
                 best = Some((cost, spec, made));
@@ -136,7 +167,7 @@ pub fn aggregate_call(name: &str, args: Vec<(Option<String>, Expr)>, span: Span)
     let Some((_, spec, made)) = best else {
         let (at, text) = why.unwrap_or((span, format!("there is no aggregate `{name}`")));
         let mut issue = Issue::new(ARGUMENT, at, text, "here");
-        issue.helps.extend(aggregate(name).map(|spec| format!("`{spec}`")));
+        issue.helps.extend(overloads.iter().map(|spec| format!("`{spec}`")));
         return Err(issue);
     };
     let mut values = Vec::with_capacity(made.len());
@@ -165,11 +196,19 @@ pub fn aggregate_call(name: &str, args: Vec<(Option<String>, Expr)>, span: Span)
             regex: None,
         })
         .collect();
-    let bound = (spec.bind)(&given);
-    let aggregate = bound.map_err(|text| {
-        let at = values.get(spec.columns).or(values.first()).map_or(span, |e| e.span);
-        Issue::new(ARGUMENT, at, format!("`{}`: {text}", spec.name), "here")
-    })?;
+    let bound = match spec.foreign {
+        Some(foreign) => foreign.bind(&given, span).map_err(|refused| {
+            let at = spec.params.iter().position(|param| param.name == refused.param);
+            let at = at.and_then(|at| values.get(at)).map_or(span, |e| e.span);
+            (refused.code.unwrap_or(ARGUMENT), at, refused.message)
+        }),
+        None => (spec.bind)(&given).map_err(|text| {
+            let at = values.get(spec.columns).or(values.first()).map_or(span, |e| e.span);
+            (ARGUMENT, at, text)
+        }),
+    };
+    let aggregate =
+        bound.map_err(|(code, at, text)| Issue::new(code, at, format!("`{}`: {text}", spec.name), "here"))?;
     let written: Vec<String> = values.iter().skip(spec.columns).map(ToString::to_string).collect();
     values.truncate(spec.columns);
     Ok(AggregateCall {

@@ -288,6 +288,20 @@ impl Registered {
         )
     }
 
+    /// An owner that keeps states of a table of groups, whose memory is the table's.
+    pub(super) fn of_table(name: &'static str, reserve: Reserve, meter: Arc<Meter>) -> Registered {
+        Registered::add(
+            "",
+            Owner {
+                name,
+                say: say_on_stderr(),
+                cancelled: Arc::default(),
+                memory: Mutex::new(OwnMemory::Elsewhere(reserve)),
+                meter,
+            },
+        )
+    }
+
     /// An owner whose memory, words and end are another process's business.
     pub(super) fn elsewhere(
         say: Say,

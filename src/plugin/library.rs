@@ -12,7 +12,7 @@ use super::isolate::{self, Isolation};
 use super::note::{self, Note};
 use super::project::{Entry, LOCK_FILE, Locked, PROJECT_FILE, Project};
 use super::{Contents, DOES_NOT_LOAD, NOT_FOUND, NOT_TRUSTED, WRONG_ABI, contents_of, is_name, text};
-use crate::expr::FunctionSpec;
+use crate::expr::{AggregateSpec, FunctionSpec};
 use sha2::{Digest, Sha256};
 use standpipe_sdk::Code;
 use standpipe_sdk::ffi;
@@ -73,6 +73,17 @@ impl Library {
     pub fn function(&self, name: &str) -> Option<&'static FunctionSpec> {
         let mut functions = self.contents.functions.iter().copied();
         functions.find(|spec| bare(spec.name) == name)
+    }
+
+    /// The aggregate `name`, without the plugin's name.
+    pub fn aggregate(&self, name: &str) -> Option<&'static AggregateSpec> {
+        let mut aggregates = self.contents.aggregates.iter().copied();
+        aggregates.find(|spec| bare(spec.name) == name)
+    }
+
+    /// The bare names of all aggregates.
+    pub fn aggregates(&self) -> impl Iterator<Item = &'static str> {
+        self.contents.aggregates.iter().map(|spec| bare(spec.name))
     }
 
     /// The source `name`, without the plugin's name.
@@ -428,14 +439,12 @@ fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'stat
     // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
     let contents = unsafe { contents_of(plugin, &path, name) }.map_err(refused)?;
     if verified.isolation.is_some()
-        && let Some(end) = contents.sources.first().or(contents.sinks.first())
+        && let Some((what, name)) = contents.not_isolated()
     {
-        let what = if contents.sources.is_empty() { "sink" } else { "source" };
-        return Err(cannot(format!(
-            "its {what} `{}` cannot run in a process of its own yet",
-            end.name
-        ))
-        .help(format!("without `isolate` in `{PROJECT_FILE}`")));
+        return Err(
+            cannot(format!("its {what} `{name}` cannot run in a process of its own yet"))
+                .help(format!("without `isolate` in `{PROJECT_FILE}`")),
+        );
     }
     // SAFETY: strings of a plugin are NULL or end with a NUL.
     let version = unsafe { text(plugin.version) }.unwrap_or("");

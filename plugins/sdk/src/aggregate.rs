@@ -18,6 +18,7 @@ use crate::budget::Reservation;
 use crate::column::Column;
 use crate::error::{Code, Result};
 use crate::types::{Schema, Type};
+use std::sync::Arc;
 
 /// An aggregate whose argument types are known.
 pub trait Aggregate: Send + Sync {
@@ -36,6 +37,11 @@ pub trait Aggregate: Send + Sync {
     /// Whether what comes out depends on the order of the rows (`first`).
     fn ordered(&self) -> bool {
         true
+    }
+
+    /// The same for groups that all have values, so that none may be null: an aggregate that cannot be believed sees to it.
+    fn strict(&self) -> Option<Arc<dyn Aggregate>> {
+        None
     }
 
     /// The columns of a partial state.

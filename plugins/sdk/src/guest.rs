@@ -7,6 +7,7 @@
 //! - A row-wise stage gets the columns that it reads, and of its output the host is given those that it made.
 #![allow(unsafe_code)]
 
+mod aggregate;
 mod arguments;
 pub mod describe;
 mod function;
@@ -15,6 +16,7 @@ mod source;
 mod transform;
 
 use crate::budget::Budget;
+use crate::combine::CombineSpec;
 use crate::counting;
 use crate::error::{Error, Result};
 use crate::ffi::{self, ErrorOut, Host, Status};
@@ -41,6 +43,7 @@ enum Spec {
     Stage(&'static StageSpec),
     Function(&'static ScalarSpec),
     Source(&'static OriginSpec),
+    Aggregate(&'static CombineSpec),
 }
 
 // SAFETY: constant data; the pointers in it are to constant data as well.
@@ -110,6 +113,22 @@ impl Guest {
                 ..table(ffi::KIND_SINK, 0, name, about, params)
             },
             spec: Spec::Stage(spec),
+        }
+    }
+
+    /// An aggregate. Its texts end with a NUL.
+    pub const fn aggregate(spec: &'static CombineSpec, name: Text, about: Text, params: Text) -> Guest {
+        let rejects = if spec.fallible { ffi::F_REJECTS } else { 0 };
+        Guest {
+            stage: ffi::Stage {
+                bind: Some(aggregate::bind),
+                unbind: Some(unbind::<aggregate::Plan>),
+                create: Some(aggregate::create),
+                destroy: Some(destroy::<aggregate::Instance>),
+                extension: Some(aggregate::extension),
+                ..table(ffi::KIND_AGGREGATE, rejects, name, about, params)
+            },
+            spec: Spec::Aggregate(spec),
         }
     }
 

@@ -22,6 +22,7 @@ pub mod budget;
 pub mod build;
 pub mod cells;
 pub mod column;
+pub mod combine;
 pub mod counting;
 pub mod error;
 pub mod fault;
@@ -76,6 +77,7 @@ macro_rules! export {
         $(, stages: [$($stage:ty),* $(,)?])?
         $(, sources: [$($source:ty),* $(,)?])?
         $(, sinks: [$($sink:ty),* $(,)?])?
+        $(, aggregates: [$($aggregate:ty),* $(,)?])?
         $(,)?
     ) => {
         #[allow(unsafe_code)]
@@ -94,6 +96,7 @@ macro_rules! export {
                     $($(&<$source as $crate::origin::Exported>::SPEC.stage,)*)?
                     $($(&<$sink as $crate::outlet::Exported>::SPEC,)*)?
                 ],
+                aggregates: &[$($(&<$aggregate as $crate::combine::Aggregated>::SPEC),*)?],
             };
             static NOTE: [u8; describe::note_len(&MANIFEST)] = describe::note(&MANIFEST);
             static ID: [u8; MANIFEST.id.len() + 1] = describe::with_nul(MANIFEST.id);
@@ -131,6 +134,14 @@ macro_rules! export {
                     static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
                     static PARAMS: [u8; describe::stage_params_len(SPEC)] = describe::stage_params(SPEC);
                     static GUEST: $crate::guest::Guest = $crate::guest::Guest::sink(SPEC, &NAME, &ABOUT, &PARAMS);
+                    &GUEST
+                },)*)?
+                $($({
+                    const SPEC: &$crate::combine::CombineSpec = &<$aggregate as $crate::combine::Aggregated>::SPEC;
+                    static NAME: [u8; SPEC.name.len() + 1] = describe::with_nul(SPEC.name);
+                    static ABOUT: [u8; SPEC.about.len() + 1] = describe::with_nul(SPEC.about);
+                    static PARAMS: [u8; describe::aggregate_params_len(SPEC)] = describe::aggregate_params(SPEC);
+                    static GUEST: $crate::guest::Guest = $crate::guest::Guest::aggregate(SPEC, &NAME, &ABOUT, &PARAMS);
                     &GUEST
                 },)*)?
             ];

@@ -27,10 +27,12 @@
 //! - A column that the stage neither reads nor passes on by its own words is not there, as in a run.
 //! - What is wrong with a test or a stage is a panic that says so, as in any `assert!`.
 
+mod aggregate;
 mod function;
 mod stage;
 mod table;
 
+pub use aggregate::{Aggregate, aggregate};
 pub use function::{Function, function};
 pub use stage::{Drive, Ready, stage, stage_of};
 pub use table::{Output, Reject, Table, schema};

@@ -1,7 +1,7 @@
 //! Scripts that give a stage or function arguments: its examples, then made ones, the likeliest first. Those that are no good do not
 //! compile, and are passed over.
 
-use standpipe::expr::Pattern;
+use standpipe::expr::{ParamSpec, Pattern};
 use standpipe::plugin::Library;
 use standpipe::sdk::spec::{ArgKind, Items, Want};
 
@@ -58,7 +58,16 @@ pub(super) fn scripts(plugin: &str, library: &Library, stage: &str, examples: &[
             let lists = lists.map(|(word, items)| (word, needed(items)));
             (examples.to_vec(), stages(plugin, stage, &head, &lists, &options))
         }
-        (None, None) => (vec![], vec![]),
+        (None, None) => match library.aggregate(stage) {
+            Some(spec) => {
+                let (columns, constants) = spec.params.split_at(spec.columns.min(spec.params.len()));
+                let of = |params: &[ParamSpec]| params.iter().map(|p| p.ty).collect::<Vec<_>>();
+                let required = |p: &&ParamSpec| p.default.is_none();
+                let constants: Vec<Pattern> = constants.iter().filter(required).map(|p| p.ty).collect();
+                (examples.to_vec(), aggregates(plugin, stage, &of(columns), &constants))
+            }
+            None => (vec![], vec![]),
+        },
     };
     // Made arguments come first: more can be varied in them than where an example says constants.
     let made = made.into_iter().take(MOST).map(|text| Script { text, is_made: true });
@@ -156,20 +165,36 @@ fn stages(
     products(&all).into_iter().map(written).collect()
 }
 
-/// Calls of a function with columns of its types, then with more and more constants.
-fn calls(plugin: &str, name: &str, params: &[Pattern]) -> Vec<String> {
-    let of = |pattern: &Pattern| match pattern {
+/// A column of a type, and a constant.
+fn choice(pattern: &Pattern) -> (&'static str, &'static str) {
+    match pattern {
         Pattern::Bool => ("b", "true"),
         Pattern::Float | Pattern::Number => ("f", "2.5"),
         Pattern::String => ("s", "\"to be or not\""),
         Pattern::List => ("l", "[1, 2]"),
         Pattern::Record => ("r", "{x: 1}"),
         _ => ("i", "3"),
-    };
+    }
+}
+
+/// A call of an aggregate with columns of its types, and the constants that it needs.
+fn aggregates(plugin: &str, name: &str, columns: &[Pattern], constants: &[Pattern]) -> Vec<String> {
+    let columns = columns.iter().map(|pattern| choice(pattern).0);
+    let arguments: Vec<&str> = columns
+        .chain(constants.iter().map(|pattern| choice(pattern).1))
+        .collect();
+    let arguments = arguments.join(", ");
+    vec![format!(
+        "use plugin {plugin}\n{ROWS} | aggregate y = {plugin}.{name}({arguments})"
+    )]
+}
+
+/// Calls of a function with columns of its types, then with more and more constants.
+fn calls(plugin: &str, name: &str, params: &[Pattern]) -> Vec<String> {
     let masks = 1u32 << params.len().min(6);
     let call = |mask: u32| {
         let argument = |(at, pattern): (usize, &Pattern)| {
-            let (column, constant) = of(pattern);
+            let (column, constant) = choice(pattern);
             if mask >> at.min(31) & 1 == 1 { constant } else { column }
         };
         let arguments: Vec<&str> = params.iter().enumerate().map(argument).collect();

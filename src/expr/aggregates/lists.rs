@@ -31,6 +31,7 @@ pub(super) const AGGREGATES: &[AggregateSpec] = &[
             r#""b, a""#,
         )],
         bind: string_join,
+        ..AggregateSpec::BASE
     },
     AggregateSpec {
         name: "mode",
@@ -58,6 +59,7 @@ pub(super) const AGGREGATES: &[AggregateSpec] = &[
         returns: "float",
         examples: &[Example::new("[{v: 1}, {v: 2}, {v: 3}]", "quantile(v, 0.25)", "1.5")],
         bind: quantile,
+        ..AggregateSpec::BASE
     },
     AggregateSpec {
         name: "quantile_disc",
@@ -74,6 +76,7 @@ pub(super) const AGGREGATES: &[AggregateSpec] = &[
             r#""b""#,
         )],
         bind: quantile_disc,
+        ..AggregateSpec::BASE
     },
 ];
 

@@ -5,6 +5,10 @@
 //! - Behind each piece of memory stand [`GUARD`] bytes that nobody may change.
 #![allow(unsafe_code)]
 
+mod aggregate;
+
+pub(super) use aggregate::{columns_of, table_on};
+
 use super::super::bind::Vtable;
 use super::super::host;
 use standpipe_sdk::Type;
@@ -122,6 +126,11 @@ pub(super) fn refuse(refuse: Refuse) {
     let mut state = state();
     let state = state.get();
     (state.refuse, state.allocs, state.reserves, state.refused) = (refuse, 0, 0, false);
+}
+
+/// From now on refuses nothing; what was refused is remembered.
+pub(super) fn refuse_no_more() {
+    state().get().refuse = Refuse::Nothing;
 }
 
 /// Whether what was to be refused was asked for.
@@ -267,17 +276,30 @@ unsafe extern "C" fn process(
     let Some(process) = original().and_then(|vtable| vtable.process) else {
         return ffi::E_INTERNAL;
     };
+    let given = state().get().given.clone();
+    // SAFETY: the host's call, passed on: it lends an array of these columns.
+    unsafe { watching(input, &given, out, || process(inst, call, input, out, error)) }
+}
+
+/// Looks at memory before and after a call.
+///
+/// # Safety
+/// `input` is NULL or an array of the columns `given` that the host lends; `out` is NULL or what the call fills or leaves released.
+unsafe fn watching(
+    input: *const ArrowArray,
+    given: &[Type],
+    out: *const ArrowArray,
+    run: impl FnOnce() -> Status,
+) -> Status {
     let mut lent = vec![];
-    // SAFETY: the host lends an array of these columns.
+    // SAFETY: the caller's promise.
     if let Some(array) = unsafe { input.as_ref() } {
-        let given = state().get().given.clone();
         // SAFETY: as above.
-        unsafe { ranges_of_columns(array, &given, &mut lent) };
+        unsafe { ranges_of_columns(array, given, &mut lent) };
     }
     PIECES.set(lent.iter().map(|&(at, size, _)| (at, size)).collect());
     let lent = lent.len();
-    // SAFETY: the host's call, passed on.
-    let status = unsafe { process(inst, call, input, out, error) };
+    let status = run();
     let pieces = PIECES.with_borrow(Clone::clone);
     for &(at, size) in &pieces[lent..] {
         let guard: *const u8 = std::ptr::with_exposed_provenance(at + size);
@@ -287,7 +309,7 @@ unsafe extern "C" fn process(
             wrong(format!("it writes behind the {size} bytes that it was given"));
         }
     }
-    // SAFETY: the host gave it, and the plugin has filled it or left it released.
+    // SAFETY: the caller's promise.
     if let Some(array) = unsafe { out.as_ref() }.filter(|array| array.release.is_some() && status >= 0) {
         // SAFETY: as above.
         unsafe { look(array) };

@@ -103,6 +103,19 @@ impl Arguments {
     }
 }
 
+/// The arguments of a function or an aggregate that are constants, one per argument.
+pub(super) fn constants(json: &[u8]) -> Result<Vec<Option<Value>>, String> {
+    let json: Json = serde_json::from_slice(json).map_err(|e| format!("the arguments: {e}"))?;
+    let items = json.get("items").and_then(Json::as_array);
+    let item = |item: &Json| match item.get("value") {
+        Some(value) => value_of(value)
+            .map(Some)
+            .ok_or_else(|| format!("the argument {item} is not known")),
+        None => Ok(None),
+    };
+    items.into_iter().flatten().map(item).collect()
+}
+
 fn argument(json: &Json) -> Result<Arg, String> {
     let not_known = || format!("the argument {json} is not known");
     let map = json.as_object().ok_or_else(not_known)?;

@@ -4,8 +4,9 @@
 //! Laws
 //! - Everything is a `const fn`; the text is written twice, first only to measure it.
 
+use crate::combine::CombineSpec;
 use crate::scalar::{Nulls, ScalarSpec};
-use crate::spec::{ArgKind, Items, Kind, Memory, Names, Order, StageSpec, Want};
+use crate::spec::{ArgKind, Example, Items, Kind, Memory, Names, Order, StageSpec, Want};
 
 /// What stands before the description.
 const MARK: &str = "STANDPIPEMETA1";
@@ -17,6 +18,7 @@ pub struct Manifest {
     pub license: &'static str,
     pub functions: &'static [&'static ScalarSpec],
     pub stages: &'static [&'static StageSpec],
+    pub aggregates: &'static [&'static CombineSpec],
 }
 
 /// Text that is measured (`N` = 0), then written.
@@ -267,6 +269,53 @@ impl<const N: usize> Out<N> {
         self.close();
     }
 
+    /// `params` of an aggregate.
+    const fn aggregate(&mut self, spec: &CombineSpec) {
+        self.open();
+        self.key("params");
+        self.byte(b'[');
+        let mut at = 0;
+        while at < spec.params.len() {
+            let param = &spec.params[at];
+            self.comma(at);
+            self.open();
+            self.pair("name", param.name);
+            self.pair("type", param.ty);
+            if let Some(default) = param.default {
+                self.pair("default", default);
+            }
+            self.close();
+            at += 1;
+        }
+        self.byte(b']');
+        self.key("columns");
+        self.number(spec.columns());
+        self.pair("returns", spec.returns);
+        self.close();
+    }
+
+    /// Scripts, and what they print.
+    const fn scripts(&mut self, examples: &[Example]) {
+        self.key("examples");
+        self.byte(b'[');
+        let mut at = 0;
+        while at < examples.len() {
+            self.comma(at);
+            self.text(examples[at].script);
+            at += 1;
+        }
+        self.byte(b']');
+        self.key("prints");
+        self.byte(b'[');
+        let mut at = 0;
+        while at < examples.len() {
+            self.comma(at);
+            self.text(examples[at].output);
+            at += 1;
+        }
+        self.byte(b']');
+    }
+
     const fn head(&mut self, name: &str, kind: &str, about: &str) {
         self.open();
         self.pair("name", name);
@@ -324,24 +373,17 @@ impl<const N: usize> Out<N> {
             };
             self.head(spec.name, kind, spec.about);
             self.stage(spec);
-            self.key("examples");
-            self.byte(b'[');
-            let mut example = 0;
-            while example < spec.examples.len() {
-                self.comma(example);
-                self.text(spec.examples[example].script);
-                example += 1;
-            }
-            self.byte(b']');
-            self.key("prints");
-            self.byte(b'[');
-            let mut example = 0;
-            while example < spec.examples.len() {
-                self.comma(example);
-                self.text(spec.examples[example].output);
-                example += 1;
-            }
-            self.byte(b']');
+            self.scripts(spec.examples);
+            self.close();
+            at += 1;
+        }
+        let mut at = 0;
+        while at < manifest.aggregates.len() {
+            let spec = manifest.aggregates[at];
+            self.comma(at + manifest.functions.len() + manifest.stages.len());
+            self.head(spec.name, "aggregate", spec.about);
+            self.aggregate(spec);
+            self.scripts(spec.examples);
             self.close();
             at += 1;
         }
@@ -399,6 +441,20 @@ pub const fn function_params<const N: usize>(spec: &ScalarSpec) -> [u8; N] {
     out.bytes
 }
 
+/// How long [`aggregate_params`] is, with a NUL at its end.
+pub const fn aggregate_params_len(spec: &CombineSpec) -> usize {
+    let mut out = Out::<0>::new();
+    out.aggregate(spec);
+    out.len + 1
+}
+
+/// `params` of an aggregate.
+pub const fn aggregate_params<const N: usize>(spec: &CombineSpec) -> [u8; N] {
+    let mut out = Out::<N>::new();
+    out.aggregate(spec);
+    out.bytes
+}
+
 impl Memory {
     /// As it is written in `explain` and in descriptions.
     pub const fn word(self) -> &'static str {
@@ -439,6 +495,7 @@ mod tests {
             license: "",
             functions: &[],
             stages: &[&SPEC],
+            aggregates: &[],
         };
         const NOTE: [u8; note_len(&MANIFEST)] = note(&MANIFEST);
         let text = std::str::from_utf8(&NOTE).unwrap();
