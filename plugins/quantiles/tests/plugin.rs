@@ -168,3 +168,10 @@ fn the_example_runs_as_its_comment_says() {
     insta::assert_snapshot!(run(&text).join("\n"));
     assert_eq!(standpipe::syntax::format(&text).unwrap(), text);
 }
+
+#[test]
+fn scripts_that_use_it_pass_their_tests() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slow.pipe");
+    let passed = standpipe::testing::run_tests(script, &|| Engine::builder().plugin(library()));
+    assert_eq!(passed, Ok(1));
+}
