@@ -66,8 +66,7 @@ impl Contents {
     fn not_isolated(&self) -> Option<(&'static str, &'static str)> {
         let source = self.sources.first().map(|spec| ("source", spec.name));
         let sink = self.sinks.first().map(|spec| ("sink", spec.name));
-        let aggregate = self.aggregates.first().map(|spec| ("aggregate", spec.name));
-        source.or(sink).or(aggregate)
+        source.or(sink)
     }
 }
 

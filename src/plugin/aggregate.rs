@@ -312,6 +312,10 @@ impl Aggregate for Bounded {
         false
     }
 
+    fn fixed(&self) -> bool {
+        self.bind.table.room.is_none()
+    }
+
     fn strict(&self) -> Option<Arc<dyn Aggregate>> {
         Some(Arc::new(Bounded {
             strict: true,

@@ -207,10 +207,12 @@ fn filters(call: &Call<'_>) -> Filters {
     Filters::Keys(call.by.iter().enumerate().filter_map(key).collect())
 }
 
-/// Where rows come sorted by the keys, a group is complete when the next one begins; unless its state may be larger than memory.
+/// Where rows come sorted by the keys, a group is complete when the next one begins; unless its state may be larger than memory: then
+/// it must be one that can go to disk.
 fn streaming(call: &Call<'_>) -> Option<Streaming> {
     let (plan, _) = plan("aggregate", call).ok()?;
-    if plan.by.is_empty() || plan.calls.iter().any(|call| call.arg.aggregate.folds(0).is_some()) {
+    let grows = |call: &Called| !call.arg.aggregate.fixed() || call.arg.aggregate.folds(0).is_some();
+    if plan.by.is_empty() || plan.calls.iter().any(grows) {
         return None;
     }
     let plan = Arc::new(plan);

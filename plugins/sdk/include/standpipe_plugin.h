@@ -249,9 +249,14 @@ typedef struct sp_stage {
   const void *(*extension)(const struct sp_stage *, const char *id);
 } sp_stage;
 
-/* extension("standpipe.aggregate/1") of a stage. An instance has one state per group; groups are numbered from 0.
- * What comes out must not depend on the order of `update` and `merge`. Only `room` and `room_to_merge` may be refused; they change
- * nothing that can be seen. What `state` gives, `merge` takes, perhaps in another process. */
+/* extension("standpipe.aggregate/1") of a stage. An instance has one state per group; groups are numbered from 0, and begin with the
+ * `room` that counts them in. Calls of one instance come one after the other.
+ * What comes out must not depend on the order of rows, of `update` and of `merge`: a plugin that sets SP_F_NEEDS_ORDER is refused. Only
+ * `room` and `room_to_merge` may be refused; they change nothing that can be seen, and are all that may answer SP_E_MEMORY but `state`
+ * and `finalize`, for want of `alloc`. What `state` gives, `merge` takes, perhaps in another process.
+ * `args` are the arguments that are columns ("columns" of params). With SP_F_REJECTS `finalize` may call host->reject for a group
+ * that has no value, by its position in `groups`. The output's schema has one column; if it has no nulls, a group with values is
+ * never null. */
 typedef struct sp_aggregate {
   uint32_t struct_size, flags;
   size_t state_size; /* bytes that a group takes: the host reserves them; more is to be declared with host->reserve in `room` */

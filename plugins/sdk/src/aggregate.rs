@@ -39,6 +39,11 @@ pub trait Aggregate: Send + Sync {
         true
     }
 
+    /// Whether a state takes the same memory however many rows it has.
+    fn fixed(&self) -> bool {
+        true
+    }
+
     /// The same for groups that all have values, so that none may be null: an aggregate that cannot be believed sees to it.
     fn strict(&self) -> Option<Arc<dyn Aggregate>> {
         None

@@ -1,7 +1,8 @@
 //! What an author of a plugin writes: stages and functions, and [`export!`](crate::export) for all of them.
 //!
 //! A stage of a plugin is what a built-in one is: a [`StageSpec`] whose `bind` gives a [`Bound`]. `#[derive(Params)]` makes the
-//! arguments of a struct, [`Transform`] the rest. A function is a plain Rust function with `#[scalar]` before it.
+//! arguments of a struct, [`Transform`] the rest. A function is a plain Rust function with `#[scalar]` before it. An aggregate is a
+//! [`Combine`](crate::combine::Combine).
 //!
 //! [`testing`](crate::testing) drives both in an ordinary `#[test]`; `standpipe plugin test` tries out the library that is built. It takes
 //! arguments and rows from [`Transform::EXAMPLES`] and `#[scalar(example = …)]`, and makes some up of the declared types: a stage

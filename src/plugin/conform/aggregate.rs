@@ -267,10 +267,12 @@ impl<'c> Trial<'c> {
         if way.backwards {
             all.reverse();
         }
+        // Groups without rows have states as well.
+        for kept in &mut all {
+            self.give(kept, &[], way, &data)?;
+        }
         let mut all = all.into_iter();
         let mut whole = all.next().unwrap_or_else(|| self.kept());
-        // Groups without rows have states as well.
-        self.give(&mut whole, &[], way, &data)?;
         for mut other in all {
             self.join(&mut other, &mut whole, &data)?;
             data.reset();

@@ -1,5 +1,6 @@
 //! Functions and stages that do what plugins should not do, and a few that are only unusual.
 
+pub mod aggregates;
 mod sinks;
 
 use sinks::{Keeps, Lines};
@@ -271,4 +272,21 @@ standpipe_sdk::export! {
     stages: [Panics, Hoards, Last, Lost, Sorts],
     sources: [Drips],
     sinks: [Keeps, Lines],
+    aggregates: [
+        aggregates::Plain,
+        aggregates::PanicsInBind,
+        aggregates::PanicsInUpdate,
+        aggregates::PanicsInMerge,
+        aggregates::PanicsInWrite,
+        aggregates::PanicsInValue,
+        aggregates::PanicsInDrop,
+        aggregates::Nulls,
+        aggregates::Types,
+        aggregates::Fails,
+        aggregates::Lies,
+        aggregates::Lasts,
+        aggregates::Halves,
+        aggregates::Changes,
+        aggregates::Swells,
+    ],
 }
