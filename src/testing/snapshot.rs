@@ -66,7 +66,6 @@ pub fn pending(path: &Path) -> PathBuf {
 
 /// A snapshot as text.
 pub fn render(header: &Header, body: &str) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut text = String::from("---\n");
     let _ = writeln!(text, "source: {}", quoted(&header.script));
     let _ = writeln!(text, "description: {}", quoted(&header.test));
@@ -84,6 +83,23 @@ pub fn render(header: &Header, body: &str) -> String {
     text.push_str(body.trim_end());
     text.push('\n');
     text
+}
+
+/// A text in YAML as `insta` writes it: in quotes where it could be taken for something else.
+fn quoted(text: &str) -> String {
+    let words = [
+        "true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf",
+    ];
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !text.ends_with(' ')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.' | '/'))
+        && !words.contains(&text.to_ascii_lowercase().as_str());
+    match plain {
+        true => text.to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
 }
 
 /// The body of a snapshot: what stands behind its header.
@@ -241,16 +257,35 @@ mod tests {
         assert_eq!(body(&text), "a\n---\nb\n");
     }
 
-    /// What `insta` makes of a snapshot of ours: the same body, or its assertion fails.
+    /// What `insta` makes of a snapshot of ours: a header that it can read and the same body, or its assertion fails.
     #[test]
     fn insta_reads_what_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let text = render(&header(), "id   | name\nint? | string\n\n1    | \"a: b\"\n");
-        fs::write(folder.path().join("paid.snap"), &text).unwrap();
         let mut settings = insta::Settings::new();
         settings.set_snapshot_path(folder.path());
         settings.set_prepend_module_to_snapshot(false);
-        settings.bind(|| insta::assert_snapshot!("paid", "id   | name\nint? | string\n\n1    | \"a: b\""));
-        assert!(!folder.path().join("paid.snap.new").exists());
+        let names = [
+            "says \"no\": often",
+            "null",
+            "12",
+            "- a # b",
+            "größer: \u{1F600} \\ 'x' {y} [z] & *",
+            "two\nlines\ttab",
+            "@x",
+            "a",
+        ];
+        for name in names {
+            let header = Header {
+                script: format!("folder/{name}.pipe"),
+                test: name.into(),
+                stream: name.into(),
+                schema: Some(format!("`{name}`: int?")),
+                rows: Some(1),
+            };
+            let text = render(&header, "id   | name\nint? | string\n\n1    | \"a: b\"\n");
+            fs::write(folder.path().join("paid.snap"), &text).unwrap();
+            settings.bind(|| insta::assert_snapshot!("paid", "id   | name\nint? | string\n\n1    | \"a: b\""));
+            assert!(!folder.path().join("paid.snap.new").exists(), "{text}");
+        }
     }
 }
