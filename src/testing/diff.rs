@@ -102,17 +102,37 @@ fn is_rule(line: &str) -> bool {
     !line.is_empty() && line.bytes().all(|b| b == b'-')
 }
 
-/// The lines of a difference with colours: red what is gone, green what is new, yellow what changed.
+/// The lines of a difference with colours: red what is gone, green what is new; of a changed line only the cells that changed.
 pub fn coloured(lines: &[String]) -> String {
+    const RED: &str = "\u{1b}[31m";
+    const GREEN: &str = "\u{1b}[32m";
+    const YELLOW: &str = "\u{1b}[33m";
+    const FAINT: &str = "\u{1b}[2m";
+    const END: &str = "\u{1b}[0m";
     let mut text = String::new();
     for line in lines {
-        let colour = match line.chars().next() {
-            Some('-') => "\u{1b}[31m",
-            Some('+') => "\u{1b}[32m",
-            Some('~') => "\u{1b}[33m",
-            _ => "\u{1b}[2m",
-        };
-        text.push_str(&format!("{colour}{line}\u{1b}[0m\n"));
+        match line.strip_prefix('~') {
+            Some(cells) => {
+                let cell = |cell: &str| match cell.split_once(" → ") {
+                    Some((old, new)) => {
+                        let (bare, kept) = (old.trim_start(), new.trim_end());
+                        let (before, behind) = (&old[..old.len() - bare.len()], &new[kept.len()..]);
+                        format!("{before}{RED}{bare}{END} → {GREEN}{kept}{END}{behind}")
+                    }
+                    None => cell.to_owned(),
+                };
+                let cells: Vec<String> = cells.split('|').map(cell).collect();
+                text.push_str(&format!("{YELLOW}~{END}{}\n", cells.join("|")));
+            }
+            None => {
+                let colour = match line.chars().next() {
+                    Some('-') => RED,
+                    Some('+') => GREEN,
+                    _ => FAINT,
+                };
+                text.push_str(&format!("{colour}{line}{END}\n"));
+            }
+        }
     }
     text
 }
@@ -225,6 +245,19 @@ mod tests {
             "  id | n\n- 1  | a\n  2  | b\n~ 3  | c → d\n+ 4  | e"
         );
         assert_eq!(diff("a | b\n1 |\n", "a | b\n1 | x\n"), "  a | b\n~ 1 | (null) → x");
+    }
+
+    #[test]
+    fn only_cells_that_changed_are_coloured() {
+        let lines = [
+            "  a | b".to_owned(),
+            "~ 1 | x → (null) | 2".to_owned(),
+            "- 3 |".to_owned(),
+        ];
+        assert_eq!(
+            coloured(&lines).replace('\u{1b}', "^"),
+            "^[2m  a | b^[0m\n^[33m~^[0m 1 | ^[31mx^[0m → ^[32m(null)^[0m | 2\n^[31m- 3 |^[0m\n"
+        );
     }
 
     #[test]
