@@ -119,6 +119,63 @@ fn every_broken_promise_is_seen() {
     assert_eq!(names(&source), in_order(SEEN, &source));
 }
 
+/// The same of sinks.
+const SEEN_OF_SINKS: &[(&str, &str, &str)] = &[
+    ("crashes", "works", "SIGSEGV"),
+    ("exits", "works", "exited with status 0"),
+    ("keeps", "works", "it kept input beyond the call"),
+    ("gives", "works", "it gives rows"),
+    ("rejects", "works", "it rejects rows and did not say so"),
+    ("careless", "bind", "without its `items`"),
+    ("impure", "bind", "another plan the second time"),
+    ("old", "newer host", "unsupported"),
+    ("empty", "no rows", "SIGSEGV"),
+    ("hollow", "nulls", "SIGSEGV"),
+    ("cramped", "many rows", "SIGSEGV"),
+    ("batchy", "batch sizes", "batches of 1 rows: row"),
+    ("random", "deterministic", "the same rows again"),
+    ("remembers", "lent memory", "memory that is overwritten"),
+    ("forgets", "refused memory", "with refusal"),
+    ("headstrong", "refused reserve", "SIGABRT"),
+    ("hoards", "own memory", "after 200 batches"),
+    ("leaks", "leaks", "stay behind"),
+    (
+        "litters",
+        "aborted",
+        "a run that ends behind 0 batches leaves `out.part`",
+    ),
+    ("eager", "aborted", "a run that ends behind 0 batches leaves `out`"),
+    (
+        "early",
+        "aborted",
+        "a run that ends once its output is complete leaves `out`",
+    ),
+];
+
+#[test]
+fn every_broken_promise_of_a_sink_is_seen() {
+    let library = compiled("tests/plugins/bad_sink.c", "bad_sink");
+    let missed = missed(&library, SEEN_OF_SINKS);
+    assert!(missed.is_empty(), "{missed:#?}");
+    let (_, out) = test(&library, &["--stage", "fine"]);
+    let failed: Vec<&str> = out.lines().filter(|line| line.contains("FAILED")).collect();
+    assert!(
+        failed.len() == 1 && failed[0].contains("`crashes` is not in it"),
+        "{out}"
+    );
+    let source = std::fs::read_to_string("tests/plugins/bad_sink.c").unwrap();
+    let names = names(&source).into_iter().filter(|name| name != "fine");
+    assert_eq!(names.collect::<Vec<_>>(), in_order(SEEN_OF_SINKS, &source));
+}
+
+#[test]
+fn sinks_that_behave_pass() {
+    must_pass(&compiled("tests/plugins/sum.c", "sum"));
+    let (status, out) = test(&built("standpipe-odd", "libodd.so"), &["--stage", "lines"]);
+    assert!(status == Some(0) && out.contains("  ok       aborted"), "{out}");
+    assert!(!Path::new("numbers.txt").exists());
+}
+
 #[test]
 fn what_the_host_sees_is_an_error_of_the_stage() {
     for (stage, check, what) in SEEN {

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use standpipe::Engine;
 use standpipe::plugin::child::Child;
-use standpipe::plugin::conform::{self, AGGREGATE_CHECKS, CHECKS, Outcome, SOURCE_CHECKS};
+use standpipe::plugin::conform::{self, AGGREGATE_CHECKS, CHECKS, Outcome, SINK_CHECKS, SOURCE_CHECKS};
 use standpipe::plugin::{Note, Plugins, Verified};
 use std::fmt::Write;
 use std::io::Read;
@@ -69,6 +69,9 @@ struct Said {
     /// Those among them that are aggregates.
     #[serde(default)]
     aggregates: Vec<String>,
+    /// Those of them that are sinks.
+    #[serde(default)]
+    sinks: Vec<String>,
 }
 
 /// One line of the report.
@@ -162,6 +165,7 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
             status: "ok".into(),
             message: String::new(),
             sources: library.sources().map(str::to_owned).collect(),
+            sinks: library.sinks().map(str::to_owned).collect(),
             stages,
             aggregates: library.aggregates().map(str::to_owned).collect(),
         };
@@ -234,6 +238,7 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
     let Said {
         stages,
         sources,
+        sinks,
         aggregates,
         ..
     } = loaded.clone();
@@ -247,6 +252,7 @@ fn parent(args: &TestArgs, verified: &Verified) -> u8 {
             let mut works = true;
             let checks = match () {
                 () if sources.contains(stage) => SOURCE_CHECKS,
+                () if sinks.contains(stage) => SINK_CHECKS,
                 () if aggregates.contains(stage) => AGGREGATE_CHECKS,
                 () => CHECKS,
             };
@@ -363,7 +369,7 @@ fn examples(program: &Path, verified: &Verified, stage: &str, limit: Duration) -
     };
     for (at, example) in noted.examples.iter().enumerate() {
         let (script, want) = match noted.kind.as_str() {
-            "transform" | "source" | "aggregate" => (example.clone(), noted.prints.get(at).cloned()),
+            "transform" | "source" | "sink" | "aggregate" => (example.clone(), noted.prints.get(at).cloned()),
             _ => (
                 format!(
                     "use plugin {}\nfrom range(1, 1) | select ok = ({example})",
@@ -372,8 +378,13 @@ fn examples(program: &Path, verified: &Verified, stage: &str, limit: Duration) -
                 Some("ok\ntrue\n".into()),
             ),
         };
+        let folder = match tempfile::tempdir() {
+            Ok(folder) => folder,
+            Err(error) => return outcome(Outcome::Failed(format!("no folder for its files: {error}"))),
+        };
         let mut command = Command::new(program);
         command.args(["run", "-e", &script, "--plugin"]).arg(&verified.path);
+        command.current_dir(folder.path());
         let (ended, out, good) = match output(&mut command, limit) {
             Ok(output) => output,
             Err(what) => return outcome(Outcome::Failed(what)),

@@ -15,11 +15,13 @@ mod checks;
 mod data;
 mod drive;
 mod memory;
+mod sink;
 mod source;
 mod spy;
 
 pub use aggregate::AGGREGATE_CHECKS;
 pub use checks::CHECKS;
+pub use sink::CHECKS as SINK_CHECKS;
 pub use source::CHECKS as SOURCE_CHECKS;
 
 use super::aggregate::Table;
@@ -68,6 +70,10 @@ impl Case {
     /// The qualified name of the stage or function.
     pub fn name(&self) -> &'static str {
         self.vtable.name
+    }
+
+    fn is_sink(&self) -> bool {
+        self.vtable.stage.kind == ffi::KIND_SINK
     }
 }
 

@@ -7,8 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::bind::{self, Plan, Vtable};
+use super::conform;
 use super::run::{Instance, NO_ROOM};
-use super::{WRONG_ABI, conform};
 use crate::stages::unnest::{least, scratch_room};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED};
 use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, Least, Make, Room, Setup};
@@ -23,10 +23,10 @@ const THIS: &str = "this sink of a plugin";
 pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let (given, config) = bind::given(vtable, call, Some(call.input), THIS)?;
     conform::bound(vtable, None, call.input, call.own, &config);
-    let plan =
-        plan_of(given, call).map_err(|(code, what)| bind::complain(&vtable, call, THIS, code, call.span, &what))?;
-    let publish = publish_of(vtable.stage)
-        .map_err(|what| bind::complain(&vtable, call, THIS, PLUGIN_FAILED, call.span, &what))?;
+    let complain = |code, what: String| bind::complain(&vtable, call, THIS, code, call.span, &what);
+    let plan = bind::plan_of(given, call.input, call.span);
+    let mut plan = plan.map_err(|(code, what)| complain(code, what))?;
+    let publish = understood(&mut plan).map_err(|what| complain(PLUGIN_FAILED, what))?;
     let (reads, rejects) = (plan.used.clone(), plan.rejects);
     let (plan, shown) = (Arc::new(plan), shown(call, vtable.name));
     let make = move |setup: &Setup| -> Result<Arc<dyn Sink>> {
@@ -55,18 +55,18 @@ pub(super) fn least_of(room: &Room) -> Least {
     least(&Room { workers: 1, ..*room })
 }
 
-fn plan_of(given: bind::Given, call: &Call<'_>) -> Result<Plan, (standpipe_sdk::Code, String)> {
-    if given.output.width() > 0 {
-        return Err((PLUGIN_FAILED, "a sink has no output, and it declares some".into()));
+/// Sees whether what was bound can be a sink; with it comes what publishes its output, if that is not its `finish`.
+pub(super) fn understood(plan: &mut Plan) -> Result<Option<ffi::Publish>, String> {
+    if plan.given.output.width() > 0 {
+        return Err("a sink has no output, and it declares some".into());
     }
-    if given.out.parallelism != ffi::PAR_SERIAL {
-        return Err((WRONG_ABI, "a sink is serial, and it says that it is not".into()));
+    if plan.given.out.parallelism != ffi::PAR_SERIAL {
+        return Err("a sink is serial, and it says that it is not".into());
     }
-    let mut plan = bind::plan_of(given, call.input, call.span)?;
     // Whatever it says of rows that it does not give.
     plan.rows_of = bind::RowsOf::Unknown;
     plan.made.clear();
-    Ok(plan)
+    publish_of(plan.given.vtable.stage)
 }
 
 /// What publishes its output, if that is not its `finish`.
@@ -159,24 +159,16 @@ impl Sink for Outlet {
                 bytes: 0,
             }]);
         };
-        self.with(|state| {
-            let mut all = vec![];
-            loop {
-                state.arena.reset();
-                let (more, made) = state.instance.publish(publish, &state.arena)?;
-                all.push(Published {
-                    path: match made.name() {
-                        name if name.is_empty() => self.shown.to_string(),
-                        name => name,
-                    },
-                    rows: made.rows,
-                    bytes: made.bytes,
-                });
-                if !more {
-                    return Ok(all);
-                }
-            }
-        })
+        let all = self.with(|state| published(&mut state.instance, publish, &mut state.arena))?;
+        let named = |made: ffi::Published| Published {
+            path: match made.name() {
+                name if name.is_empty() => self.shown.to_string(),
+                name => name,
+            },
+            rows: made.rows,
+            bytes: made.bytes,
+        };
+        Ok(all.into_iter().map(named).collect())
     }
 
     fn discard(&self) {
@@ -255,6 +247,23 @@ fn passed_on(from: &Faults<'_>, to: &Faults<'_>) -> Result<usize> {
         })?;
     }
     Ok(bad.len())
+}
+
+/// Gives all outputs of an instance their names.
+pub(super) fn published(
+    instance: &mut Instance,
+    publish: ffi::Publish,
+    arena: &mut Arena,
+) -> Result<Vec<ffi::Published>> {
+    let mut all = vec![];
+    loop {
+        arena.reset();
+        let (more, made) = instance.publish(publish, arena)?;
+        all.push(made);
+        if !more {
+            return Ok(all);
+        }
+    }
 }
 
 impl Instance {

@@ -2,6 +2,7 @@
 
 use super::super::bind::{Given, Plan, Refused, RowsOf, plan_of};
 use super::super::run::Instance;
+use super::super::sink;
 use super::spy::{self, Refuse};
 use super::{Case, memory};
 use standpipe_sdk::ffi;
@@ -13,12 +14,14 @@ use standpipe_sdk::{
 use std::sync::Arc;
 
 /// What an arena may hand out, and what a plugin may reserve.
-const ROOM: usize = 512 << 20;
+pub(super) const ROOM: usize = 512 << 20;
 
 /// A bound case.
 pub(super) struct Trial<'c> {
     pub(super) case: &'c Case,
     pub(super) plan: Arc<Plan>,
+    /// Of a sink, what publishes its output, if that is not its `finish`.
+    pub(super) publish: Option<ffi::Publish>,
 }
 
 /// How rows are given.
@@ -119,8 +122,12 @@ impl<'c> Trial<'c> {
             plan.from = vec![None];
             (plan.rows_of, plan.serial, plan.rejects) = (RowsOf::Aligned, false, flags & ffi::F_REJECTS != 0);
         }
+        let mut publish = None;
+        if case.is_sink() {
+            publish = sink::understood(&mut plan)?;
+        }
         let plan = Arc::new(plan);
-        Ok(Trial { case, plan })
+        Ok(Trial { case, plan, publish })
     }
 
     /// The flags that count: a function's stand in its table.
@@ -242,7 +249,7 @@ fn gave_up() -> Ran {
 }
 
 /// Instances at work.
-struct Driven<'t, 'c> {
+pub(super) struct Driven<'t, 'c> {
     trial: &'t Trial<'c>,
     way: Way,
     instances: Vec<Instance>,
@@ -253,13 +260,14 @@ struct Driven<'t, 'c> {
 }
 
 impl<'t, 'c> Driven<'t, 'c> {
-    fn new(trial: &'t Trial<'c>, way: Way) -> Result<Driven<'t, 'c>, String> {
+    pub(super) fn new(trial: &'t Trial<'c>, way: Way) -> Result<Driven<'t, 'c>, String> {
         let plan = &trial.plan;
         spy::columns(&plan.types, plan.made.iter().map(|field| field.ty.clone()).collect());
         let (mut data, mut arena) = (Arena::new(ROOM), Arena::new(ROOM));
         data.set_poison(way.poison);
         arena.set_poison(way.poison);
-        let make = |_| Instance::new(plan.clone(), &setup(ROOM)).map_err(|error| error.to_string());
+        let setup = trial.case.setup()?;
+        let make = |_| Instance::new(plan.clone(), &setup).map_err(|error| error.to_string());
         Ok(Driven {
             trial,
             way,
@@ -272,7 +280,13 @@ impl<'t, 'c> Driven<'t, 'c> {
     }
 
     /// Gives a batch; `false` = no more are wanted.
-    fn give(&mut self, instance: usize, at: usize, from: usize, rows: &[Vec<Value>]) -> Result<bool, String> {
+    pub(super) fn give(
+        &mut self,
+        instance: usize,
+        at: usize,
+        from: usize,
+        rows: &[Vec<Value>],
+    ) -> Result<bool, String> {
         match self.push(instance, at, from, rows) {
             Ok(()) => {}
             Err(error) => match own_words(&error) {
@@ -319,6 +333,12 @@ impl<'t, 'c> Driven<'t, 'c> {
             }),
             stage => RowWise::push(stage, batch, &mut Emitter::new(arena, &faults, &mut collect)),
         };
+        if trial.case.is_sink() && !collect.out.is_empty() {
+            return Err(Error::failed(
+                ffi::PLUGIN_FAILED,
+                "a sink has no output, and it gives rows",
+            ));
+        }
         let mut out = collect.out;
         // A function gives null where an argument is, whatever it says.
         let rejected: Vec<usize> = faults
@@ -361,22 +381,43 @@ impl<'t, 'c> Driven<'t, 'c> {
         Ok(())
     }
 
+    /// Makes room for what so many batches give, and the end.
+    pub(super) fn batches(&mut self, count: usize) {
+        self.ran.batches = vec![vec![]; count + 1];
+    }
+
+    /// Calls `finish`; what comes then is the last batch.
+    pub(super) fn complete(&mut self) -> Result<(), String> {
+        self.data.reset();
+        self.arena.reset();
+        let faults = Faults::new(&self.arena, false);
+        let mut collect = Collect {
+            schema: &self.trial.plan.given.output,
+            out: vec![],
+        };
+        for stage in &mut self.instances {
+            let finished = stage.finish(&mut Emitter::new(&self.arena, &faults, &mut collect));
+            finished.map_err(|error| said(&error))?;
+        }
+        if let Some(end) = self.ran.batches.last_mut() {
+            end.extend(collect.out);
+        }
+        Ok(())
+    }
+
     fn finish(mut self, at: usize) -> Result<Ran, String> {
         if self.trial.plan.serial && self.ran.gave_up.is_none() {
-            self.data.reset();
-            self.arena.reset();
-            let faults = Faults::new(&self.arena, false);
-            let mut collect = Collect {
-                schema: &self.trial.plan.given.output,
-                out: vec![],
-            };
-            for stage in &mut self.instances {
-                let finished = stage.finish(&mut Emitter::new(&self.arena, &faults, &mut collect));
-                finished.map_err(|error| said(&error))?;
+            self.complete()?;
+            if let (Some(publish), [stage]) = (self.trial.publish, &mut self.instances[..]) {
+                self.arena.reset();
+                sink::published(stage, publish, &mut self.arena).map_err(|error| said(&error))?;
             }
-            self.ran.batches[at].extend(collect.out);
         }
+        let gave_up = self.ran.gave_up.is_some();
         self.instances.clear();
+        if self.trial.case.is_sink() {
+            self.ran.batches[at].extend(super::sink::files(gave_up)?);
+        }
         self.bad.sort();
         self.ran.rejects = self.bad.into_iter().map(|(_, words)| words).collect();
         spy::fault().map_or(Ok(()), Err)?;
