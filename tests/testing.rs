@@ -217,6 +217,35 @@ fn what_a_source_hangs_on_is_recorded_with_the_values_it_had() {
 }
 
 #[test]
+fn what_a_newcomer_gets_wrong_is_said_where_it_stands() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "param tier: \"gold\" | \"free\" = \"free\"\nparam day: date\nstream a = read csv \"a.csv\" | derive t = tier, d = day\nfrom a | write csv \"x.csv\"\n";
+    fs::write(place.path().join("s.pipe"), script).unwrap();
+    let said = |test: &str| {
+        fs::write(place.path().join("s_test.pipe"), test).unwrap();
+        // Named twice, run once.
+        let (status, text) = run(place.path(), &["test", ".", "./s.pipe", "s_test.pipe"]);
+        assert_eq!(status, 2, "{text}");
+        text
+    };
+    let text = said("test \"t\" {\n  given \"a.csv\" = tabel {\n  n\n  }\n}\n");
+    assert!(
+        text.contains("expected `table { … }`, `rows [ … ]` or `file \"path\"`, found `tabel`"),
+        "{text}"
+    );
+    let text =
+        said("test \"t\" {\n  given \"a.csv\" = rows [{n: 1}]\n  with tier = \"bad\"\n  expect a count == 1\n}\n");
+    for part in [
+        "s_test.pipe:3:15",
+        "choices: `\"gold\"`",
+        "`with day = …` in the test",
+        "0 passed, 1 failed",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
+#[test]
 fn only_tests_stand_in_a_file_of_tests_and_each_name_once() {
     let place = folder("let x = 1\ntest \"a\" { expect plan snapshot }\ntest \"a!\" { expect plan snapshot }\n");
     let (status, text) = run(place.path(), &["test"]);

@@ -98,8 +98,11 @@ pub(super) fn run(args: &TestArgs) -> u8 {
                 continue;
             }
         };
-        for file in found.into_iter().filter(|file| seen.insert(file.clone())) {
+        for file in found {
             let shown = file.strip_prefix("./").unwrap_or(&file);
+            if !seen.insert(shown.to_owned()) {
+                continue;
+            }
             match Script::open(shown) {
                 Ok(script) if script.tests().is_empty() && !(script.means_tests() && script.is_wrong()) => {
                     if !path.is_dir() {

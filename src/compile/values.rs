@@ -175,7 +175,10 @@ impl<'a> Checker<'a> {
                         format!("the parameter `{}` needs a value", param.name.text),
                     )
                     .labelled("it has no default")
-                    .help(format!("`-p {}=…` gives it one", param.name.text)),
+                    .help(match self.options.testing {
+                        Some(_) => format!("`with {} = …` in the test gives it one", param.name.text),
+                        None => format!("`-p {}=…` gives it one", param.name.text),
+                    }),
                 );
                 return None;
             }
@@ -201,7 +204,7 @@ impl<'a> Checker<'a> {
             self.report(
                 Diagnostic::error(
                     "E0501",
-                    param.name.span,
+                    (self.binding(&param.name.text)).map_or(param.name.span, |(_, value)| value.span),
                     format!("the value of `{}` is none of its choices", param.name.text),
                 )
                 .note(format!("choices: {}", known.join(", "))),

@@ -390,6 +390,9 @@ fn expected(place: &Place<'_>, positives: &[Rule]) -> Diagnostic {
     }
     let words: Vec<&str> = phrases.iter().map(|(_, text)| *text).take(5).collect();
     let expected = match words.as_slice() {
+        // What a test puts in the place of something.
+        [] if positives.contains(&Rule::kw_file) => "`table { … }`, `rows [ … ]` or `file \"path\"`".to_owned(),
+        [] if positives.contains(&Rule::kw_rows) => "`table { … }` or `rows [ … ]`".to_owned(),
         [] => "something else".to_owned(),
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
