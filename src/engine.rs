@@ -388,11 +388,19 @@ impl Pipeline {
     pub fn explain_as(&self, format: GraphFormat) -> Result<String, Problems> {
         let print = printer(&self.engine.shared.folder);
         let (compiled, _) = self.compiled(true, Some(&print))?;
-        Ok(compiled
+        let mut plan = compiled
             .graph
             .as_ref()
             .map(|graph| compile::explain(graph, format))
-            .unwrap_or_default())
+            .unwrap_or_default();
+        let isolated = plugin::isolated(&compiled.meters);
+        if format == GraphFormat::Text && !isolated.is_empty() {
+            plan += "plugins\n";
+            for line in isolated.lines() {
+                plan += &format!("   {line}\n");
+            }
+        }
+        Ok(plan)
     }
 
     /// Runs the script. A last pipeline without a sink prints CSV to standard output.

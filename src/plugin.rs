@@ -30,7 +30,7 @@ mod source;
 
 pub use isolate::{Isolation, WORKER_COMMAND, work};
 pub use library::{Library, Plugins, Refusal, Verified, verify};
-pub use meter::{Meter, Usage, collect, usage};
+pub use meter::{Meter, Usage, collect, isolated, usage};
 pub use note::{Note, NoteStage};
 pub use project::{Entry, LOCK_FILE, Lock, Locked, PROJECT_FILE, Project};
 

@@ -85,7 +85,7 @@ fn whatever_ends_or_hangs_a_plugin_is_an_error_of_its_stage_in_time() {
 fn what_ends_a_plugin_once_its_rows_are_given_is_a_warning() {
     let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
     let folder = folder.path();
-    for how in ["segv", "exit", "loop"] {
+    for how in ["segv", "exit", "loop", "eat"] {
         let script = format!("use plugin crash\nfrom range(1, 3) | crash.crash at: \"destroy\", how: \"{how}\"\n");
         fs::write(folder.join("s.pipe"), script).unwrap();
         let start = Instant::now();
@@ -144,6 +144,112 @@ fn an_isolated_plugin_gives_the_same_rows_and_rejects() {
     let here = outcome(None);
     assert!(here.0.lines().count() > 5000 && here.1.lines().count() > 1000);
     assert_eq!(outcome(Some("")), here);
+}
+
+#[test]
+fn the_plan_and_the_report_say_that_it_runs_in_processes_of_its_own() {
+    let script = "use plugin words\nfrom range(1, 3) | derive six = words.double(value, times: 6) | words.repeat value, most: 3\n";
+    let limits = "in processes of its own: timeout 0.5 s, memory 64MiB";
+    for isolated in [false, true] {
+        let folder = project("words", isolated.then_some("timeout = \"500ms\"\nmemory = \"64MiB\"\n"));
+        fs::write(folder.path().join("s.pipe"), script).unwrap();
+        let (status, plan, stderr) = cli(folder.path(), &["explain", "s.pipe"]);
+        assert_eq!(status, Some(0), "{stderr}");
+        for name in ["words.double", "words.repeat"] {
+            let line = format!("   {name} runs {limits}\n");
+            assert_eq!(plan.matches(&line).count(), usize::from(isolated), "{plan}");
+        }
+        let (status, _, stderr) = cli(folder.path(), &["run", "s.pipe", "--report", "report.json"]);
+        assert_eq!(status, Some(0), "{stderr}");
+        let report = fs::read_to_string(folder.path().join("report.json")).unwrap();
+        assert_eq!(report.matches(limits).count(), if isolated { 2 } else { 0 }, "{report}");
+    }
+}
+
+#[test]
+fn what_is_killed_from_outside_leaves_no_process() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = project("crash", Some("timeout = \"60s\"\n"));
+    let folder = folder.path();
+    let script =
+        "use plugin crash\nfrom range(1, 10) | crash.crash at: \"process\", how: \"loop\" | write csv \"out.csv\"\n";
+    fs::write(folder.join("s.pipe"), script).unwrap();
+    for signal in ["-INT", "-TERM", "-KILL"] {
+        let mut host = Command::new(env!("CARGO_BIN_EXE_standpipe"))
+            .args(["run", "s.pipe"])
+            .current_dir(folder)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while processes(folder) < 2 {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "it does not start its process"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // So that the plugin is in its loop.
+        std::thread::sleep(Duration::from_millis(300));
+        let killed = Command::new("kill").args([signal, &host.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        let start = Instant::now();
+        let ended = host.wait().unwrap();
+        assert!(
+            ended.code() == Some(1) || ended.signal() == Some(9),
+            "{signal}: {ended}"
+        );
+        while processes(folder) > 0 {
+            assert!(start.elapsed() < Duration::from_secs(5), "{signal}: a process is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!folder.join("out.csv").exists(), "{signal}");
+    }
+}
+
+/// The example of a plugin gives the same bytes.
+fn same_in_processes_of_its_own(name: &str, library: &Path, example: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(library, folder.path().join("lib.so")).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::os::unix::fs::symlink(root.join("examples"), folder.path().join("examples")).unwrap();
+    let outcome = |isolate: &str| {
+        let text = format!("[plugins.{name}]\npath = \"lib.so\"\n{isolate}");
+        fs::write(folder.path().join("standpipe.toml"), text).unwrap();
+        assert_eq!(cli(folder.path(), &["plugin", "lock"]).0, Some(0));
+        let (status, stdout, stderr) = cli(folder.path(), &["run", example]);
+        assert_eq!(status, Some(0), "{stderr}");
+        stdout
+    };
+    let here = outcome("");
+    assert!(here.lines().count() > 2, "{here}");
+    assert_eq!(outcome("isolate = \"process\"\n"), here);
+}
+
+#[test]
+fn the_examples_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("libwords.so");
+    let (status, _, stderr) = run(Command::new("cc")
+        .args([
+            "-std=c99",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-I",
+            "plugins/sdk/include",
+            "plugins/words/words.c",
+            "-o",
+        ])
+        .arg(&words));
+    assert_eq!(status, Some(0), "{stderr}");
+    same_in_processes_of_its_own("words", &words, "examples/plugins/words.pipe");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let (status, _, stderr) = run(Command::new(cargo).args(["build", "-p", "standpipe-geo"]));
+    assert_eq!(status, Some(0), "{stderr}");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
+    let geo = target.join("debug/libgeo.so");
+    same_in_processes_of_its_own("geo", &geo, "examples/plugins/nearest_city.pipe");
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Bind {
                 .map(|field| field.ty.clone())
                 .collect(),
             rejects: (vtable.stage.flags | flags) & ffi::F_REJECTS != 0,
-            meter: Meter::new(vtable.name),
+            meter: Meter::of(&vtable),
             scratch: Mutex::default(),
             given,
         })

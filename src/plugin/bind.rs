@@ -247,7 +247,7 @@ pub(super) fn bind(vtable: Vtable, call: &Call<'_>) -> Result<Bound, Vec<Complai
 pub(super) fn plan_of(given: Given, input: &Schema, span: Span) -> Result<Plan, (Code, String)> {
     understood(&given.out).map_err(|what| (WRONG_ABI, what))?;
     let (out, flags) = (given.out, given.out.flags);
-    let meter = Meter::new(given.vtable.name);
+    let meter = Meter::of(&given.vtable);
     let mut plan = Plan {
         given,
         span,

@@ -22,6 +22,7 @@ mod shared;
 mod wire;
 mod worker;
 
+pub(super) use proxy::isolation_of;
 pub use serve::work;
 pub use worker::WORKER_COMMAND;
 

@@ -4,8 +4,11 @@
 //! - A meter belongs to one bound stage or function; [`collect`] gives those that were bound meanwhile on the thread, so a run that
 //!   compiles its script anew counts by itself.
 
+use super::bind::Vtable;
+use super::isolate::{Isolation, isolation_of};
 use serde::Serialize;
 use std::cell::RefCell;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,6 +18,7 @@ use std::time::Duration;
 pub struct Meter {
     /// `geo.locate`.
     pub name: &'static str,
+    isolation: Option<Isolation>,
     calls: AtomicU64,
     rows_in: AtomicU64,
     rows_out: AtomicU64,
@@ -36,6 +40,9 @@ pub struct Usage {
     pub seconds: f64,
     /// The most bytes that it had declared as its own.
     pub peak_bytes: u64,
+    /// That it ran in processes of its own, and with what limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<String>,
 }
 
 thread_local! {
@@ -45,8 +52,18 @@ thread_local! {
 impl Meter {
     /// A new one, which [`collect`] will give.
     pub(super) fn new(name: &'static str) -> Arc<Meter> {
+        Meter::isolated(name, None)
+    }
+
+    /// The same of a stage or function of a library.
+    pub(super) fn of(vtable: &Vtable) -> Arc<Meter> {
+        Meter::isolated(vtable.name, isolation_of(vtable.stage))
+    }
+
+    fn isolated(name: &'static str, isolation: Option<Isolation>) -> Arc<Meter> {
         let meter = Arc::new(Meter {
             name,
+            isolation,
             calls: AtomicU64::new(0),
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
@@ -86,6 +103,7 @@ pub fn usage(meters: &[Arc<Meter>]) -> Vec<Usage> {
         let at = out.iter().position(|row| row.name == meter.name).unwrap_or_else(|| {
             out.push(Usage {
                 name: meter.name.to_owned(),
+                isolation: meter.isolation.map(|limits| limits.to_string()),
                 ..Usage::default()
             });
             out.len() - 1
@@ -96,6 +114,19 @@ pub fn usage(meters: &[Arc<Meter>]) -> Vec<Usage> {
         row.rows_out += meter.rows_out.load(Relaxed);
         row.seconds += Duration::from_nanos(meter.nanos.load(Relaxed)).as_secs_f64();
         row.peak_bytes += u64::try_from(meter.peak.load(Relaxed)).unwrap_or(0);
+    }
+    out
+}
+
+/// Which of what was bound runs in processes of its own, and with what limits: a line each.
+pub fn isolated(meters: &[Arc<Meter>]) -> String {
+    let mut seen: Vec<&str> = vec![];
+    let mut out = String::new();
+    for meter in meters {
+        if let Some(limits) = meter.isolation.filter(|_| !seen.contains(&meter.name)) {
+            seen.push(meter.name);
+            let _ = writeln!(out, "{} runs {limits}", meter.name);
+        }
     }
     out
 }
@@ -122,6 +153,7 @@ mod tests {
             rows_out: 14,
             seconds: 1.0,
             peak_bytes: 30,
+            isolation: None,
         };
         assert_eq!(usage(&meters), [want]);
         assert!(collect(|| ()).1.is_empty());

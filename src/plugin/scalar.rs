@@ -74,7 +74,7 @@ impl Foreign for Function {
             output: output.clone(),
             rejects: vtable.stage.flags & ffi::F_REJECTS != 0,
             idle: Mutex::default(),
-            meter: Meter::new(vtable.name),
+            meter: Meter::of(&vtable),
             bound,
         };
         Ok((output, Arc::new(call)))

@@ -88,7 +88,7 @@ pub(super) fn plan_of(given: Given, span: Span) -> Result<Plan, String> {
         span,
         fields: given.output.fields().to_vec(),
         splits: splits(&given.out)?,
-        meter: Meter::new(given.vtable.name),
+        meter: Meter::of(&given.vtable),
         given,
     })
 }

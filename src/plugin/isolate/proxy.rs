@@ -5,7 +5,7 @@ use super::arrays::{self, Land, Stopped};
 use super::shared::Shared;
 use super::wire::{Broken, Done, Reader, Writer, ask, error_of, write};
 use super::worker::{Lost, Nobody, Services, Worker, shown};
-use super::{Described, Description, E_PROCESS, Plugin, given, has, used};
+use super::{Described, Description, E_PROCESS, Isolation, Plugin, given, has, used};
 use standpipe_sdk::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, ReleaseArray, Status, schema};
 use standpipe_sdk::{Field, Schema, Type};
 use std::ffi::{CString, c_char, c_void};
@@ -22,6 +22,17 @@ struct Proxy {
     stage: ffi::Stage,
     plugin: &'static Plugin,
     number: u32,
+}
+
+/// The limits of the processes that a stage's calls go to, if it is a stand-in.
+pub(in crate::plugin) fn isolation_of(stage: &'static ffi::Stage) -> Option<Isolation> {
+    let ours = Some(bind as *const ());
+    if stage.bind.map(|bind| bind as *const ()) != ours {
+        return None;
+    }
+    let proxy: *const Proxy = std::ptr::from_ref(stage).cast();
+    // SAFETY: only the stages of `table` have this `bind`, and each is the first field of a `Proxy`, to all of which its pointer leads.
+    Some(unsafe { (*proxy).plugin.isolation })
 }
 
 /// The table of a plugin. It stays.
