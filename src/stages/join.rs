@@ -23,7 +23,9 @@ mod fill;
 mod hot;
 mod lookup;
 mod meet;
+mod nearest;
 mod numbers;
+mod parted;
 mod pieces;
 mod probe;
 mod rest;
@@ -31,6 +33,7 @@ mod rows;
 mod scratch;
 mod sides;
 mod sorted;
+mod spool;
 mod table;
 #[cfg(test)]
 mod tests;

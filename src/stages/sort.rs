@@ -218,6 +218,12 @@ impl Sort {
         }
         Ok(())
     }
+
+    /// Once all lanes are done: all rows in order, out of segments on disk, where so many merges are read at the same time.
+    pub(super) fn merged(&self, merges: usize) -> Result<Merge> {
+        self.to_disk()?;
+        Merge::one_of(&self.store, &self.setup.budget, merges)
+    }
 }
 
 impl Breaker for Sort {

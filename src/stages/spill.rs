@@ -37,10 +37,10 @@ pub mod segment;
 pub use file::{Address, SpillFile};
 use standpipe_sdk::spec::{Least, Room};
 
-pub use merge::{Merge, Merged, Picks, merge_floor};
+pub use merge::{Merge, Merged, Picks, merge_floor, merge_least};
 pub use segment::{
     FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside, loaded_frame,
-    writer_floor,
+    store_frame_bytes, writer_floor, writer_floor_beside,
 };
 
 /// What a breaker cannot do without whose lanes spill and whose segments are merged.

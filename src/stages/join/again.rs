@@ -1,12 +1,12 @@
 //! Left rows that waited, in their old order, with the right rows that they match.
 //!
-//! How: left rows and copies of the right rows that they match, both sorted by the order of the left ones, are read side by side, a *block*
+//! How: left rows and copies of the right rows that they match, both in the order of the left ones, are read side by side, a *block*
 //! at a time. A reader gives a block's left rows, behind whose columns stand the block's number and where in it each row's
-//! matches are; the prober of the lane finds the block by its number. A left row with a hot key is a block of its own, and its
-//! matches are read frame by frame.
+//! matches are; the prober of the lane finds the block by its number. A left row with hot rows among its matches is the last one of its block,
+//! and comes alone: its matches are looked at section by section ([`super::hot`]).
 //!
 //! Laws
-//! - The rows of a block came in one chunk.
+//! - Rows that come together came in one chunk.
 //! - Blocks are made in the order of tickets, by whoever comes first; a lane has one at a time, for which there always is room.
 
 use super::super::codes::held;
@@ -14,6 +14,7 @@ use super::super::picked::PIECE_BYTES;
 use super::Plan;
 use super::build::Built;
 use super::cursor::{Cursor, Part};
+use super::hot::Section;
 use super::lookup::Span;
 use super::meet::Hot;
 use super::pieces::Piece;
@@ -21,7 +22,7 @@ use super::sides::*;
 use super::wait::{Wait, list, lock};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{
-    Arena, Batch, Budget, Column, Columns, Data, Faults, Kept, Locator, Part as Decoded, Reader, Reservation, Source,
+    Arena, Batch, Budget, Column, Columns, Faults, Kept, Locator, Part as Decoded, Reader, Reservation, Source,
 };
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -30,16 +31,17 @@ use std::sync::{Arc, Mutex};
 
 /// The most rows of a block, on each side, but for the last left row's matches.
 const BLOCK_ROWS: usize = 4 << 10;
+/// In the place of a length: the row's matches are the block's sections.
+const IN_SECTIONS: u32 = u32::MAX;
 
 /// Left rows and what they match.
 pub(super) struct Block {
     rows: Part,
-    /// The chunk that they came in.
-    chunk: u64,
     spans: Vec<Span>,
     pub(super) built: Arc<Built>,
-    /// There is one row, and these are its matches.
-    pub(super) hot: Option<(Arc<Hot>, Range<u64>)>,
+    /// The matches of the last row, if some of them are hot.
+    pub(super) sections: Vec<Section>,
+    pub(super) hot: Option<Arc<Hot>>,
     _rooms: Vec<Reservation>,
 }
 
@@ -78,40 +80,19 @@ impl Blocks {
         let (plan, rows) = (&wait.plan, part.batch());
         let width = plan.left_width;
         let (numbers, order) = (ints(&rows, width + L_NUMBER)?, ints(&rows, width + L_ROW)?);
-        let chunks = ints(&rows, width + L_CHUNK)?;
-        let hot = |column: usize, row: usize| {
-            let column = rows.column(width + column);
-            match column.data() {
-                Data::Int(values) if column.is_valid(row) => Some(values[row]),
-                _ => None,
-            }
-        };
         let mut spans: Vec<Span> = list((rows.rows() - at).min(BLOCK_ROWS))?;
         let mut taken = Taken::default();
-        let mut hot_rows = None;
         // Of the pool a block may take one lane's part.
         let most_bytes = self.block_bytes / wait.setup.workers.max(1) / 3;
         let mut to = at;
-        let end = at + rows_of_chunk(&rows, width, at)?;
-        while to < end && to - at < BLOCK_ROWS && taken.rows < BLOCK_ROWS && taken.bytes < most_bytes {
-            let first = hot(L_HOT, to);
-            if first.is_some_and(|first| first != FOUND) && to > at {
-                break;
-            }
+        while to < rows.rows() && to - at < BLOCK_ROWS && taken.rows < BLOCK_ROWS && taken.bytes < most_bytes {
             let start = taken.rows as u32;
-            let len = match (first, &self.hot) {
-                (None, _) => self.take(wait, (numbers[to], order[to]), &mut taken)?,
-                (Some(FOUND), _) => 1,
-                (Some(first), Some(known)) => {
-                    let count = hot(L_HOT_ROWS, to).unwrap_or(0);
-                    hot_rows = Some((known.clone(), first as u64..(first + count) as u64));
-                    0
-                }
-                (Some(_), None) => return Err(Error::Panic("hot rows that were not written".into())),
-            };
+            self.take(wait, (numbers[to], order[to]), &mut taken)?;
+            let is_hot = !taken.sections.is_empty();
+            let len = if is_hot { IN_SECTIONS } else { taken.rows as u32 - start };
             spans.push(Span { start, len });
             to += 1;
-            if hot_rows.is_some() {
+            if is_hot {
                 break;
             }
         }
@@ -121,18 +102,18 @@ impl Blocks {
         let own = rows.slice(at, to - at, &arena)?;
         Ok(Some(Block {
             rows: Part::copy(&own, &self.pool, wait.budget())?,
-            chunk: chunks[at] as u64,
             spans,
             built: Arc::new(Built::of_rows(taken.pieces, plan.mode.keeps_right() && plan.condition)?),
-            hot: hot_rows,
+            sections: taken.sections,
+            hot: self.hot.clone(),
             _rooms: taken.rooms,
         }))
     }
 
-    /// The matches of the left row at `order`; how many they are.
-    fn take(&mut self, wait: &Wait, order: (i64, i64), taken: &mut Taken) -> Result<u32> {
+    /// The matches of the left row at `order`.
+    fn take(&mut self, wait: &Wait, order: (i64, i64), taken: &mut Taken) -> Result<()> {
         let width = wait.plan.right_width;
-        let mut count = 0;
+        let mut held_from = taken.rows;
         while let Some((part, at)) = self.matches.next()? {
             let rows = part.batch();
             let (numbers, others) = (ints(&rows, width + C_NUMBER)?, ints(&rows, width + C_ROW)?);
@@ -141,22 +122,40 @@ impl Blocks {
             if to == at {
                 break;
             }
-            let is_same = taken.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, &part));
-            if !is_same {
-                self.close(taken, wait)?;
+            let (starts, lens) = (ints(&rows, width + R_CHUNK)?, ints(&rows, width + R_ROW)?);
+            let mut from = at;
+            for row in (at..to).filter(|&row| lens[row] < 0) {
+                self.take_copies(&part, from..row, taken, wait)?;
+                taken.hold(held_from);
+                held_from = taken.rows;
+                taken.add_hot(starts[row] as u64..(starts[row] - lens[row]) as u64);
+                from = row + 1;
             }
-            match &mut taken.open {
-                Some((_, range)) => range.end = to,
-                None => taken.open = Some((part.clone(), at..to)),
-            }
-            taken.rows += to - at;
-            count += (to - at) as u32;
+            self.take_copies(&part, from..to, taken, wait)?;
             self.matches.go_to(to);
             if other.is_some() {
                 break;
             }
         }
-        Ok(count)
+        if !taken.sections.is_empty() {
+            taken.hold(held_from);
+        }
+        Ok(())
+    }
+
+    fn take_copies(&self, part: &Arc<Part>, rows: Range<usize>, taken: &mut Taken, wait: &Wait) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        taken.rows += rows.len();
+        match &mut taken.open {
+            Some((open, range)) if Arc::ptr_eq(open, part) && range.end == rows.start => range.end = rows.end,
+            _ => {
+                self.close(taken, wait)?;
+                taken.open = Some((part.clone(), rows));
+            }
+        }
+        Ok(())
     }
 
     /// What was taken of the part at hand becomes a piece.
@@ -181,6 +180,26 @@ struct Taken {
     rooms: Vec<Reservation>,
     rows: usize,
     bytes: usize,
+    sections: Vec<Section>,
+}
+
+impl Taken {
+    /// Copies from `from` on are a section.
+    fn hold(&mut self, from: usize) {
+        if self.rows > from {
+            self.sections.push(Section::Held(Span {
+                start: from as u32,
+                len: (self.rows - from) as u32,
+            }));
+        }
+    }
+
+    fn add_hot(&mut self, rows: Range<u64>) {
+        match self.sections.last_mut() {
+            Some(Section::Hot(last)) if last.end == rows.start => last.end = rows.end,
+            _ => self.sections.push(Section::Hot(rows)),
+        }
+    }
 }
 
 /// A copy of right rows.
@@ -353,8 +372,14 @@ impl Reader for AgainReader {
         let wait = &self.again.wait;
         let width = wait.plan.left_width;
         let from = self.given;
-        let len = max_rows.max(1).min(block.spans.len() - from);
-        let rows = block.rows.batch().slice(from, len, arena)?;
+        let all = block.rows.batch();
+        let end = match block.spans.len() - 1 {
+            // It comes alone.
+            last if !block.sections.is_empty() && from < last => last,
+            last => last + 1,
+        };
+        let len = rows_of_chunk(&all, width, from, max_rows.max(1).min(end - from))?;
+        let rows = all.slice(from, len, arena)?;
         let spans = &block.spans[from..from + len];
         let mut columns = Columns::new(arena, width + GIVEN_WIDTH)?;
         rows.columns()[..width].iter().for_each(|&column| columns.push(column));
@@ -363,7 +388,7 @@ impl Reader for AgainReader {
         columns.push(Column::int(arena.collect(len, |i| i64::from(spans[i].len))?, None));
         let (places, traces) = origin_of(&rows, width, &wait.paths, arena)?;
         let locator = Locator {
-            chunk: block.chunk,
+            chunk: ints(&rows, width + L_CHUNK)?[0] as u64,
             traces,
             ..Locator::default()
         };
@@ -380,6 +405,11 @@ impl Reader for AgainReader {
 
 /// Columns behind the left side's own: the block, and where in it a row's matches are.
 const GIVEN_WIDTH: usize = 3;
+
+/// Whether the matches of the rows, of which there is one then, are the block's sections.
+pub(super) fn in_sections(spans: &[Span]) -> bool {
+    spans.first().is_some_and(|span| span.len == IN_SECTIONS)
+}
 
 /// The block that a batch's rows are of, and where in it their matches are.
 pub(super) fn given<'a>(wait: &Wait, batch: &Batch<'a>, arena: &'a Arena) -> Result<(Arc<Block>, &'a [Span])> {

@@ -16,7 +16,7 @@ use super::fill::{Filler, Lane};
 use super::pieces::{Piece, Pieces, put_together};
 use super::probe::Prober;
 use super::rest::Rest;
-use super::sides::{R_KEY, R_WIDTH, ascending};
+use super::sides::{R_KEY, R_TIME, R_WIDTH, ascending};
 use super::table::Table;
 use super::wait::{Holder, MERGES, Wait};
 use standpipe_sdk::error::{Error, Result};
@@ -54,13 +54,14 @@ pub(super) struct Built {
 impl Join {
     pub(super) fn new(plan: Arc<Plan>, setup: &Setup) -> Join {
         let width = plan.right_width;
-        let key = vec![ascending(width + R_KEY)];
+        let is_asof = plan.asof.is_some();
+        let key = vec![ascending(width + if is_asof { R_KEY } else { R_TIME })];
         Join {
             plan,
             sorted: Mutex::new(Some(Sort::new(
                 "join",
                 key,
-                false,
+                !is_asof,
                 width + R_WIDTH,
                 usize::MAX,
                 MERGES,
@@ -136,9 +137,10 @@ impl Build for Join {
             lane.spill(&self.plan)?;
             lane.sorted.done()?;
         }
+        let right_bytes = lanes.iter().map(|lane| lane.sorted_bytes).sum();
         drop(lanes);
         sorted.to_disk()?;
-        let wait = Wait::new(&self.plan, sorted, &self.setup);
+        let wait = Wait::new(&self.plan, sorted, right_bytes, &self.setup);
         let _ = self.wait.set(Arc::new(wait));
         Ok(())
     }

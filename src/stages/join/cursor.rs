@@ -1,8 +1,9 @@
-//! A sorted stream that is walked through row by row, within memory that was set aside for it.
+//! Rows of a merge that are walked through one by one, within memory that was set aside for it.
 
 use super::super::picked::PIECE_BYTES;
+use super::super::spill::{Merge, Picks};
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Budget, Kept, Reader, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Budget, Kept, Reservation};
 use std::sync::Arc;
 
 /// Rows that are read at first, when nothing is known of their size.
@@ -42,7 +43,7 @@ impl Part {
 
 /// What a cursor may take.
 pub(super) struct Room {
-    /// For its arena; parts are about half of that.
+    /// For its arena, and for each part.
     arena_bytes: usize,
     arena: Reservation,
     pool: Arc<Budget>,
@@ -54,35 +55,42 @@ impl Room {
     /// For `parts` parts at the same time.
     pub(super) fn new(budget: &Arc<Budget>, parts: usize) -> Result<Room> {
         let arena_bytes = room_bytes(budget.limit());
+        let part_bytes = arena_bytes + PIECE_BYTES;
         let mut arena = budget.reserve();
         arena.grow(arena_bytes)?;
         let mut pool = budget.reserve();
-        pool.grow(parts * arena_bytes)?;
+        pool.grow(parts * part_bytes)?;
         Ok(Room {
             arena_bytes,
             arena,
-            pool: Budget::new(parts * arena_bytes),
+            pool: Budget::new(parts * part_bytes),
             _pool: pool,
             budget: budget.clone(),
         })
     }
 }
 
+/// What [`Room::new`] takes for so many parts.
+pub(super) fn cursor_bytes(budget_bytes: usize, parts: usize) -> usize {
+    let room = room_bytes(budget_bytes);
+    room + parts * (room + PIECE_BYTES)
+}
+
 /// Bytes of an arena that rows are read into, in a budget of so many bytes.
 pub(super) fn room_bytes(budget_bytes: usize) -> usize {
-    const PART_OF_BUDGET: usize = 2048;
-    const BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(128 << 10);
+    const PART_OF_BUDGET: usize = 1024;
+    const BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(256 << 10);
     (budget_bytes / PART_OF_BUDGET).clamp(*BYTES.start(), *BYTES.end())
 }
 
-/// A stream, and where its reader stands.
+/// A merge, and where its reader stands.
 pub(super) struct Cursor {
-    source: Arc<dyn Source>,
-    reader: Box<dyn Reader>,
+    merge: Merge,
+    picks: Picks,
+    /// How many of them were copied.
+    given: usize,
     arena: Arena,
     room: Room,
-    /// The claim has more.
-    open: bool,
     /// Rows to be read next.
     rows: usize,
     /// The part at hand, and the row in it.
@@ -91,17 +99,17 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(source: Arc<dyn Source>, room: Room) -> Result<Cursor> {
-        Ok(Cursor {
-            reader: source.clone().reader()?,
-            source,
+    pub(super) fn new(merge: Merge, room: Room) -> Cursor {
+        Cursor {
+            merge,
+            picks: Picks::default(),
+            given: 0,
             arena: Arena::new(room.arena_bytes),
             room,
-            open: false,
             rows: FIRST_ROWS,
             part: None,
             at: 0,
-        })
+        }
     }
 
     /// The part that has the next row, and where in it; `None` at the end.
@@ -113,12 +121,13 @@ impl Cursor {
                 }
                 (self.part, self.at) = (None, 0);
             }
-            if !self.open {
-                let Some(ticket) = self.source.ticket() else {
+            if self.given >= self.picks.len() {
+                let rows = self.merge.claim_rows();
+                self.merge.next(rows, &mut self.picks)?;
+                self.given = 0;
+                if self.picks.is_empty() {
                     return Ok(None);
-                };
-                self.open = self.reader.claim(ticket)?;
-                continue;
+                }
             }
             self.read()?;
         }
@@ -137,9 +146,10 @@ impl Cursor {
     fn read(&mut self) -> Result<()> {
         self.arena.reset();
         let room = self.room.arena_bytes;
-        let part = match self.reader.decode(&self.arena, self.rows, true) {
-            Err(Error::Memory { .. }) if self.rows > 1 => {
-                self.rows /= 2;
+        let len = self.rows.min(self.picks.len() - self.given);
+        let batch = match self.picks.gather(self.given, len, &self.arena) {
+            Err(Error::Memory { .. }) if len > 1 => {
+                self.rows = len / 2;
                 return Ok(());
             }
             // One row that is longer: as long as the budget has more.
@@ -149,18 +159,19 @@ impl Cursor {
                 self.arena.set_limit(2 * more);
                 return Ok(());
             }
-            part => part?,
+            batch => batch?,
         };
-        self.open = !part.last;
-        let rows = part.batch.rows();
-        if rows == 0 {
+        let rows = batch.rows();
+        // Copies may be longer than what they are copies of: texts are shared in the arena.
+        let bytes = batch.copy_bytes();
+        if bytes > room && rows > 1 {
+            self.rows = rows / 2;
             return Ok(());
         }
-        let batch = Batch::new(part.batch.columns(), None, rows);
-        // Copies may be longer than what they are copies of: texts are shared in the arena.
-        let row_bytes = (batch.copy_bytes().max(self.arena.used()) / rows).max(1);
+        let row_bytes = (bytes.max(self.arena.used()) / rows.max(1)).max(1);
         self.part = Some(Arc::new(Part::copy(&batch, &self.room.pool, &self.room.budget)?));
-        self.rows = (room / 2 / row_bytes).clamp(1, MOST_ROWS);
+        self.given += rows;
+        self.rows = (room / 4 * 3 / row_bytes).clamp(1, MOST_ROWS);
         Ok(())
     }
 }

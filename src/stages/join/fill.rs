@@ -4,10 +4,11 @@ use super::super::codes::held;
 use super::super::groups::{grow, grow_to};
 use super::Plan;
 use super::build::Join;
+use super::meet::loaded_bytes;
 use super::numbers::{Codes, times, validity};
 use super::pieces::{PIECE_BYTES, Piece, bytes_of};
 use super::scratch::Scratch;
-use super::sides::{key_column, needed_columns, right_rows};
+use super::sides::{bucket_column, key_column, needed_columns, right_rows};
 use standpipe_sdk::bits::both;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Fill, Kept, Reservation};
@@ -34,6 +35,7 @@ impl Filler {
             spills: false,
             chunk: 0,
             chunk_rows: 0,
+            sorted_bytes: 0,
         };
         Ok(Filler { join, lane: Some(lane) })
     }
@@ -80,6 +82,8 @@ pub(super) struct Lane {
     /// The chunk that is being sorted, and how many of its rows are.
     chunk: u64,
     chunk_rows: u64,
+    /// Bytes of rows that were sorted, as they are in memory.
+    pub(super) sorted_bytes: usize,
 }
 
 impl Lane {
@@ -126,11 +130,11 @@ impl Lane {
                 };
                 let none = Batch::new(&[], None, len);
                 let key = key_column(&plan.right_keys, plan.exact, &batch.unwrap_or(none), &codes, arena)?;
-                let times = match piece.times.get(from..from + len) {
-                    Some(times) if plan.asof.is_some() => Some(&*arena.copy(times)?),
-                    _ => None,
+                let sorted = match piece.times.get(from..from + len) {
+                    Some(times) if plan.asof.is_some() => Column::int(arena.copy(times)?, None),
+                    _ => bucket_column(&codes, arena)?,
                 };
-                right_rows(needed_columns(plan, batch, len, arena)?, key, times, (chunk, at), arena)
+                right_rows(needed_columns(plan, batch, len, arena)?, key, sorted, (chunk, at), arena)
             })?;
             self.reservation.shrink(bytes_of(&piece));
         }
@@ -144,12 +148,12 @@ impl Lane {
         self.in_slices(chunk, batch.rows(), batch, |batch, from, len, at, arena| {
             let (batch, codes) = matchable(plan, &batch.slice(from, len, arena)?, arena)?;
             let key = key_column(&plan.right_keys, plan.exact, &batch, &codes, arena)?;
-            let times = match plan.asof {
-                Some(asof) => Some(times(&batch.column(asof.right), arena)?),
-                None => None,
+            let sorted = match plan.asof {
+                Some(asof) => Column::int(times(&batch.column(asof.right), arena)?, None),
+                None => bucket_column(&codes, arena)?,
             };
             let own = needed_columns(plan, Some(batch), batch.rows(), arena)?;
-            right_rows(own, key, times, (chunk, at), arena)
+            right_rows(own, key, sorted, (chunk, at), arena)
         })
     }
 
@@ -169,14 +173,18 @@ impl Lane {
             len = len.min(rows - from);
             let made = make(data, from, len, self.chunk_rows, &self.scratch.arena);
             let outcome = match made {
-                Ok(batch) if batch.rows() == 0 => Ok(0),
-                Ok(batch) => self.sorted.push(chunk, batch).map(|()| batch.rows() as u64),
+                Ok(batch) if batch.rows() == 0 => Ok((0, 0)),
+                Ok(batch) => {
+                    let bytes = loaded_bytes(&batch);
+                    self.sorted.push(chunk, batch).map(|()| (batch.rows() as u64, bytes))
+                }
                 Err(error) => Err(error),
             };
             self.scratch.arena.reset();
             match outcome {
-                Ok(count) => {
+                Ok((count, bytes)) => {
                     self.chunk_rows += count;
+                    self.sorted_bytes = self.sorted_bytes.saturating_add(bytes);
                     from += len;
                 }
                 // Rather more room: many short pieces are slow to sort.

@@ -1,49 +1,58 @@
-//! Both sides, sorted by key, meet: for each left row the right rows that have its key.
+//! Left rows that wait meet the right side: for each of their keys the right rows that have it.
 //!
-//! How: the two are walked through side by side. Right rows of one key are a *run*. A short run is held, and copied for each left row that has
-//! its key, marked with that row's order. A long one is *hot*: it is written once, and left rows say where. What comes out
-//! is sorted by the order of the left rows ([`super::again`]).
+//! How: right rows come part by part, sorted by their keys' buckets. As many as fit into memory are held, with a table of their keys: a
+//! *load*. The part's left keys are looked up in it, in the order of their rows, and what they find is copied, marked with that order:
+//! what one load gives is sorted already, and [`super::again`] merges what all of them gave. A key with many right rows in a load is *hot*: its
+//! rows are written once, and left rows say where.
 //!
 //! Laws
 //! - Memory does not grow with a key's rows, on either side.
 //! - A hot key takes disk once, however many left rows have it.
+//! - A part that does not fit makes more loads, and its left keys are read once for each: skew costs time, nothing else.
 
 use super::super::keys::Keys;
-use super::super::picked::{self, gather_of};
-use super::super::spill::{Segment, SegmentWriter, Store};
-use super::cursor::{Cursor, Part};
+use super::super::picked::PIECE_BYTES;
+use super::super::spill::{Frame, Segment, SegmentWriter, Store};
+use super::Plan;
+use super::cursor::{Cursor, Part, room_bytes};
+use super::parted::{PartedKeys, part_of};
+use super::pieces::{NONE, Piece, Pieces};
 use super::sides::*;
-use super::{Mode, Plan};
+use super::spool::orders;
+use super::table::Table;
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Budget, Column, Columns, Data, Fill, Reservation};
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Data, Fill, Kept, Reservation};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// The most rows of a run that is held.
+/// Right rows of one key in one load from which on they are hot.
 const RUN_ROWS: usize = 256;
-/// The most parts that it is in.
-const RUN_PARTS: usize = 2;
-/// A run of more rows than [`MANY_ROWS`] of which more copies than this would be made becomes hot.
+/// More rows than [`MANY_ROWS`] of which more copies than this would be made become hot.
 const MOST_COPIES: usize = 1 << 20;
 const MANY_ROWS: usize = 32;
 /// The same for tests that force it.
 const FORCED_COPIES: usize = 8;
 /// Copies that are made together.
 const COPIES: usize = 4 << 10;
-/// Parts that copies are made of together.
-const COPIED_PARTS: usize = 2;
-/// Parts of the right side that are held at the same time: of the run, of the copies, and the one at hand.
-pub(super) const RIGHT_PARTS: usize = RUN_PARTS + COPIED_PARTS + 2;
+/// What a row of a load takes beside what is kept of it, the making of the table included.
+const TABLE_BYTES: usize = 2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
+/// A bit, and what is known of long runs.
+const MARK_BYTES: usize = 5;
 
-/// What has to be sorted of what came out.
-pub(super) struct Outs<'o> {
-    pub(super) left: Box<dyn Fill>,
-    pub(super) matches: Box<dyn Fill>,
-    /// Right rows that nothing has matched, or that something may yet match, and how many batches of them there were.
-    pub(super) rest: Option<(&'o mut Box<dyn Fill>, &'o mut u64)>,
+/// What the lists of copies that are to be made take.
+pub(super) const FOUND_BYTES: usize = 2 * COPIES * (size_of::<u32>() + size_of::<(u64, u32)>() + size_of::<(u32, u64, u64)>());
+
+/// What right rows take in a load.
+pub(super) fn loaded_bytes(rows: &Batch<'_>) -> usize {
+    rows.copy_bytes() + PIECE_BYTES + rows.rows() * TABLE_BYTES
+}
+
+/// What a load has at least.
+pub(super) fn least_load(budget_bytes: usize) -> usize {
+    4 * room_bytes(budget_bytes)
 }
 
 /// Hot right rows, run after run.
@@ -54,43 +63,6 @@ pub(super) struct Hot {
     /// For frames and copies of their rows, as many as there are lanes.
     pub(super) pool: Arc<Budget>,
     _rooms: [Reservation; 2],
-}
-
-/// The right rows of the key at hand.
-enum Run {
-    None,
-    Held(Vec<(Arc<Part>, Range<usize>)>),
-    /// From this row on, so many.
-    Hot(u64, u64),
-}
-
-pub(super) struct Meeting<'j> {
-    plan: &'j Plan,
-    left: Cursor,
-    right: Cursor,
-    outs: Outs<'j>,
-    /// The key at hand, if there is one.
-    key: Vec<u8>,
-    has_key: bool,
-    run: Run,
-    /// For `asof`: the last right row of the key that is not after the left one.
-    last: Option<(Arc<Part>, usize)>,
-    /// How many copies were made of the run.
-    copies: usize,
-    hot: HotWriter,
-    /// Copies that are to be made.
-    picks: Vec<Pick>,
-    parents: Vec<u32>,
-    pieces: Vec<Arc<Part>>,
-    scratch: Arena,
-    scratch_room: Reservation,
-    batches: u64,
-    run_rows: usize,
-    many_rows: usize,
-    most_copies: usize,
-    /// Who reads hot rows.
-    readers: usize,
-    cancelled: &'j AtomicBool,
 }
 
 /// Writes hot runs.
@@ -146,34 +118,100 @@ impl HotWriter {
     }
 }
 
+/// Where what comes out goes.
+pub(super) struct Outs<'o> {
+    pub(super) store: Arc<Store>,
+    pub(super) matches: SegmentWriter,
+    pub(super) rest: Option<Leftover<'o>>,
+}
+
+/// Right rows that nothing has matched, or that something may yet match, and how many batches of them there were.
+pub(super) type Leftover<'o> = (&'o mut Box<dyn Fill>, &'o mut u64);
+
+/// Memory for what is made of rows.
+pub(super) struct Making {
+    pub(super) arena: Arena,
+    pub(super) room: Reservation,
+}
+
+pub(super) struct Meeting<'j> {
+    plan: &'j Plan,
+    right: Cursor,
+    keys: Arc<PartedKeys>,
+    parts: usize,
+    outs: Outs<'j>,
+    hot: HotWriter,
+    /// For loads: at most so many bytes.
+    load_room: Reservation,
+    making: Making,
+    budget: Arc<Budget>,
+    found: Found,
+    /// Rows of a load, at most.
+    load_rows: usize,
+    run_rows: usize,
+    many_rows: usize,
+    most_copies: usize,
+    readers: usize,
+    cancelled: &'j AtomicBool,
+}
+
+/// What left rows have found and is to be copied.
+#[derive(Default)]
+struct Found {
+    /// Right rows of the load; `NONE` where there is nothing to copy.
+    ids: Vec<u32>,
+    /// The orders of the left rows.
+    orders: Vec<(u64, u32)>,
+    /// Which of these stand for hot rows: the first one, and how many.
+    hot: Vec<(u32, u64, u64)>,
+    /// How many were copied before.
+    before: u64,
+}
+
+/// Right rows in memory.
+struct Load {
+    pieces: Pieces,
+    table: Table,
+    /// Runs with many rows, by where they start.
+    runs: HashMap<usize, LongRun>,
+    /// One bit per row of each piece: some left row has its key. Empty where nobody asks.
+    matched: Vec<Vec<u64>>,
+    _room: Reservation,
+}
+
+struct LongRun {
+    /// All rows have one key, not only one hash.
+    is_one: bool,
+    copies: usize,
+    /// Where it is among the hot rows.
+    hot: Option<u64>,
+}
+
 impl<'j> Meeting<'j> {
+    /// `load_room` is what loads may take.
     pub(super) fn new(
         plan: &'j Plan,
-        left: Cursor,
         right: Cursor,
+        (keys, parts): (PartedKeys, usize),
         outs: Outs<'j>,
         hot: HotWriter,
-        (scratch, scratch_room): (Arena, Reservation),
+        making: Making,
+        load_room: Reservation,
         setup: &'j Setup,
     ) -> Self {
         let forced = setup.spill.spill_rows();
         Meeting {
             plan,
-            left,
             right,
+            keys: Arc::new(keys),
+            parts,
             outs,
-            key: vec![],
-            has_key: false,
-            run: Run::None,
-            last: None,
-            copies: 0,
             hot,
-            picks: vec![],
-            parents: vec![],
-            pieces: vec![],
-            scratch,
-            scratch_room,
-            batches: 0,
+            load_room,
+            making,
+            budget: setup.budget.clone(),
+            found: Found::default(),
+            load_rows: forced.map_or(usize::MAX, |rows| rows.max(2)),
             run_rows: forced.unwrap_or(RUN_ROWS).clamp(1, RUN_ROWS),
             many_rows: forced.map_or(MANY_ROWS, |_| 1),
             most_copies: forced.map_or(MOST_COPIES, |_| FORCED_COPIES),
@@ -187,324 +225,353 @@ impl<'j> Meeting<'j> {
     /// # Errors
     /// `Memory` if there is no room for one row of both sides; what the disk answers.
     pub(super) fn run(mut self, hot_room: Reservation) -> Result<Option<Hot>> {
-        while let Some((part, at)) = self.left.next()? {
-            if self.cancelled.load(SeqCst) {
-                return Err(Error::Cancelled);
-            }
-            self.meet(&part, at)?;
-            self.left.go_to(part.rows());
-        }
-        self.run = Run::None;
-        self.last = None;
-        if self.outs.rest.is_some() {
-            while let Some((part, at)) = self.right.next()? {
-                self.left_over(&part, at..part.rows())?;
-                self.right.go_to(part.rows());
+        for part in 0..self.parts {
+            while let Some(mut load) = self.load(part)? {
+                self.look_up(part, &mut load)?;
+                self.left_over_of(&load)?;
             }
         }
-        self.outs.left.done()?;
-        self.outs.matches.done()?;
+        // Keys with a null: they match nothing.
+        while let Some((part, at)) = self.right.next()? {
+            self.left_over(&part, at..part.rows())?;
+            self.right.go_to(part.rows());
+        }
         self.hot.finish(hot_room, self.readers)
     }
 
-    /// The rows of one part of the left side, from `from` on.
-    fn meet(&mut self, part: &Arc<Part>, from: usize) -> Result<()> {
-        let (plan, rows) = (self.plan, part.batch());
-        let width = plan.left_width;
-        let count = rows.rows() - from;
-        // For each row where its hot rows start, how many they are, and whether there is any match.
-        let mut hot: Vec<(i64, i64)> = vec![];
-        let refused = |_| Error::Memory {
-            wanted: count * size_of::<(i64, i64)>(),
-            used: 0,
-            limit: usize::MAX,
-        };
-        hot.try_reserve_exact(count).map_err(refused)?;
-        let decides = plan.mode.only_left() && !plan.condition;
-        for row in from..rows.rows() {
-            let key = key(&rows, width + L_KEY, row);
-            let mut found = (NONE, NONE);
-            match (key, plan.asof) {
-                (None, _) => {}
-                (Some(key), Some(asof)) => {
-                    let times = rows.column(width + L_TIME);
-                    if let (Data::Int(at), true) = (times.data(), times.is_valid(row)) {
-                        let near = self.before(key, at[row], asof.within)?;
-                        if near {
-                            self.copy_last(row)?;
-                            found = (COPIED, NONE);
-                        }
-                    }
-                }
-                (Some(key), None) => {
-                    if !self.has_key || self.key != key {
-                        self.seek(key)?;
-                    }
-                    found = match &self.run {
-                        Run::None => found,
-                        _ if decides => (FOUND, 0),
-                        Run::Hot(start, len) => (*start as i64, *len as i64),
-                        Run::Held(_) => self.copy_run(row)?,
-                    };
-                }
+    /// The next right rows of a part, as many as fit; `None` if there are no more.
+    fn load(&mut self, part: usize) -> Result<Option<Load>> {
+        let column = self.plan.right_width + R_TIME;
+        let pool = Budget::new(self.load_room.bytes());
+        let mut room = pool.reserve();
+        let mut list: Vec<Piece> = vec![];
+        let mut rows = 0;
+        while let Some((held, at)) = self.right.next()? {
+            let batch = held.batch();
+            let is_in = |row: usize| bucket(&batch, column, row).is_some_and(|b| part_of(b, self.parts) == part);
+            let mut end = (at..batch.rows()).find(|&row| !is_in(row)).unwrap_or(batch.rows());
+            end = end.min(at.saturating_add(self.load_rows - rows));
+            if end == at {
+                break;
             }
-            hot.push(found);
-            if self.picks.len() >= COPIES || self.pieces.len() > COPIED_PARTS {
-                self.make_copies(&rows)?;
+            let arena = Arena::new(usize::MAX);
+            let some = batch.slice(at, end - at, &arena)?;
+            let (bytes, takes) = (some.copy_bytes(), loaded_bytes(&some));
+            if room.grow(takes).is_err() {
+                if !list.is_empty() {
+                    break;
+                }
+                // Longer than anybody could plan for.
+                room = self.budget.reserve();
+                room.grow(takes)?;
+            }
+            list.push(Piece {
+                kept: Some(Kept::copy(&some, bytes)?),
+                rows: some.rows(),
+                codes: vec![],
+                valid: vec![],
+                times: vec![],
+            });
+            rows += some.rows();
+            self.right.go_to(end);
+            if end < batch.rows() {
+                break;
             }
         }
-        self.make_copies(&rows)?;
-        self.keep_left(&rows, from, &hot)
+        // Where it is forced there are some short ones first, not short ones only.
+        self.load_rows = self.load_rows.saturating_mul(2);
+        match list.is_empty() {
+            true => Ok(None),
+            false => Load::new(self.plan, list, rows, room).map(Some),
+        }
     }
 
-    /// Copies the run for left row `row`, or makes it hot.
-    fn copy_run(&mut self, row: usize) -> Result<(i64, i64)> {
-        let Run::Held(parts) = &self.run else {
-            return Ok((NONE, NONE));
+    /// The left keys of the part meet the rows of a load.
+    fn look_up(&mut self, part: usize, load: &mut Load) -> Result<()> {
+        let keys = self.keys.clone();
+        let mut reading = keys.read(part);
+        while let Some((frame, rows)) = reading.next()? {
+            if self.cancelled.load(SeqCst) {
+                return Err(Error::Cancelled);
+            }
+            self.look_up_some(&frame, rows, load)?;
+        }
+        self.copy(load)?;
+        let segment = self.outs.matches.finish()?;
+        self.outs.store.keep(segment);
+        Ok(())
+    }
+
+    fn look_up_some(&mut self, frame: &Frame, rows: Range<usize>, load: &mut Load) -> Result<()> {
+        let plan = self.plan;
+        let asks = !load.matched.is_empty();
+        for row in rows {
+            let key = frame.key(row);
+            let run = load.table.find(plan.code_of(key));
+            if run.is_empty() {
+                continue;
+            }
+            let order = frame.order(row);
+            if run.len() > self.many_rows
+                && !plan.decides()
+                && let Some(start) = self.hot_run(&run, key, load)?
+            {
+                self.found.hot.push((self.found.ids.len() as u32, start, run.len() as u64));
+                self.found.push(NONE, order);
+            } else {
+                for at in run {
+                    let id = load.table.id(at);
+                    if !plan.exact && load.key(plan, id) != Some(key) {
+                        continue;
+                    }
+                    if plan.decides() {
+                        self.found.push(NONE, order);
+                        break;
+                    }
+                    if asks {
+                        load.mark(id);
+                    }
+                    self.found.push(id, order);
+                    if self.found.ids.len() >= COPIES {
+                        self.copy(load)?;
+                    }
+                }
+            }
+            if self.found.ids.len() >= COPIES {
+                self.copy(load)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rows of a run are among the hot ones, if it is hot; else one more left row copies it.
+    fn hot_run(&mut self, run: &Range<usize>, key: &[u8], load: &mut Load) -> Result<Option<u64>> {
+        if !load.runs.contains_key(&run.start) {
+            let mut ids = load.table.ids(run.clone()).iter();
+            let is_one = self.plan.exact || ids.all(|&id| load.key(self.plan, id) == Some(key));
+            if is_one && !load.matched.is_empty() {
+                run.clone().for_each(|at| load.mark(load.table.id(at)));
+            }
+            let known = LongRun {
+                is_one,
+                copies: 0,
+                hot: None,
+            };
+            load.runs.insert(run.start, known);
+        }
+        let Some(known) = load.runs.get_mut(&run.start) else {
+            return Ok(None);
         };
-        let len: usize = parts.iter().map(|(_, range)| range.len()).sum();
-        if len > self.many_rows && (self.copies + 1) * len > self.most_copies {
-            let parts = parts.clone();
+        if !known.is_one {
+            return Ok(None);
+        }
+        if known.hot.is_none() {
+            known.copies += 1;
+            if run.len() <= self.run_rows && known.copies * run.len() <= self.most_copies {
+                return Ok(None);
+            }
             let start = self.hot.rows;
-            for (part, range) in parts {
-                self.write_hot(&part, range)?;
-            }
-            self.run = Run::Hot(start, len as u64);
-            return Ok((start as i64, len as i64));
+            known.hot = Some(start);
+            self.write_hot(run.clone(), load)?;
+            return Ok(Some(start));
         }
-        self.copies += 1;
-        for (part, range) in parts {
-            let piece = piece_of(&mut self.pieces, part);
-            for at in range.clone() {
-                self.picks.push((piece, at as u32));
-                self.parents.push(row as u32);
-            }
-        }
-        Ok((COPIED, NONE))
+        Ok(known.hot)
     }
 
-    fn copy_last(&mut self, row: usize) -> Result<()> {
-        if let Some((part, at)) = &self.last {
-            let piece = piece_of(&mut self.pieces, part);
-            self.picks.push((piece, *at as u32));
-            self.parents.push(row as u32);
-        }
-        Ok(())
-    }
-
-    /// The run of `key`, which is not before the key at hand.
-    fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.begin(key)?;
-        if !self.skip_to(key)? {
-            return Ok(());
-        }
-        // Copies of an earlier run hold parts that this one needs the room of.
-        let mut held: Vec<(Arc<Part>, Range<usize>)> = vec![];
-        let (mut rows, mut start) = (0, None);
-        while let Some((part, at)) = self.right.next()? {
-            let range = at..end_of_run(&part.batch(), self.plan.right_width + R_KEY, at, key);
-            if range.is_empty() {
-                break;
-            }
-            rows += range.len();
-            if self.outs.rest.is_some() && self.plan.condition {
-                self.left_over(&part, range.clone())?;
-            }
-            let is_hot = start.is_some() || rows > self.run_rows || held.len() == RUN_PARTS;
-            if is_hot && !self.plan.decides() {
-                start.get_or_insert(self.hot.rows);
-                for (part, range) in std::mem::take(&mut held) {
-                    self.write_hot(&part, range)?;
-                }
-                self.write_hot(&part, range.clone())?;
-            } else if !is_hot {
-                held.push((part.clone(), range.clone()));
-            }
-            self.right.go_to(range.end);
-            if range.end < part.rows() {
-                break;
-            }
-        }
-        self.run = match start {
-            Some(start) => Run::Hot(start, rows as u64),
-            None => Run::Held(held),
-        };
-        Ok(())
-    }
-
-    /// Goes on to the last right row of `key` that is not after `time`; whether there is one that is near enough.
-    fn before(&mut self, key: &[u8], time: i64, within: Option<i128>) -> Result<bool> {
-        if !self.has_key || self.key != key {
-            self.begin(key)?;
-            self.skip_to(key)?;
-        }
-        let width = self.plan.right_width;
-        while let Some((part, at)) = self.right.next()? {
-            let rows = part.batch();
-            let times = ints(&rows, width + R_TIME)?;
-            let end = end_of_run(&rows, width + R_KEY, at, key);
-            let behind = at + times[at..end].partition_point(|&t| t <= time);
-            if behind == at {
-                break;
-            }
-            self.last = Some((part.clone(), behind - 1));
-            self.right.go_to(behind);
-            if behind < part.rows() {
-                break;
-            }
-        }
-        let Some((part, at)) = &self.last else {
-            return Ok(false);
-        };
-        let age = i128::from(time) - i128::from(ints(&part.batch(), width + R_TIME)?[*at]);
-        Ok(within.is_none_or(|within| age <= within))
-    }
-
-    /// A new key.
-    fn begin(&mut self, key: &[u8]) -> Result<()> {
-        self.run = Run::None;
-        self.last = None;
-        self.copies = 0;
-        self.key.clear();
-        self.key.try_reserve(key.len()).map_err(|_| Error::Memory {
-            wanted: key.len(),
-            used: 0,
-            limit: usize::MAX,
-        })?;
-        self.key.extend_from_slice(key);
-        self.has_key = true;
-        Ok(())
-    }
-
-    /// Passes right rows before `key`; whether a row of `key` follows.
-    fn skip_to(&mut self, sought: &[u8]) -> Result<bool> {
-        let column = self.plan.right_width + R_KEY;
-        while let Some((part, at)) = self.right.next()? {
-            let rows = part.batch();
-            let is_before = |row: usize| key(&rows, column, row).is_some_and(|key| key < sought);
-            let to = (at..rows.rows()).find(|&row| !is_before(row)).unwrap_or(rows.rows());
-            if to > at {
-                self.left_over(&part, at..to)?;
-                self.right.go_to(to);
-            }
-            if to < rows.rows() {
-                return Ok(key(&rows, column, to) == Some(sought));
-            }
-        }
-        Ok(false)
-    }
-
-    fn write_hot(&mut self, part: &Part, range: Range<usize>) -> Result<()> {
+    fn write_hot(&mut self, run: Range<usize>, load: &Load) -> Result<()> {
         let (plan, hot) = (self.plan, &mut self.hot);
-        in_pieces(range, &mut self.scratch, &mut self.scratch_room, |some, arena| {
-            let rows = part.batch().slice(some.start, some.len(), arena)?;
-            // Nobody asks for these.
-            let columns = arena.copy(rows.columns())?;
-            columns[plan.right_width + R_KEY] = Column::nulls(some.len());
-            columns[plan.right_width + R_TIME] = Column::nulls(some.len());
-            hot.append(&Batch::new(columns, None, some.len()), arena)
-        })
+        let mut from = run.start;
+        while from < run.end {
+            let some = from..run.end.min(from + COPIES);
+            let some = some.start..some.start + load.pieces.alike(load.table.ids(some));
+            self.making.in_pieces(some.clone(), |some, arena| {
+                let rows = load.gather(plan, load.table.ids(some), arena)?;
+                hot.append(&rows, arena)
+            })?;
+            from = some.end;
+        }
+        Ok(())
     }
 
-    /// Right rows that nothing has matched by key, or all of them if a condition decides later.
-    fn left_over(&mut self, part: &Part, range: Range<usize>) -> Result<()> {
+    /// Copies what left rows have found.
+    fn copy(&mut self, load: &Load) -> Result<()> {
         let width = self.plan.right_width;
+        let (plan, found, matches) = (self.plan, &mut self.found, &mut self.outs.matches);
+        let mut from = 0;
+        while from < found.ids.len() {
+            let some = from..from + load.pieces.alike(&found.ids[from..]);
+            self.making.in_pieces(some.clone(), |some, arena| {
+                let first = found.before + some.start as u64;
+                let rows = load.gather(plan, &found.ids[some.clone()], arena)?;
+                let columns = arena.copy(rows.columns())?;
+                let left = &found.orders[some.clone()];
+                columns[width + C_NUMBER] = Column::int(arena.map(left, |order| order.0 as i64)?, None);
+                columns[width + C_ROW] = Column::int(arena.map(left, |order| i64::from(order.1))?, None);
+                let hot = found.hot_of(&some);
+                if !hot.is_empty() {
+                    let mut starts = hot.iter();
+                    let column = columns[width + R_CHUNK];
+                    columns[width + R_CHUNK] = found.patched(&column, &some, arena, || starts.next().map(|h| h.1 as i64))?;
+                    let mut lens = hot.iter();
+                    let column = columns[width + R_ROW];
+                    columns[width + R_ROW] = found.patched(&column, &some, arena, || lens.next().map(|h| -(h.2 as i64)))?;
+                }
+                let rows = Batch::new(columns, None, some.len());
+                let keys = orders(left.len(), |at| (left[at].0, left[at].1.into()), arena)?;
+                // One left row's matches keep the order in which they were found.
+                let chunks = arena.collect(left.len(), |at| first + at as u64)?;
+                let none = arena.fill(left.len(), 0u32)?;
+                matches.make_room(&rows, &keys)?;
+                matches.append(&rows, &keys, chunks, none)
+            })?;
+            from = some.end;
+        }
+        found.clear();
+        Ok(())
+    }
+
+    /// Right rows of a load that nothing has matched by key, or all of them if a condition decides later.
+    fn left_over_of(&mut self, load: &Load) -> Result<()> {
         let Some((rest, batches)) = &mut self.outs.rest else {
             return Ok(());
         };
-        in_pieces(range, &mut self.scratch, &mut self.scratch_room, |some, arena| {
-            let rows = part.batch().slice(some.start, some.len(), arena)?;
-            let mut columns = Columns::new(arena, width + U_WIDTH)?;
-            rows.columns()[..width].iter().for_each(|&column| columns.push(column));
-            columns.push(rows.column(width + R_CHUNK));
-            columns.push(rows.column(width + R_ROW));
-            columns.push(Column::int(arena.fill(some.len(), 1)?, None));
-            **batches += 1;
-            rest.push(**batches, Batch::new(columns.finish(), None, some.len()))
-        })
-    }
-
-    /// Copies of right rows for the left rows `left` that they match.
-    fn make_copies(&mut self, left: &Batch<'_>) -> Result<()> {
-        let width = self.plan.right_width;
-        let Meeting {
-            plan,
-            picks,
-            parents,
-            pieces,
-            outs,
-            batches,
-            ..
-        } = self;
-        let kinds = picked::kinds(pieces.iter().map(|part| &part.kept));
-        let mut from = 0;
-        while from < picks.len() {
-            let some = picked::alike(&picks[from..], |pick| kinds.get(pick.0 as usize));
-            let range = from..from + some.len();
-            in_pieces(
-                range.clone(),
-                &mut self.scratch,
-                &mut self.scratch_room,
-                |some, arena| {
-                    let (picks, parents) = (&picks[some.clone()], &parents[some.clone()]);
-                    let rows = gather_of(picks, width + R_WIDTH, arena, |piece| pieces[piece as usize].batch())?;
-                    let columns = arena.copy(rows.columns())?;
-                    let of_left = |column: usize| left.column(plan.left_width + column).gather(parents, arena);
-                    columns[width + C_NUMBER] = of_left(L_NUMBER)?;
-                    columns[width + C_ROW] = of_left(L_ROW)?;
-                    *batches += 1;
-                    outs.matches.push(*batches, Batch::new(columns, None, some.len()))
-                },
-            )?;
-            from = range.end;
+        let plan = self.plan;
+        for (piece, of) in load.pieces.list.iter().enumerate() {
+            let matched = load.matched.get(piece);
+            let is_matched = |row: usize| matched.is_some_and(|bits| bits[row / 64] >> (row % 64) & 1 == 1);
+            let mut from = 0;
+            while from < of.rows {
+                let to = of.rows.min(from + COPIES);
+                self.making.in_pieces(from..to, |some, arena| {
+                    let bits = Bits::collect(arena, some.len(), |at| !is_matched(some.start + at))?;
+                    let ids = arena.map(bits.indices(arena)?, |at| {
+                        load.pieces.id(piece, some.start + at as usize)
+                    })?;
+                    if ids.is_empty() {
+                        return Ok(());
+                    }
+                    let rows = load.gather(plan, ids, arena)?;
+                    **batches += 1;
+                    rest.push(**batches, unmatched(plan, &rows, arena)?)
+                })?;
+                from = to;
+            }
         }
-        picks.clear();
-        parents.clear();
-        pieces.clear();
         Ok(())
     }
 
-    /// Left rows from `from` on that come out, or of which it is not known yet.
-    fn keep_left(&mut self, rows: &Batch<'_>, from: usize, hot: &[(i64, i64)]) -> Result<()> {
-        let (plan, width) = (self.plan, self.plan.left_width);
-        let stays = |row: usize| {
-            let found = hot[row - from].0 != NONE;
-            match plan.mode {
-                Mode::Left | Mode::Full | Mode::Asof => true,
-                Mode::Anti => !found || plan.condition,
-                Mode::Inner | Mode::Right | Mode::Semi => found,
-            }
+    fn left_over(&mut self, part: &Part, range: Range<usize>) -> Result<()> {
+        let plan = self.plan;
+        let Some((rest, batches)) = &mut self.outs.rest else {
+            return Ok(());
         };
-        let Meeting { outs, batches, .. } = self;
-        in_pieces(
-            from..rows.rows(),
-            &mut self.scratch,
-            &mut self.scratch_room,
-            |some, arena| {
-                let bits = standpipe_sdk::Bits::collect(arena, some.len(), |at| stays(some.start + at))?;
-                let indices = arena.map(bits.indices(arena)?, |at| at + some.start as u32)?;
-                if indices.is_empty() {
-                    return Ok(());
-                }
-                let kept = rows.gather(indices, rows.columns().len(), arena)?;
-                let columns = arena.copy(kept.columns())?;
-                let is_hot = |row: u32| hot[row as usize - from].1 != NONE;
-                let valid = standpipe_sdk::Bits::collect(arena, indices.len(), |at| is_hot(indices[at]))?;
-                let starts = arena.map(indices, |row| hot[row as usize - from].0)?;
-                let lens = arena.map(indices, |row| hot[row as usize - from].1)?;
-                columns[width + L_HOT] = Column::int(starts, Some(valid));
-                columns[width + L_HOT_ROWS] = Column::int(lens, Some(valid));
-                *batches += 1;
-                outs.left.push(*batches, Batch::new(columns, None, indices.len()))
-            },
-        )
+        self.making.in_pieces(range, |some, arena| {
+            let rows = part.batch().slice(some.start, some.len(), arena)?;
+            **batches += 1;
+            rest.push(**batches, unmatched(plan, &rows, arena)?)
+        })
     }
 }
 
-/// No match.
-const NONE: i64 = i64::MIN;
-/// Matches are copied.
-const COPIED: i64 = i64::MIN + 1;
+impl Found {
+    fn push(&mut self, id: u32, order: (u64, u32)) {
+        self.ids.push(id);
+        self.orders.push(order);
+    }
+
+    /// Those of some rows that stand for hot ones.
+    fn hot_of(&self, some: &Range<usize>) -> &[(u32, u64, u64)] {
+        let from = self.hot.partition_point(|hot| (hot.0 as usize) < some.start);
+        let to = self.hot.partition_point(|hot| (hot.0 as usize) < some.end);
+        &self.hot[from..to]
+    }
+
+    /// An int column in which rows that stand for hot ones have what `next` gives.
+    fn patched<'a>(
+        &self,
+        column: &Column<'a>,
+        some: &Range<usize>,
+        arena: &'a Arena,
+        mut next: impl FnMut() -> Option<i64>,
+    ) -> Result<Column<'a>> {
+        let values = match column.data() {
+            Data::Int(values) => Some(values),
+            _ => None,
+        };
+        let values = arena.collect(some.len(), |at| match self.ids[some.start + at] {
+            NONE => next().unwrap_or(0),
+            _ => values.map_or(0, |values| values[at]),
+        })?;
+        Ok(Column::int(values, None))
+    }
+
+    fn clear(&mut self) {
+        self.before += self.ids.len() as u64;
+        self.ids.clear();
+        self.orders.clear();
+        self.hot.clear();
+    }
+}
+
+impl Load {
+    fn new(plan: &Plan, list: Vec<Piece>, rows: usize, room: Reservation) -> Result<Load> {
+        let matched = match plan.mode.keeps_right() && !plan.condition {
+            true => list.iter().map(|piece| vec![0; piece.rows.div_ceil(64)]).collect(),
+            false => vec![],
+        };
+        let pieces = Pieces::new(list)?;
+        // What the table takes is in `room` already.
+        let mut own = Budget::new(rows * TABLE_BYTES + (1 << 20)).reserve();
+        let table = Table::build(rows, &mut own, |f| {
+            for (at, piece) in pieces.list.iter().enumerate() {
+                let Some(kept) = &piece.kept else { continue };
+                let batch = kept.batch();
+                for row in 0..piece.rows {
+                    if let Some(key) = key(&batch, plan.right_width + R_KEY, row) {
+                        f(plan.code_of(key), pieces.id(at, row));
+                    }
+                }
+            }
+        })?;
+        Ok(Load {
+            pieces,
+            table,
+            runs: HashMap::new(),
+            matched,
+            _room: room,
+        })
+    }
+
+    fn key(&self, plan: &Plan, id: u32) -> Option<&[u8]> {
+        let (piece, row) = self.pieces.pick(id);
+        let kept = self.pieces.list[piece as usize].kept.as_ref()?;
+        key(&kept.batch(), plan.right_width + R_KEY, row as usize)
+    }
+
+    fn mark(&mut self, id: u32) {
+        let (piece, row) = self.pieces.pick(id);
+        self.matched[piece as usize][row as usize / 64] |= 1 << (row % 64);
+    }
+
+    /// Some rows with what is needed of them; nothing but nulls for `NONE`.
+    fn gather<'a>(&'a self, plan: &Plan, ids: &[u32], arena: &'a Arena) -> Result<Batch<'a>> {
+        let width = plan.right_width;
+        let mut wanted = plan.given();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.extend([width + R_CHUNK, width + R_ROW]);
+        let made = self.pieces.gather(&wanted, ids, arena)?;
+        let mut columns = Columns::new(arena, width + R_WIDTH)?;
+        for index in 0..width + R_WIDTH {
+            columns.push(match wanted.iter().position(|&column| column == index) {
+                Some(at) => made[at],
+                None if index < width => Column::absent(ids.len()),
+                None => Column::nulls(ids.len()),
+            });
+        }
+        Ok(Batch::new(columns.finish(), None, ids.len()))
+    }
+}
 
 impl Plan {
     /// The right side only decides by its keys: nobody asks for its rows.
@@ -513,45 +580,40 @@ impl Plan {
     }
 }
 
-/// The number of `part` among `pieces`.
-fn piece_of(pieces: &mut Vec<Arc<Part>>, part: &Arc<Part>) -> u32 {
-    match pieces.iter().position(|known| Arc::ptr_eq(known, part)) {
-        Some(at) => at as u32,
-        None => {
-            pieces.push(part.clone());
-            pieces.len() as u32 - 1
-        }
-    }
+/// Right rows as those that are left over are sorted.
+fn unmatched<'a>(plan: &Plan, rows: &Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+    let width = plan.right_width;
+    let mut columns = Columns::new(arena, width + U_WIDTH)?;
+    rows.columns()[..width].iter().for_each(|&column| columns.push(column));
+    columns.push(rows.column(width + R_CHUNK));
+    columns.push(rows.column(width + R_ROW));
+    columns.push(Column::int(arena.fill(rows.rows(), 1)?, None));
+    Ok(Batch::new(columns.finish(), None, rows.rows()))
 }
 
-/// Where the rows of `key` that start at `at` end.
-fn end_of_run(rows: &Batch<'_>, column: usize, at: usize, sought: &[u8]) -> usize {
-    let other = (at..rows.rows()).find(|&row| key(rows, column, row) != Some(sought));
-    other.unwrap_or(rows.rows())
-}
-
-/// Works on rows in as many pieces as `arena` makes necessary. What `work` has done when it is refused memory, it has not done.
-fn in_pieces(
-    range: Range<usize>,
-    arena: &mut Arena,
-    room: &mut Reservation,
-    mut work: impl FnMut(Range<usize>, &Arena) -> Result<()>,
-) -> Result<()> {
-    let (mut from, mut len) = (range.start, range.len());
-    while from < range.end {
-        len = len.min(range.end - from);
-        let done = work(from..from + len, arena);
-        arena.reset();
-        match done {
-            Ok(()) => from += len,
-            Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
-            Err(Error::Memory { .. }) => {
-                let more = arena.limit();
-                room.grow(more)?;
-                arena.set_limit(2 * more);
+impl Making {
+    /// Works on rows in as many pieces as memory makes necessary. What `work` has done when it is refused memory, it has not done.
+    pub(super) fn in_pieces(
+        &mut self,
+        range: Range<usize>,
+        mut work: impl FnMut(Range<usize>, &Arena) -> Result<()>,
+    ) -> Result<()> {
+        let (mut from, mut len) = (range.start, range.len());
+        while from < range.end {
+            len = len.min(range.end - from);
+            let done = work(from..from + len, &self.arena);
+            self.arena.reset();
+            match done {
+                Ok(()) => from += len,
+                Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
+                Err(Error::Memory { .. }) => {
+                    let more = self.arena.limit();
+                    self.room.grow(more)?;
+                    self.arena.set_limit(2 * more);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
+        Ok(())
     }
-    Ok(())
 }

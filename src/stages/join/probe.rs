@@ -7,7 +7,7 @@
 //! Laws
 //! - Rows are made in blocks: memory does not grow with a hot key. How a batch is cut into blocks changes nothing but memory.
 
-use super::again::{Block, given};
+use super::again::{Block, given, in_sections};
 use super::build::{Built, Join};
 use super::checked::{Checked, HotRow};
 use super::hot::Sections;
@@ -168,9 +168,9 @@ impl Prober {
         let arena = out.arena();
         let (block, spans) = given(wait, &batch, arena)?;
         let built: &'a Built = arena.hold(block.built.clone());
-        let flow = match &block.hot {
-            None => self.meet(plan, built, batch, spans, judge.is_some(), judge, out)?,
-            Some(_) => self.hot(plan, wait, &block, batch, judge, out)?,
+        let flow = match in_sections(spans) {
+            false => self.meet(plan, built, batch, spans, judge.is_some(), judge, out)?,
+            true => self.hot(plan, wait, &block, batch, judge, out)?,
         };
         mark(wait, built)?;
         Ok(flow)
@@ -187,7 +187,7 @@ impl Prober {
         out: &mut Emitter<'_, 'a>,
     ) -> Result<Flow> {
         let mut blocks = self.blocks()?;
-        let mut sections = Sections::new(wait, block)?;
+        let mut sections = Sections::new(wait, block);
         let mut any = false;
         let mut stopped = false;
         let may_fail = judge.as_ref().is_some_and(|judge| judge.may_fail());

@@ -6,48 +6,50 @@
 //! Laws
 //! - Rows have the same key if and only if their keys match; a key with a null is null.
 
-use super::super::keys::{Key, Keys};
+use super::super::keys::{Key, Keys, hash};
 use super::Plan;
 use super::numbers::Codes;
+use super::parted::bucket_of;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Locator, Place, Text, Trace, View};
 use std::sync::{Mutex, PoisonError};
 
-/// Behind the right side's own columns, sorted by key: when (`asof`), the key, and the row's order in its stream.
+/// Behind the right side's own columns: when (`asof`) or the bucket of the key, null as the key is; the key, and the row's order in its
+/// stream. Sorted by the bucket, or by the key.
 pub(super) const R_TIME: usize = 0;
 pub(super) const R_KEY: usize = 1;
 pub(super) const R_CHUNK: usize = 2;
 pub(super) const R_ROW: usize = 3;
 pub(super) const R_WIDTH: usize = 4;
 
-/// The same of a row that matches a left one, sorted by that one's order, which stands where time and key stood.
+/// The same of a row that matches a left one, sorted by that one's order, which stands where time and key stood. A negative row stands
+/// for so many hot rows; where they start stands in the place of the chunk.
 pub(super) const C_NUMBER: usize = 0;
 pub(super) const C_ROW: usize = 1;
 
-/// Behind the left side's own columns, sorted by key.
-pub(super) const L_TIME: usize = 0;
-pub(super) const L_KEY: usize = 1;
-/// The order of the row in its stream.
-pub(super) const L_NUMBER: usize = 2;
-pub(super) const L_ROW: usize = 3;
+/// Behind the left side's own columns, which are not sorted: the order of the row in its stream.
+pub(super) const L_NUMBER: usize = 0;
+pub(super) const L_ROW: usize = 1;
 /// The chunk it came in: an end of a stage is one too.
-pub(super) const L_CHUNK: usize = 4;
+pub(super) const L_CHUNK: usize = 2;
 /// Its place, and what was known of it.
-const L_SOURCE: usize = 5;
-const L_OFFSET: usize = 6;
-const L_SUB: usize = 7;
-const L_PATH: usize = 8;
-const L_LINE: usize = 9;
+const L_SOURCE: usize = 3;
+const L_OFFSET: usize = 4;
+const L_SUB: usize = 5;
+const L_PATH: usize = 6;
+const L_LINE: usize = 7;
 /// The chunk of its source.
-const L_FROM: usize = 10;
-const L_TEXT: usize = 11;
-pub(super) const L_WIDTH: usize = 12;
-/// Once it has met the right side, where time and key stood: the first of the hot rows that match, or [`FOUND`]; and how many.
-pub(super) const L_HOT: usize = 0;
-pub(super) const L_HOT_ROWS: usize = 1;
-/// Some row matches, and nobody asks which.
-pub(super) const FOUND: i64 = -1;
+const L_FROM: usize = 8;
+const L_TEXT: usize = 9;
+pub(super) const L_WIDTH: usize = 10;
+
+/// A left row's key and time for `asof`, without the row: sorted by key.
+pub(super) const K_TIME: usize = 0;
+pub(super) const K_KEY: usize = 1;
+pub(super) const K_NUMBER: usize = 2;
+pub(super) const K_ROW: usize = 3;
+pub(super) const K_WIDTH: usize = 4;
 
 /// What is left of the right side, sorted by its order: order, whether it is a row (else it says that this one has matched).
 pub(super) const U_CHUNK: usize = 0;
@@ -89,18 +91,45 @@ pub(super) fn key_column<'a>(
     Ok(Column::new(Data::Bytes(text), codes.valid, rows))
 }
 
-/// Right rows as they are sorted; `own` are their own columns, `first` is the order of the first one.
+/// The buckets of keys as one column.
+pub(super) fn bucket_column<'a>(codes: &Codes<'a>, arena: &'a Arena) -> Result<Column<'a>> {
+    let buckets = arena.map(codes.codes, |code| bucket_of(code) as i64)?;
+    Ok(Column::int(buckets, codes.valid))
+}
+
+/// The bucket of a row's key; `None` if it has a null.
+pub(super) fn bucket(rows: &Batch<'_>, column: usize, row: usize) -> Option<usize> {
+    let column = rows.column(column);
+    match column.data() {
+        Data::Int(buckets) if column.is_valid(row) => Some(buckets[row] as usize),
+        _ => None,
+    }
+}
+
+impl Plan {
+    /// The code of a key as [`key_column`] makes it: what [`Codes`] says of the row.
+    #[inline]
+    pub(super) fn code_of(&self, key: &[u8]) -> u64 {
+        match key.first_chunk::<8>() {
+            Some(code) if self.exact => u64::from_be_bytes(*code),
+            _ if self.left_keys.is_empty() => 0,
+            _ => hash(key),
+        }
+    }
+}
+
+/// Right rows as they are sorted; `own` are their own columns, `sorted` is the first one behind them, `first` is the order of the first row.
 pub(super) fn right_rows<'a>(
     own: &[Column<'a>],
     key: Column<'a>,
-    times: Option<&'a [i64]>,
+    sorted: Column<'a>,
     (chunk, first): (u64, u64),
     arena: &'a Arena,
 ) -> Result<Batch<'a>> {
     let rows = key.len();
     let mut columns = Columns::new(arena, own.len() + R_WIDTH)?;
     own.iter().for_each(|&column| columns.push(column));
-    columns.push(times.map_or(Column::nulls(rows), |times| Column::int(times, None)));
+    columns.push(sorted);
     columns.push(key);
     columns.push(Column::int(arena.fill(rows, chunk as i64)?, None));
     columns.push(Column::int(
@@ -141,19 +170,15 @@ pub(super) struct Origin<'o, 'l> {
     pub(super) paths: &'o Paths,
 }
 
-/// Left rows as they are sorted.
+/// Left rows as they wait.
 pub(super) fn left_rows<'a>(
     batch: &Batch<'a>,
-    key: Column<'a>,
-    times: Option<Column<'a>>,
     origin: &Origin<'_, 'a>,
     arena: &'a Arena,
 ) -> Result<Batch<'a>> {
     let rows = batch.rows();
     let mut columns = Columns::new(arena, batch.columns().len() + L_WIDTH)?;
     batch.columns().iter().for_each(|&column| columns.push(column));
-    columns.push(times.unwrap_or(Column::nulls(rows)));
-    columns.push(key);
     columns.push(Column::int(arena.fill(rows, origin.number as i64)?, None));
     columns.push(Column::int(
         arena.collect(rows, |row| (origin.first + row as u64) as i64)?,
@@ -192,12 +217,14 @@ pub(super) fn left_rows<'a>(
     Ok(Batch::new(columns.finish(), None, rows))
 }
 
-/// How many of the left rows of `width` own columns from `at` on came in one chunk, and ascend by place as rows of one file: so they come again.
-pub(super) fn rows_of_chunk(rows: &Batch<'_>, width: usize, at: usize) -> Result<usize> {
+/// How many of the left rows of `width` own columns from `at` on, at most `most`, came in one chunk, and ascend by place as rows of one file:
+/// so they come again.
+pub(super) fn rows_of_chunk(rows: &Batch<'_>, width: usize, at: usize, most: usize) -> Result<usize> {
     let chunks = ints(rows, width + L_CHUNK)?;
+    let end = rows.rows().min(at + most);
     let mut to = at + 1;
     if matches!(rows.column(width + L_SOURCE).data(), Data::Null) {
-        while to < rows.rows() && chunks[to] == chunks[at] {
+        while to < end && chunks[to] == chunks[at] {
             to += 1;
         }
         return Ok(to - at);
@@ -208,7 +235,7 @@ pub(super) fn rows_of_chunk(rows: &Batch<'_>, width: usize, at: usize) -> Result
     let record = |row: usize| (sources[row] as u32, offsets[row] as u64);
     let place = |row: usize| (record(row), subs[row] as u32);
     let goes_on = |a: usize, b: usize| place(a) <= place(b) && (record(a) != record(b) || from[a] == from[b]);
-    while to < rows.rows() && chunks[to] == chunks[at] && goes_on(to - 1, to) {
+    while to < end && chunks[to] == chunks[at] && goes_on(to - 1, to) {
         to += 1;
     }
     Ok(to - at)

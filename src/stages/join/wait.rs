@@ -1,9 +1,9 @@
-//! The left side waits: where the right one does not fit into memory, both are sorted by key, meet, and left rows go through the probers
-//! in their old order, with the right rows that they match at hand.
+//! The left side waits: where the right one does not fit into memory, left rows are kept on disk in their order, their keys meet the right
+//! side, and left rows go through the probers, with the right rows that they match at hand.
 //!
-//! How: lanes hold left rows ([`Holder`]), sorted by key, until the last has come. Then the sides meet ([`super::meet`]): that gives left rows
-//! and, apart from them, right rows that match one, both of which are sorted by the left side's order and read again together
-//! ([`super::again`]).
+//! How: lanes hold left rows ([`Holder`]): rows go to disk as they come ([`super::spool`]), their keys apart from them, by parts
+//! ([`super::parted`]). Once the last has come, keys meet the right side ([`super::meet`]; [`super::nearest`] for `asof`). That gives copies of the
+//! right rows that match, in the left side's order, and both are read again together ([`super::again`]).
 //!
 //! Laws
 //! - The memory that all this takes at least is set aside before the first left row comes; [`least`] says how much it is.
@@ -12,33 +12,42 @@
 use super::super::codes::held;
 use super::super::groups::grow_to;
 use super::super::sort::Sort;
-use super::super::spill::{Store, lane_floor_beside};
+use super::super::spill::{Merge, Store, lane_floor_beside, merge_least, store_frame_bytes, writer_floor_beside};
 use super::Plan;
 use super::again::{Block, Blocks};
-use super::cursor::{Cursor, Room as CursorRoom, room_bytes};
-use super::meet::{HotWriter, Meeting, Outs, RIGHT_PARTS};
+use super::cursor::{Cursor, Room as CursorRoom, cursor_bytes, room_bytes};
+use super::meet::{FOUND_BYTES, HotWriter, Making, Meeting, Outs, least_load};
+use super::nearest::{Nearest, RIGHT_PARTS};
 use super::numbers::{Codes, times, validity};
+use super::parted::{BUCKETS, LaneKeys, PartedKeys, bucket_of, keys_bytes, part_of};
 use super::rest::RestOfWaiting;
 use super::scratch::{FIRST_ROOM, Scratch};
 use super::sides::*;
+use super::spool::{Spool, spool_bytes};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Room, Setup};
-use standpipe_sdk::{Arena, Batch, Breaker, Budget, Column, Fill, Hold, Reservation, Source, Waiting};
+use standpipe_sdk::{Arena, Batch, Budget, Column, Data, Fill, Hold, Reservation, Source, Waiting};
+use standpipe_sdk::Breaker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parts of a cursor that only passes rows on.
 const PARTS: usize = 3;
-/// Left rows that are made ready for sorting at a time.
+/// Left rows that are made ready at a time.
 const HELD_ROWS: usize = 16 << 10;
 /// Memory for them.
 const HELD_BYTES: usize = 128 << 10;
-/// Into so many parts the memory goes for sorts that are read at the same time: four (both sides, then what both gave, beside what is
-/// left of the right one), each of them with half of its part, so that several joins of one script fit side by side.
+/// Into so many parts the memory goes for what is sorted or written at the same time, so that several joins of one script fit side by side.
 pub(super) const MERGES: usize = 8;
+/// A merge may take one part of so many of the memory.
+const MERGED: usize = 3;
 /// What reading a frame of hot rows takes, in frames.
 const FRAMES_OF_HOT: usize = 8;
 /// Blocks of a lane, in rooms of a cursor.
 const ROOMS_OF_BLOCK: usize = 3;
+/// A load is expected to have one part of so many of the memory, and takes one part of so many of what is free.
+const LOADS_OF_BUDGET: usize = 4;
+/// For tests that force it.
+const FORCED_PARTS: usize = 3;
 
 /// What a join cannot do without: while it gathers the right side, and while the left one meets it.
 pub(in crate::stages) fn least(room: &Room) -> Least {
@@ -57,14 +66,30 @@ fn lane_floor(budget_bytes: usize) -> usize {
 
 /// What the lanes set aside for left rows that wait.
 fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
-    workers * (lane_floor(budget_bytes) + HELD_BYTES)
+    let writer = writer_floor_beside(budget_bytes, MERGES);
+    let frame = store_frame_bytes(budget_bytes, MERGES);
+    let parted = writer + keys_bytes(budget_bytes);
+    workers * (writer + spool_bytes(frame) + parted.max(lane_floor(budget_bytes)) + HELD_BYTES)
 }
 
-/// What the meeting and what comes behind it take at least: three sorts and what writes hot rows, the rooms, and two merges.
+/// What the meeting, or what comes behind it, takes at least.
 fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
-    const MERGES_BYTES: usize = 1 << 20;
-    let rooms = (1 + PARTS) + (1 + RIGHT_PARTS) + 3 * (1 + PARTS) + 2 + workers * (ROOMS_OF_BLOCK + 1);
-    4 * lane_floor(budget_bytes) + rooms * room_bytes(budget_bytes) + MERGES_BYTES
+    let writer = writer_floor_beside(budget_bytes, MERGES);
+    let frame = store_frame_bytes(budget_bytes, MERGES);
+    let merge = merge_least(budget_bytes, MERGES);
+    let making = 2 * room_bytes(budget_bytes) + FOUND_BYTES;
+    let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
+    let hot = workers * FRAMES_OF_HOT * frame;
+    let keys = workers * 4 * frame;
+    let meeting = 2 * writer
+        + cursor_bytes(budget_bytes, PARTS.max(RIGHT_PARTS))
+        + cursor_bytes(budget_bytes, PARTS)
+        + 2 * merge
+        + making
+        + keys
+        + least_load(budget_bytes);
+    let again = 2 * (cursor_bytes(budget_bytes, PARTS) + merge) + workers * ROOMS_OF_BLOCK * room_bytes(budget_bytes);
+    rest + hot + meeting.max(again)
 }
 
 /// The sides of a join of which the left one waits.
@@ -72,8 +97,10 @@ pub(super) struct Wait {
     pub(super) plan: Arc<Plan>,
     pub(super) setup: Setup,
     pub(super) paths: Paths,
-    /// The left side, until it is full.
-    left: Mutex<Option<Arc<Sort>>>,
+    /// Left rows.
+    rows: Arc<Store>,
+    /// Where their keys go; until they meet the right side.
+    keys: Mutex<Option<KeysOf>>,
     lanes: Mutex<Vec<Arc<Mutex<Lane>>>>,
     /// The right side, until they meet.
     right: Mutex<Option<Arc<Sort>>>,
@@ -83,6 +110,13 @@ pub(super) struct Wait {
     pub(super) blocks: Mutex<Vec<(u64, Arc<Block>)>>,
     /// What is left of the right side, from the meeting on.
     rest: Mutex<Option<Rest>>,
+}
+
+/// How left keys are kept.
+enum KeysOf {
+    Parted(Arc<Store>, usize),
+    /// For `asof`.
+    Sorted(Arc<Sort>),
 }
 
 /// What is left of the right side, and marks of what has matched.
@@ -98,20 +132,25 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Wait {
-    /// `right`: all rows of the right side. Nothing is set aside before the region begins in which it meets the left one.
-    pub(super) fn new(plan: &Arc<Plan>, right: Arc<Sort>, setup: &Setup) -> Wait {
-        let width = plan.left_width;
-        let waiting = sorted(&[width + L_KEY], width + L_WIDTH, setup);
+    /// `right`: all rows of the right side, which take `right_bytes` in memory. Nothing is set aside before the region begins in which it meets the left
+    /// one.
+    pub(super) fn new(plan: &Arc<Plan>, right: Arc<Sort>, right_bytes: usize, setup: &Setup) -> Wait {
         let exact = Plan {
             // What rows have at hand has their key.
             exact: true,
             ..Plan::clone(plan)
         };
+        let store = || Store::beside("join", &setup.budget, &setup.spill, MERGES);
+        let keys = match plan.asof {
+            Some(_) => KeysOf::Sorted(sorted(&[K_KEY], K_WIDTH, setup)),
+            None => KeysOf::Parted(store(), parts(plan, right_bytes, setup)),
+        };
         Wait {
             plan: Arc::new(exact),
             setup: setup.clone(),
             paths: Paths::default(),
-            left: Mutex::new(Some(waiting)),
+            rows: store(),
+            keys: Mutex::new(Some(keys)),
             lanes: Mutex::default(),
             right: Mutex::new(Some(right)),
             cushion: Mutex::new(setup.budget.reserve()),
@@ -130,16 +169,16 @@ impl Wait {
     }
 
     /// Once all left rows have come: they meet the right side. `keys` is the plan as it was bound.
-    pub(super) fn meet(&self, keys: &Plan) -> Result<Blocks> {
-        let taken = lock(&self.right).take().zip(lock(&self.left).take());
-        let Some((right, waiting)) = taken else {
+    pub(super) fn meet(&self, plan: &Plan) -> Result<Blocks> {
+        let taken = lock(&self.right).take().zip(lock(&self.keys).take());
+        let Some((right, keys)) = taken else {
             return Err(Error::Panic("both sides of a join meet twice".into()));
         };
+        let mut of_lanes = vec![];
         for lane in std::mem::take(&mut *lock(&self.lanes)) {
-            lock(&lane).close()?;
+            of_lanes.extend(lock(&lane).close(plan)?);
         }
         let (setup, budget, workers) = (&self.setup, &self.setup.budget, self.setup.workers.max(1));
-        let (left_width, right_width) = (keys.left_width, keys.right_width);
         // No other lane works meanwhile: what the cushion and the lanes give back is there.
         *lock(&self.cushion) = budget.reserve();
         let store = Store::beside("join", budget, &setup.spill, MERGES);
@@ -149,20 +188,16 @@ impl Wait {
             room.grow(bytes)?;
             Ok(room)
         };
-        let left = sorted(
-            &[left_width + L_NUMBER, left_width + L_ROW],
-            left_width + L_WIDTH,
-            setup,
-        );
-        let matches = sorted(
-            &[right_width + C_NUMBER, right_width + C_ROW],
-            right_width + R_WIDTH,
-            setup,
-        );
-        let mut rest = match keys.mode.keeps_right() {
+        let making = || -> Result<Making> {
+            Ok(Making {
+                arena: Arena::new(2 * room),
+                room: reserve(2 * room + FOUND_BYTES)?,
+            })
+        };
+        let mut rest = match plan.mode.keeps_right() {
             true => {
-                let keys = [right_width + U_CHUNK, right_width + U_ROW, right_width + U_IS_ROW];
-                let breaker = sorted(&keys, right_width + U_WIDTH, setup);
+                let width = plan.right_width;
+                let breaker = sorted(&[width + U_CHUNK, width + U_ROW, width + U_IS_ROW], width + U_WIDTH, setup);
                 Some(Rest {
                     fill: breaker.clone().filler()?,
                     breaker,
@@ -172,27 +207,50 @@ impl Wait {
             }
             false => None,
         };
-        let outs = Outs {
-            left: left.clone().filler()?,
-            matches: matches.clone().filler()?,
-            rest: rest.as_mut().map(|rest| (&mut rest.fill, &mut rest.batches)),
+        let hot_room = reserve(workers * FRAMES_OF_HOT * store.frame_bytes())?;
+        let (hot, matches) = match keys {
+            KeysOf::Parted(of_keys, parts) => {
+                let room = CursorRoom::new(budget, PARTS)?;
+                let outs = Outs {
+                    store: store.clone(),
+                    matches: store.writer()?,
+                    rest: rest.as_mut().map(|rest| (&mut rest.fill, &mut rest.batches)),
+                };
+                let hot = HotWriter::new(&store, budget.reserve())?;
+                let making = making()?;
+                let keys = PartedKeys::new(of_lanes, budget)?;
+                drop(of_keys);
+                // What reading keys takes, and loads, is left by the merge.
+                let keys_room = reserve(workers * 4 * store.frame_bytes())?;
+                let mut load_room = reserve(least_load(budget.limit()))?;
+                let right = Cursor::new(right.merged(LOADS_OF_BUDGET)?, room);
+                drop(keys_room);
+                let free = budget.limit().saturating_sub(budget.used());
+                let _ = load_room.grow(free / 4 * 3);
+                let meeting = Meeting::new(plan, right, (keys, parts), outs, hot, making, load_room, setup);
+                let hot = meeting.run(hot_room)?.map(Arc::new);
+                (hot, Merge::one_of(&store, budget, MERGED)?)
+            }
+            KeysOf::Sorted(left) => {
+                let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, RIGHT_PARTS)?);
+                let width = plan.right_width;
+                let matches = sorted(&[width + C_NUMBER, width + C_ROW], width + R_WIDTH, setup);
+                let fill = matches.clone().filler()?;
+                let making = making()?;
+                let cursors = (
+                    Cursor::new(left.merged(MERGES)?, rooms.0),
+                    Cursor::new(right.merged(MERGES)?, rooms.1),
+                );
+                Nearest::new(plan, cursors, fill, making, &setup.cancelled).run()?;
+                (None, matches.merged(MERGED)?)
+            }
         };
-        let (left_room, right_room) = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, RIGHT_PARTS)?);
-        let again = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
-        let scratch = (Arena::new(2 * room), reserve(2 * room)?);
+        *lock(&self.rest) = rest;
+        let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
         let block_bytes = workers * ROOMS_OF_BLOCK * room;
         let blocks = (block_bytes, reserve(block_bytes)?);
-        let hot = HotWriter::new(&store, budget.reserve())?;
-        let hot_room = reserve(workers * FRAMES_OF_HOT * store.frame_bytes())?;
-        // Merges take what is left.
-        let right = Cursor::new(right.drain()?, right_room)?;
-        let waiting = Cursor::new(waiting.drain()?, left_room)?;
-        let meeting = Meeting::new(keys, waiting, right, outs, hot, scratch, setup);
-        let hot = meeting.run(hot_room)?.map(Arc::new);
-        *lock(&self.rest) = rest;
-        let left = Cursor::new(left.drain()?, again.0)?;
-        let matches = Cursor::new(matches.drain()?, again.1)?;
-        Ok(Blocks::new(left, matches, hot, blocks))
+        let left = Merge::one_of(&self.rows, budget, MERGED)?;
+        Ok(Blocks::new(Cursor::new(left, rooms.0), Cursor::new(matches, rooms.1), hot, blocks))
     }
 
     /// Right rows have matched: these, as they are sorted.
@@ -213,7 +271,7 @@ impl Wait {
         };
         rest.fill.done()?;
         drop(rest.fill);
-        Ok(Some(Cursor::new(rest.breaker.drain()?, rest.room)?))
+        Ok(Some(Cursor::new(rest.breaker.merged(MERGES)?, rest.room)))
     }
 
     pub(super) fn rest(self: Arc<Self>) -> Arc<dyn Source> {
@@ -231,49 +289,82 @@ fn sorted(columns: &[usize], width: usize, setup: &Setup) -> Arc<Sort> {
     Sort::new("join", keys, false, width, usize::MAX, MERGES, setup)
 }
 
+/// Into how many parts left keys go: each with about as many right rows as a load has.
+fn parts(plan: &Plan, right_bytes: usize, setup: &Setup) -> usize {
+    if plan.left_keys.is_empty() {
+        return 1;
+    }
+    if setup.spill.spill_rows().is_some() {
+        return FORCED_PARTS;
+    }
+    let load = (setup.budget.limit() / LOADS_OF_BUDGET).max(1);
+    // Parts are not all of one length.
+    (right_bytes / 8 * 9).div_ceil(load).clamp(1, BUCKETS)
+}
+
 /// One lane's left rows.
 struct Lane {
-    sorted: Option<Box<dyn Fill>>,
+    rows: Option<Spool>,
+    keys: Option<KeysOfLane>,
     scratch: Scratch,
     number: u64,
-    rows: u64,
+    count: u64,
+}
+
+enum KeysOfLane {
+    Parted(LaneKeys, usize),
+    Sorted(Box<dyn Fill>),
 }
 
 impl Lane {
-    fn close(&mut self) -> Result<()> {
-        if let Some(mut sorted) = self.sorted.take() {
-            sorted.done()?;
+    /// No more rows come; gives the keys, unless they are sorted.
+    fn close(&mut self, plan: &Plan) -> Result<Option<LaneKeys>> {
+        if let Some(rows) = self.rows.take() {
+            rows.finish(order_of(plan))?;
         }
         self.scratch.close();
-        Ok(())
+        match self.keys.take() {
+            Some(KeysOfLane::Parted(keys, _)) => Ok(Some(keys)),
+            Some(KeysOfLane::Sorted(mut sorted)) => sorted.done().map(|()| None),
+            None => Ok(None),
+        }
     }
+}
+
+/// The columns that say the order of left rows.
+fn order_of(plan: &Plan) -> [usize; 2] {
+    [plan.left_width + L_NUMBER, plan.left_width + L_ROW]
 }
 
 /// One lane's way in for rows that wait.
 pub(super) struct Holder {
     wait: Arc<Wait>,
     lane: Arc<Mutex<Lane>>,
-    keys: Arc<Plan>,
+    plan: Arc<Plan>,
 }
 
 impl Holder {
-    pub(super) fn new(wait: &Arc<Wait>, keys: &Arc<Plan>) -> Result<Holder> {
+    /// `plan` is as it was bound.
+    pub(super) fn new(wait: &Arc<Wait>, plan: &Arc<Plan>) -> Result<Holder> {
         wait.set_aside()?;
-        let sorted = match &*lock(&wait.left) {
-            Some(sorted) => sorted.clone().filler()?,
+        let budget = &wait.setup.budget;
+        let keys = match &*lock(&wait.keys) {
+            Some(KeysOf::Parted(store, parts)) => KeysOfLane::Parted(LaneKeys::new(store, budget, *parts)?, *parts),
+            Some(KeysOf::Sorted(sorted)) => KeysOfLane::Sorted(sorted.clone().filler()?),
             None => return Err(Error::Panic("rows wait for what is over".into())),
         };
         let lane = Arc::new(Mutex::new(Lane {
-            sorted: Some(sorted),
-            scratch: Scratch::starting_with(HELD_BYTES, &wait.setup.budget, wait.setup.share)?,
+            rows: Some(Spool::new(&wait.rows, budget)?),
+            keys: Some(keys),
+            scratch: Scratch::starting_with(HELD_BYTES, budget, wait.setup.share)?,
             number: 0,
-            rows: 0,
+            count: 0,
         }));
         lock(&wait.lanes).push(lane.clone());
         Ok(Holder {
             wait: wait.clone(),
             lane,
-            keys: keys.clone(),
+            plan: plan.clone(),
         })
     }
 }
@@ -282,41 +373,39 @@ impl Hold for Holder {
     fn push(&mut self, chunk: &Waiting<'_>, batch: Batch<'_>) -> Result<()> {
         let mut lane = lock(&self.lane);
         let Lane {
-            sorted: Some(sorted),
+            rows: Some(spool),
+            keys: Some(keys),
             scratch,
             number,
-            rows,
+            count,
         } = &mut *lane
         else {
             return Err(Error::Panic("rows come after their end".into()));
         };
         if *number != chunk.number {
-            (*number, *rows) = (chunk.number, 0);
+            (*number, *count) = (chunk.number, 0);
         }
         let (mut from, mut len) = (0, HELD_ROWS);
         while from < batch.rows() {
             len = len.min(batch.rows() - from);
-            let made = prepared(
-                &self.keys,
-                &self.wait,
-                chunk,
-                &batch,
-                from..from + len,
-                *rows,
-                &scratch.arena,
-            );
-            let outcome = match made {
-                Ok(some) if some.rows() == 0 => Ok(0),
-                Ok(some) => sorted.push(chunk.number, some).map(|()| some.rows() as u64),
-                Err(error) => Err(error),
-            };
+            let made = Waiters::of(&self.plan, &self.wait, chunk, &batch, from..from + len, *count, &scratch.arena);
+            let outcome = made.and_then(|some| {
+                let rows = some.rows.rows();
+                if rows > 0 {
+                    spool.push(&some.rows, order_of(&self.plan), &scratch.arena)?;
+                    // The rows are taken: this cannot be tried again.
+                    some.push_keys(keys, (*number, *count), &scratch.arena)
+                        .map_err(|e| held("join", e))?;
+                }
+                Ok(rows as u64)
+            });
             scratch.arena.reset();
             match outcome {
-                Ok(count) => {
-                    *rows += count;
+                Ok(rows) => {
+                    *count += rows;
                     from += len;
                 }
-                // Rather more room: many short pieces are slow to sort.
+                // Rather more room: many short pieces are slow.
                 Err(Error::Memory { .. }) if scratch.more() => {}
                 Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
                 Err(error) => return Err(held("join", error)),
@@ -326,49 +415,108 @@ impl Hold for Holder {
     }
 }
 
-/// Rows of a batch as they are sorted; without those that never come out.
-fn prepared<'a>(
-    plan: &Plan,
-    wait: &'a Wait,
-    chunk: &Waiting<'a>,
-    batch: &Batch<'a>,
-    range: std::ops::Range<usize>,
-    first: u64,
-    arena: &'a Arena,
-) -> Result<Batch<'a>> {
-    let own = batch.columns().get(..plan.left_width);
-    let own = own.ok_or_else(|| Error::Panic("a batch without its keys".into()))?;
-    let batch = batch.with_columns(own).slice(range.start, range.len(), arena)?;
-    let mut codes = Codes::of(&plan.left_keys, plan.exact, &batch, arena)?;
-    let mut batch = batch;
-    if let Some(valid) = codes.valid
-        && (plan.mode.drops_unmatched())
-    {
-        let rows = valid.indices(arena)?;
-        batch = batch.gather(rows, batch.columns().len(), arena)?;
-        codes = Codes {
-            codes: arena.collect(rows.len(), |i| codes.codes[rows[i] as usize])?,
-            valid: None,
-        };
-    }
-    let key = key_column(&plan.left_keys, plan.exact, &batch, &codes, arena)?;
-    let at = match plan.asof {
-        Some(asof) => {
-            let column = batch.column(asof.left);
-            let valid = validity(&column, arena)?;
-            Some(Column::int(times(&column, arena)?, valid))
+/// Rows of a batch as they wait, without those that never come out, and their keys.
+struct Waiters<'a> {
+    rows: Batch<'a>,
+    codes: Codes<'a>,
+    key: Column<'a>,
+    /// For `asof`.
+    times: Option<Column<'a>>,
+}
+
+impl<'a> Waiters<'a> {
+    fn of(
+        plan: &Plan,
+        wait: &'a Wait,
+        chunk: &Waiting<'a>,
+        batch: &Batch<'a>,
+        range: std::ops::Range<usize>,
+        first: u64,
+        arena: &'a Arena,
+    ) -> Result<Waiters<'a>> {
+        let own = batch.columns().get(..plan.left_width);
+        let own = own.ok_or_else(|| Error::Panic("a batch without its keys".into()))?;
+        let batch = batch.with_columns(own).slice(range.start, range.len(), arena)?;
+        let mut codes = Codes::of(&plan.left_keys, plan.exact, &batch, arena)?;
+        let mut batch = batch;
+        if let Some(valid) = codes.valid
+            && plan.mode.drops_unmatched()
+        {
+            let rows = valid.indices(arena)?;
+            batch = batch.gather(rows, batch.columns().len(), arena)?;
+            codes = Codes {
+                codes: arena.collect(rows.len(), |i| codes.codes[rows[i] as usize])?,
+                valid: None,
+            };
         }
-        None => None,
-    };
-    let origin = Origin {
-        number: chunk.number,
-        first,
-        chunk: chunk.chunk,
-        locator: chunk.locator,
-        texts: chunk.texts,
-        paths: &wait.paths,
-    };
-    left_rows(&batch, key, at, &origin, arena)
+        let key = key_column(&plan.left_keys, plan.exact, &batch, &codes, arena)?;
+        let times = match plan.asof {
+            Some(asof) => {
+                let column = batch.column(asof.left);
+                let valid = validity(&column, arena)?;
+                Some(Column::int(times(&column, arena)?, valid))
+            }
+            None => None,
+        };
+        let origin = Origin {
+            number: chunk.number,
+            first,
+            chunk: chunk.chunk,
+            locator: chunk.locator,
+            texts: chunk.texts,
+            paths: &wait.paths,
+        };
+        Ok(Waiters {
+            rows: left_rows(&batch, &origin, arena)?,
+            codes,
+            key,
+            times,
+        })
+    }
+
+    /// Keys without a null, of which the first is that of the row at `order`.
+    fn push_keys(&self, keys: &mut KeysOfLane, order: (u64, u64), arena: &Arena) -> Result<()> {
+        match keys {
+            KeysOfLane::Parted(keys, parts) => {
+                let Data::Bytes(texts) = self.key.data() else {
+                    return Err(Error::Panic("keys that are no bytes".into()));
+                };
+                for (row, &code) in self.codes.codes.iter().enumerate() {
+                    if self.codes.valid.is_none_or(|valid| valid.get(row)) {
+                        let part = part_of(bucket_of(code), *parts);
+                        keys.push(part, texts.bytes(row), (order.0, (order.1 + row as u64) as u32))?;
+                    }
+                }
+                Ok(())
+            }
+            KeysOfLane::Sorted(sorted) => {
+                let Some(times) = self.times else {
+                    return Err(Error::Panic("keys without their times".into()));
+                };
+                let rows = self.codes.codes.len();
+                let is_some = |row: usize| times.is_valid(row) && self.key.is_valid(row);
+                let bits = standpipe_sdk::Bits::collect(arena, rows, is_some)?;
+                let columns = [
+                    times,
+                    self.key,
+                    Column::int(arena.fill(rows, order.0 as i64)?, None),
+                    Column::int(arena.collect(rows, |row| (order.1 + row as u64) as i64)?, None),
+                ];
+                let all = Batch::new(arena.copy(&columns)?, None, rows);
+                let some = all.gather(bits.indices(arena)?, K_WIDTH, arena)?;
+                let times = match some.column(K_TIME).data() {
+                    Data::Int(times) => Column::int(times, None),
+                    _ => return Ok(()),
+                };
+                let columns = arena.copy(some.columns())?;
+                columns[K_TIME] = times;
+                if some.rows() == 0 {
+                    return Ok(());
+                }
+                sorted.push(order.0, Batch::new(columns, None, some.rows()))
+            }
+        }
+    }
 }
 
 /// Room for a list, without a budget: it is never long.

@@ -10,7 +10,7 @@
 //!   picks are held: so whoever is refused has to let picks go, or wait for others to do so. Picks are made in ticket order, so the earliest
 //!   chunk never waits for a later one.
 
-use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor};
+use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor, writer_floor_beside};
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::keys::KeyBlock;
@@ -407,6 +407,12 @@ fn tail(key: &[u8]) -> &[u8] {
 pub fn merge_floor(budget_bytes: usize) -> usize {
     let frame = loaded_frame(budget_bytes);
     writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
+}
+
+/// The same in a store for a stage that reads `merges` merges at the same time.
+pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
+    let frame = loaded_frame(budget_bytes / merges.max(1));
+    writer_floor_beside(budget_bytes, merges) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
 }
 
 fn picks_bytes(budget_bytes: usize) -> usize {

@@ -49,13 +49,23 @@ pub fn lane_floor(budget_bytes: usize) -> usize {
 
 /// The same for a stage that reads `merges` merges at the same time.
 pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
-    let frame = frame_bytes(budget_bytes / merges.max(1));
+    let frame = store_frame_bytes(budget_bytes, merges);
     writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame
 }
 
 /// What a [`SegmentWriter`] sets aside in a budget of so many bytes.
 pub fn writer_floor(budget_bytes: usize) -> usize {
     writer_bytes(budget_bytes, frame_bytes(budget_bytes))
+}
+
+/// The same in a store for a stage that reads `merges` merges at the same time.
+pub fn writer_floor_beside(budget_bytes: usize, merges: usize) -> usize {
+    writer_bytes(budget_bytes, store_frame_bytes(budget_bytes, merges))
+}
+
+/// About how many encoded bytes a frame of such a store has.
+pub fn store_frame_bytes(budget_bytes: usize, merges: usize) -> usize {
+    frame_bytes(budget_bytes / merges.max(1))
 }
 
 fn writer_bytes(budget_bytes: usize, frame: usize) -> usize {
@@ -90,7 +100,7 @@ impl Store {
 
     /// The same for a stage that reads `merges` merges at the same time.
     pub fn beside(stage: &'static str, budget: &Arc<Budget>, spill: &Arc<Spill>, merges: usize) -> Arc<Store> {
-        let frame_bytes = frame_bytes(budget.limit() / merges.max(1));
+        let frame_bytes = store_frame_bytes(budget.limit(), merges);
         Arc::new(Store {
             file: Arc::new(SpillFile::new(stage, spill.clone())),
             budget: budget.clone(),
@@ -252,6 +262,11 @@ impl SegmentWriter {
     /// Frames that the segment can still get before its list of them grows.
     pub fn frames_left(&self) -> usize {
         self.frames.capacity() - self.frames.len()
+    }
+
+    /// Frames of the segment so far.
+    pub fn frames(&self) -> usize {
+        self.frames.len()
     }
 
     /// Whether its list of frames has no more room that was set aside: then this segment should end.

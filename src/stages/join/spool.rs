@@ -1,0 +1,162 @@
+//! Left rows that wait, on disk in their order.
+//!
+//! Laws
+//! - Nothing is sorted: what a lane takes ascends, and lanes are merged when the rows are read again.
+//! - The memory that this takes is set aside when a lane is made.
+
+use super::super::keys::KeyBlock;
+use super::super::picked::{self, PIECE_BYTES};
+use super::super::spill::{SegmentWriter, Store};
+use super::sides::ints;
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::{Arena, Batch, Budget, Kept, Reservation};
+use std::sync::Arc;
+
+/// Short batches that are collected, at most.
+const MOST_BATCHES: usize = 128;
+/// Bytes of a row's order as a key.
+pub(super) const ORDER_BYTES: usize = 16;
+
+/// What a lane sets aside beside its writer: short batches, and all of them in one.
+pub(super) fn spool_bytes(frame_bytes: usize) -> usize {
+    4 * frame_bytes
+}
+
+/// One lane's way to disk.
+pub(super) struct Spool {
+    store: Arc<Store>,
+    writer: SegmentWriter,
+    /// Batches too short to be written by themselves.
+    short: Vec<Kept>,
+    short_bytes: usize,
+    arena: Arena,
+    _room: Reservation,
+}
+
+impl Spool {
+    /// # Errors
+    /// `Memory` if the budget does not have what is to be set aside.
+    pub(super) fn new(store: &Arc<Store>, budget: &Arc<Budget>) -> Result<Spool> {
+        let mut room = budget.reserve();
+        room.grow(spool_bytes(store.frame_bytes()))?;
+        Ok(Spool {
+            store: store.clone(),
+            writer: store.writer()?,
+            short: vec![],
+            short_bytes: 0,
+            arena: Arena::new(spool_bytes(store.frame_bytes()) / 2),
+            _room: room,
+        })
+    }
+
+    /// Takes rows that are behind all before them; `number` and `row` are the columns that say so.
+    ///
+    /// # Errors
+    /// `Memory` before anything was taken; what the disk answers.
+    pub(super) fn push(&mut self, rows: &Batch<'_>, order: [usize; 2], arena: &Arena) -> Result<()> {
+        let bytes = rows.copy_bytes() + PIECE_BYTES;
+        let is_short = bytes < self.store.frame_bytes() / 2;
+        let fits = self.short_bytes + bytes <= self.store.frame_bytes() && self.short.len() < MOST_BATCHES;
+        if !is_short || !fits {
+            self.flush(order)?;
+        }
+        if is_short {
+            self.short.push(Kept::copy(rows, bytes)?);
+            self.short_bytes += bytes;
+            return Ok(());
+        }
+        write(&mut self.writer, &self.store, rows, order, arena)
+    }
+
+    /// Writes the short batches.
+    fn flush(&mut self, order: [usize; 2]) -> Result<()> {
+        let Spool {
+            store,
+            writer,
+            short,
+            short_bytes,
+            arena,
+            ..
+        } = self;
+        let kinds = picked::kinds(short.iter());
+        let kind = |at: usize| kinds.get(at);
+        let mut from = 0;
+        while from < short.len() {
+            let mut to = from + 1;
+            while to < short.len() && kind(to) == kind(from) {
+                to += 1;
+            }
+            let some = &short[from..to];
+            let width = some[0].batch().columns().len();
+            let written = (|| {
+                let count = some.iter().map(|kept| kept.batch().rows()).sum();
+                let mut next = (0, 0);
+                let picks = arena.collect(count, |_| {
+                    while next.1 >= some[next.0].batch().rows() {
+                        next = (next.0 + 1, 0);
+                    }
+                    let pick = (next.0 as u32, next.1 as u32);
+                    next.1 += 1;
+                    pick
+                })?;
+                let rows = picked::gather(some, picks, width, arena)?;
+                write(writer, store, &rows, order, arena)
+            })();
+            arena.reset();
+            match written {
+                Ok(()) => from = to,
+                // No room for all of them in one: one after the other.
+                Err(Error::Memory { .. }) => {
+                    for kept in some {
+                        let own = Arena::new(usize::MAX);
+                        write(writer, store, &kept.batch(), order, &own)?;
+                    }
+                    from = to;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        short.clear();
+        *short_bytes = 0;
+        Ok(())
+    }
+
+    /// All that was taken, on disk.
+    pub(super) fn finish(mut self, order: [usize; 2]) -> Result<()> {
+        self.flush(order)?;
+        self.store.keep(self.writer.finish()?);
+        Ok(())
+    }
+}
+
+fn write(
+    writer: &mut SegmentWriter,
+    store: &Arc<Store>,
+    rows: &Batch<'_>,
+    [number, row]: [usize; 2],
+    arena: &Arena,
+) -> Result<()> {
+    let (numbers, order) = (ints(rows, number)?, ints(rows, row)?);
+    let keys = orders(rows.rows(), |at| (numbers[at] as u64, order[at] as u64), arena)?;
+    let none = arena.fill(rows.rows(), 0u64)?;
+    let first = arena.fill(rows.rows(), 0u32)?;
+    writer.make_room(rows, &keys)?;
+    match writer.append(rows, &keys, none, first) {
+        // No memory for a longer list of frames: another segment goes on.
+        Err(Error::Memory { .. }) if !writer.is_empty() => {
+            store.keep(writer.finish()?);
+            writer.append(rows, &keys, none, first)
+        }
+        other => other,
+    }
+}
+
+/// Rows by their order: `(number, row)` of each.
+pub(super) fn orders<'a>(rows: usize, of: impl Fn(usize) -> (u64, u64), arena: &'a Arena) -> Result<KeyBlock<'a>> {
+    let bytes = arena.fill(rows * ORDER_BYTES, 0u8)?;
+    for (at, key) in bytes.as_chunks_mut::<ORDER_BYTES>().0.iter_mut().enumerate() {
+        let (number, row) = of(at);
+        *key = (u128::from(number) << 64 | u128::from(row)).to_be_bytes();
+    }
+    Ok(KeyBlock::every(bytes, ORDER_BYTES, rows))
+}
