@@ -79,7 +79,7 @@ pub(super) fn cursor_bytes(budget_bytes: usize, parts: usize) -> usize {
 /// Bytes of an arena that rows are read into, in a budget of so many bytes.
 pub(super) fn room_bytes(budget_bytes: usize) -> usize {
     const PART_OF_BUDGET: usize = 1024;
-    const BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(256 << 10);
+    const BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(128 << 10);
     (budget_bytes / PART_OF_BUDGET).clamp(*BYTES.start(), *BYTES.end())
 }
 

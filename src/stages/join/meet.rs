@@ -36,7 +36,7 @@ const MANY_ROWS: usize = 32;
 /// The same for tests that force it.
 const FORCED_COPIES: usize = 8;
 /// Copies that are made together.
-const COPIES: usize = 4 << 10;
+const COPIES: usize = 2 << 10;
 /// What a row of a load takes beside what is kept of it, the making of the table included.
 const TABLE_BYTES: usize = 2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
 /// A bit, and what is known of long runs.
@@ -76,7 +76,7 @@ pub(super) struct HotWriter {
 impl HotWriter {
     pub(super) fn new(store: &Arc<Store>, room: Reservation) -> Result<HotWriter> {
         Ok(HotWriter {
-            writer: store.writer()?,
+            writer: store.short_writer()?,
             rows: 0,
             starts: vec![],
             starts_room: room,
@@ -94,12 +94,11 @@ impl HotWriter {
         Ok(())
     }
 
-    /// `room`, or more if that is needed, is for those who read the rows.
     fn finish(mut self, mut room: Reservation, readers: usize) -> Result<Option<Hot>> {
         if self.rows == 0 {
             return Ok(None);
         }
-        let segment = self.writer.finish()?;
+        let segment = self.writer.finish_last();
         self.starts_room.room_to(&mut self.starts, segment.frames())?;
         let mut start = 0;
         for frame in 0..segment.frames() {
@@ -224,7 +223,7 @@ impl<'j> Meeting<'j> {
     ///
     /// # Errors
     /// `Memory` if there is no room for one row of both sides; what the disk answers.
-    pub(super) fn run(mut self, hot_room: Reservation) -> Result<Option<Hot>> {
+    pub(super) fn run(mut self) -> Result<Option<Hot>> {
         for part in 0..self.parts {
             while let Some(mut load) = self.load(part)? {
                 self.look_up(part, &mut load)?;
@@ -236,7 +235,8 @@ impl<'j> Meeting<'j> {
             self.left_over(&part, at..part.rows())?;
             self.right.go_to(part.rows());
         }
-        self.hot.finish(hot_room, self.readers)
+        drop((self.load_room, self.making));
+        self.hot.finish(self.budget.reserve(), self.readers)
     }
 
     /// The next right rows of a part, as many as fit; `None` if there are no more.

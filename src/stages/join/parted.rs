@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 /// How many buckets there are: the most parts.
 pub(super) const BUCKETS: usize = 256;
-/// The most keys of a frame.
+/// The most keys of a frame, and the fewest.
 const MOST_KEYS: usize = 4 << 10;
-const FEWEST_KEYS: usize = 16;
+const FEWEST_KEYS: usize = 256;
 /// What a key is expected to take, without its order.
 const KEY_BYTES: usize = 16;
 /// What a lane's keys may take of the budget.
-const PART_OF_BUDGET: usize = 128;
-const BYTES: Range<usize> = 128 << 10..4 << 20;
+const PART_OF_BUDGET: usize = 96;
+const BYTES: Range<usize> = 128 << 10..512 << 10;
 
 /// The bucket of a code.
 #[inline]
@@ -39,8 +39,12 @@ pub(super) fn part_of(bucket: usize, parts: usize) -> usize {
 
 /// What a lane sets aside for keys, beside its writer.
 pub(super) fn keys_bytes(budget_bytes: usize) -> usize {
-    let bytes = (budget_bytes / PART_OF_BUDGET).clamp(BYTES.start, BYTES.end);
-    bytes.max(BUCKETS * FEWEST_KEYS * (KEY_BYTES + ORDER_BYTES))
+    (budget_bytes / PART_OF_BUDGET).clamp(BYTES.start, BYTES.end)
+}
+
+/// The most parts whose frames are not too short.
+pub(super) fn most_parts(budget_bytes: usize) -> usize {
+    (keys_bytes(budget_bytes) / FEWEST_KEYS / (KEY_BYTES + ORDER_BYTES)).min(BUCKETS)
 }
 
 const ORDER_BYTES: usize = size_of::<u32>() + size_of::<u64>() + size_of::<u32>();
@@ -65,9 +69,10 @@ pub(super) struct LaneKeys {
 
 /// Keys on disk.
 struct Written {
-    segments: Vec<Segment>,
-    /// For each part its frames: segment, and frame of it.
-    frames: Vec<Vec<(u32, u32)>>,
+    /// Once it is complete.
+    segment: Option<Segment>,
+    /// For each part its frames.
+    frames: Vec<Vec<u32>>,
     room: Reservation,
 }
 
@@ -96,9 +101,9 @@ impl LaneKeys {
         Ok(LaneKeys {
             parts: list,
             most,
-            writer: store.writer()?,
+            writer: store.short_writer()?,
             written: Written {
-                segments: vec![],
+                segment: None,
                 frames: vec![vec![]; parts],
                 room: budget.reserve(),
             },
@@ -137,16 +142,12 @@ impl LaneKeys {
         }
         let block = KeyBlock::each(&keys.bytes, &keys.ends);
         let rows = Batch::new(&[], None, count);
-        if writer.is_full() {
-            written.segments.push(writer.finish()?);
-        }
         writer.make_room(&rows, &block)?;
         let first = writer.frames();
         writer.append(&rows, &block, &keys.numbers, &keys.rows)?;
         let frames = &mut written.frames[part];
         written.room.room(frames, writer.frames() - first)?;
-        let segment = written.segments.len() as u32;
-        frames.extend((first..writer.frames()).map(|frame| (segment, frame as u32)));
+        frames.extend((first..writer.frames()).map(|frame| frame as u32));
         keys.bytes.clear();
         keys.ends.truncate(1);
         keys.numbers.clear();
@@ -162,8 +163,7 @@ impl LaneKeys {
         let LaneKeys {
             writer, mut written, ..
         } = self;
-        let mut writer = writer;
-        written.segments.push(writer.finish()?);
+        written.segment = Some(writer.finish_last());
         Ok(written)
     }
 }
@@ -217,10 +217,11 @@ impl At<'_> {
                 }
                 self.frame = None;
             }
-            let Some(&(segment, frame)) = self.written.frames[self.part].get(self.next) else {
+            let frame = self.written.frames[self.part].get(self.next);
+            let Some((segment, &frame)) = self.written.segment.as_ref().zip(frame) else {
                 return Ok(None);
             };
-            self.frame = Some(self.written.segments[segment as usize].load(frame as usize, budget, false)?);
+            self.frame = Some(segment.load(frame as usize, budget, false)?);
             (self.next, self.row) = (self.next + 1, 0);
         }
     }

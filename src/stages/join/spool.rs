@@ -19,7 +19,7 @@ pub(super) const ORDER_BYTES: usize = 16;
 
 /// What a lane sets aside beside its writer: short batches, and all of them in one.
 pub(super) fn spool_bytes(frame_bytes: usize) -> usize {
-    4 * frame_bytes
+    3 * frame_bytes
 }
 
 /// One lane's way to disk.
@@ -41,10 +41,10 @@ impl Spool {
         room.grow(spool_bytes(store.frame_bytes()))?;
         Ok(Spool {
             store: store.clone(),
-            writer: store.writer()?,
+            writer: store.short_writer()?,
             short: vec![],
             short_bytes: 0,
-            arena: Arena::new(spool_bytes(store.frame_bytes()) / 2),
+            arena: Arena::new(2 * store.frame_bytes()),
             _room: room,
         })
     }
@@ -124,7 +124,7 @@ impl Spool {
     /// All that was taken, on disk.
     pub(super) fn finish(mut self, order: [usize; 2]) -> Result<()> {
         self.flush(order)?;
-        self.store.keep(self.writer.finish()?);
+        self.store.keep(self.writer.finish_last());
         Ok(())
     }
 }

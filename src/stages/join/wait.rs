@@ -12,14 +12,14 @@
 use super::super::codes::held;
 use super::super::groups::grow_to;
 use super::super::sort::Sort;
-use super::super::spill::{Merge, Store, lane_floor_beside, merge_least, store_frame_bytes, writer_floor_beside};
+use super::super::spill::{Merge, Store, lane_floor_beside, loaded_frame, merge_least, short_writer_floor, store_frame_bytes};
 use super::Plan;
 use super::again::{Block, Blocks};
 use super::cursor::{Cursor, Room as CursorRoom, cursor_bytes, room_bytes};
 use super::meet::{FOUND_BYTES, HotWriter, Making, Meeting, Outs, least_load};
 use super::nearest::{Nearest, RIGHT_PARTS};
 use super::numbers::{Codes, times, validity};
-use super::parted::{BUCKETS, LaneKeys, PartedKeys, bucket_of, keys_bytes, part_of};
+use super::parted::{LaneKeys, PartedKeys, bucket_of, keys_bytes, most_parts, part_of};
 use super::rest::RestOfWaiting;
 use super::scratch::{FIRST_ROOM, Scratch};
 use super::sides::*;
@@ -38,6 +38,8 @@ const HELD_ROWS: usize = 16 << 10;
 const HELD_BYTES: usize = 128 << 10;
 /// Into so many parts the memory goes for what is sorted or written at the same time, so that several joins of one script fit side by side.
 pub(super) const MERGES: usize = 8;
+/// The same for left rows as they wait: longer frames, of which there are fewer.
+const SPOOLS: usize = 4;
 /// A merge may take one part of so many of the memory.
 const MERGED: usize = 3;
 /// What reading a frame of hot rows takes, in frames.
@@ -66,30 +68,30 @@ fn lane_floor(budget_bytes: usize) -> usize {
 
 /// What the lanes set aside for left rows that wait.
 fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let writer = writer_floor_beside(budget_bytes, MERGES);
-    let frame = store_frame_bytes(budget_bytes, MERGES);
-    let parted = writer + keys_bytes(budget_bytes);
-    workers * (writer + spool_bytes(frame) + parted.max(lane_floor(budget_bytes)) + HELD_BYTES)
+    let rows = short_writer_floor(budget_bytes, SPOOLS) + spool_bytes(store_frame_bytes(budget_bytes, SPOOLS));
+    let keys = short_writer_floor(budget_bytes, MERGES) + keys_bytes(budget_bytes);
+    workers * (rows + keys.max(lane_floor(budget_bytes)) + HELD_BYTES)
 }
 
 /// What the meeting, or what comes behind it, takes at least.
 fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let writer = writer_floor_beside(budget_bytes, MERGES);
+    let writer = short_writer_floor(budget_bytes, MERGES);
     let frame = store_frame_bytes(budget_bytes, MERGES);
-    let merge = merge_least(budget_bytes, MERGES);
+    let (merge, cursor) = (merge_least(budget_bytes, MERGES), cursor_bytes(budget_bytes, PARTS));
     let making = 2 * room_bytes(budget_bytes) + FOUND_BYTES;
+    let meeting = 2 * writer + cursor + merge + making + key_frames(workers, frame) + least_load(budget_bytes);
+    let of_asof = lane_floor(budget_bytes) + cursor + cursor_bytes(budget_bytes, RIGHT_PARTS) + 2 * merge + making;
+    let rows = loaded_frame(budget_bytes / SPOOLS);
+    let again = 2 * (cursor + merge)
+        + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + FRAMES_OF_HOT * frame);
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    let hot = workers * FRAMES_OF_HOT * frame;
-    let keys = workers * 4 * frame;
-    let meeting = 2 * writer
-        + cursor_bytes(budget_bytes, PARTS.max(RIGHT_PARTS))
-        + cursor_bytes(budget_bytes, PARTS)
-        + 2 * merge
-        + making
-        + keys
-        + least_load(budget_bytes);
-    let again = 2 * (cursor_bytes(budget_bytes, PARTS) + merge) + workers * ROOMS_OF_BLOCK * room_bytes(budget_bytes);
-    rest + hot + meeting.max(again)
+    rest + meeting.max(of_asof).max(again)
+}
+
+/// What reading keys takes.
+fn key_frames(workers: usize, frame_bytes: usize) -> usize {
+    const FRAMES_OF_KEYS: usize = 4;
+    workers * FRAMES_OF_KEYS * frame_bytes
 }
 
 /// The sides of a join of which the left one waits.
@@ -140,16 +142,16 @@ impl Wait {
             exact: true,
             ..Plan::clone(plan)
         };
-        let store = || Store::beside("join", &setup.budget, &setup.spill, MERGES);
+        let store = |merges: usize| Store::beside("join", &setup.budget, &setup.spill, merges);
         let keys = match plan.asof {
             Some(_) => KeysOf::Sorted(sorted(&[K_KEY], K_WIDTH, setup)),
-            None => KeysOf::Parted(store(), parts(plan, right_bytes, setup)),
+            None => KeysOf::Parted(store(MERGES), parts(plan, right_bytes, setup)),
         };
         Wait {
             plan: Arc::new(exact),
             setup: setup.clone(),
             paths: Paths::default(),
-            rows: store(),
+            rows: store(SPOOLS),
             keys: Mutex::new(Some(keys)),
             lanes: Mutex::default(),
             right: Mutex::new(Some(right)),
@@ -207,13 +209,12 @@ impl Wait {
             }
             false => None,
         };
-        let hot_room = reserve(workers * FRAMES_OF_HOT * store.frame_bytes())?;
         let (hot, matches) = match keys {
             KeysOf::Parted(of_keys, parts) => {
                 let room = CursorRoom::new(budget, PARTS)?;
                 let outs = Outs {
                     store: store.clone(),
-                    matches: store.writer()?,
+                    matches: store.short_writer()?,
                     rest: rest.as_mut().map(|rest| (&mut rest.fill, &mut rest.batches)),
                 };
                 let hot = HotWriter::new(&store, budget.reserve())?;
@@ -221,14 +222,15 @@ impl Wait {
                 let keys = PartedKeys::new(of_lanes, budget)?;
                 drop(of_keys);
                 // What reading keys takes, and loads, is left by the merge.
-                let keys_room = reserve(workers * 4 * store.frame_bytes())?;
+                let keys_room = reserve(key_frames(workers, store.frame_bytes()))?;
                 let mut load_room = reserve(least_load(budget.limit()))?;
                 let right = Cursor::new(right.merged(LOADS_OF_BUDGET)?, room);
-                drop(keys_room);
                 let free = budget.limit().saturating_sub(budget.used());
+                // The rest is for lists of frames.
                 let _ = load_room.grow(free / 4 * 3);
+                drop(keys_room);
                 let meeting = Meeting::new(plan, right, (keys, parts), outs, hot, making, load_room, setup);
-                let hot = meeting.run(hot_room)?.map(Arc::new);
+                let hot = meeting.run()?.map(Arc::new);
                 (hot, Merge::one_of(&store, budget, MERGED)?)
             }
             KeysOf::Sorted(left) => {
@@ -299,7 +301,7 @@ fn parts(plan: &Plan, right_bytes: usize, setup: &Setup) -> usize {
     }
     let load = (setup.budget.limit() / LOADS_OF_BUDGET).max(1);
     // Parts are not all of one length.
-    (right_bytes / 8 * 9).div_ceil(load).clamp(1, BUCKETS)
+    (right_bytes / 8 * 9).div_ceil(load).clamp(1, most_parts(setup.budget.limit()))
 }
 
 /// One lane's left rows.

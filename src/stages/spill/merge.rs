@@ -10,7 +10,7 @@
 //!   picks are held: so whoever is refused has to let picks go, or wait for others to do so. Picks are made in ticket order, so the earliest
 //!   chunk never waits for a later one.
 
-use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor, writer_floor_beside};
+use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, short_writer_floor, writer_floor};
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::keys::KeyBlock;
@@ -409,10 +409,10 @@ pub fn merge_floor(budget_bytes: usize) -> usize {
     writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
 }
 
-/// The same in a store for a stage that reads `merges` merges at the same time.
+/// What a merge takes at least of short rows in a store for a stage that reads `merges` merges at the same time.
 pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
     let frame = loaded_frame(budget_bytes / merges.max(1));
-    writer_floor_beside(budget_bytes, merges) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
+    short_writer_floor(budget_bytes, merges) + 2 * frame + picks_bytes(budget_bytes)
 }
 
 fn picks_bytes(budget_bytes: usize) -> usize {
@@ -428,7 +428,7 @@ fn need(segments: &[Segment], budget: &Budget) -> usize {
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.
 fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>, most: usize) -> Result<Segment> {
     segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows()));
-    let mut writer = store.writer()?;
+    let mut writer = store.short_writer()?;
     let free = budget.limit().saturating_sub(budget.used());
     let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
     let arena_bytes = 4 * store.frame_bytes() + largest;

@@ -58,9 +58,10 @@ pub fn writer_floor(budget_bytes: usize) -> usize {
     writer_bytes(budget_bytes, frame_bytes(budget_bytes))
 }
 
-/// The same in a store for a stage that reads `merges` merges at the same time.
-pub fn writer_floor_beside(budget_bytes: usize, merges: usize) -> usize {
-    writer_bytes(budget_bytes, store_frame_bytes(budget_bytes, merges))
+/// What a [`Store::short_writer`] sets aside in a store for a stage that reads `merges` merges at the same time.
+pub fn short_writer_floor(budget_bytes: usize, merges: usize) -> usize {
+    let contents = 2 * store_frame_bytes(budget_bytes, merges);
+    contents + packed_bytes(contents) + PACKER_BYTES + FRAMES_SET_ASIDE * size_of::<FrameAt>()
 }
 
 /// About how many encoded bytes a frame of such a store has.
@@ -132,13 +133,24 @@ impl Store {
     /// # Errors
     /// `Memory` if the budget does not have it.
     pub fn writer(self: &Arc<Self>) -> Result<SegmentWriter> {
+        // As many as the budget holds rows for, so that the list never grows when there is no memory left.
+        self.writer_of(index_frames(self.budget.limit(), self.frame_bytes))
+    }
+
+    /// The same where there is memory for a longer list of frames when it is needed.
+    ///
+    /// # Errors
+    /// `Memory` if the budget does not have it.
+    pub fn short_writer(self: &Arc<Self>) -> Result<SegmentWriter> {
+        self.writer_of(FRAMES_SET_ASIDE)
+    }
+
+    fn writer_of(self: &Arc<Self>, list: usize) -> Result<SegmentWriter> {
         let contents = 2 * self.frame_bytes;
         let mut room = self.budget.reserve();
         let mut index = self.budget.reserve();
-        // As many as the budget holds rows for, so that the list never grows when there is no memory left.
         let mut frames = vec![];
-        let count = index_frames(self.budget.limit(), self.frame_bytes);
-        grow_to(&mut frames, count, &mut index)?;
+        grow_to(&mut frames, list, &mut index)?;
         room.set_aside(contents + packed_bytes(contents) + PACKER_BYTES)?;
         room.grow(PACKER_BYTES)?;
         Ok(SegmentWriter {
@@ -365,6 +377,20 @@ impl SegmentWriter {
         let mut frames = vec![];
         grow_to(&mut frames, self.frames.len(), &mut kept)?;
         Ok(self.segment(frames, kept))
+    }
+
+    /// The last segment: its list of frames stays where it is.
+    pub fn finish_last(mut self) -> Segment {
+        let frames = std::mem::take(&mut self.frames);
+        let index = std::mem::replace(&mut self.index, self.store.budget.reserve());
+        self.store.spill().count_segment();
+        Segment {
+            file: self.store.file.clone(),
+            frames,
+            _index: index,
+            rows: self.rows,
+            largest: self.largest,
+        }
     }
 
     /// The same while the rows are still in memory: the list of frames counts from now on instead of as much of `rows`' reservation, which
