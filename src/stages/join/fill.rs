@@ -134,7 +134,13 @@ impl Lane {
                     Some(times) if plan.asof.is_some() => Column::int(arena.copy(times)?, None),
                     _ => bucket_column(&codes, arena)?,
                 };
-                right_rows(needed_columns(plan, batch, len, arena)?, key, sorted, (chunk, at), arena)
+                right_rows(
+                    needed_columns(plan, batch, len, arena)?,
+                    key,
+                    sorted,
+                    (chunk, at),
+                    arena,
+                )
             })?;
             self.reservation.shrink(bytes_of(&piece));
         }

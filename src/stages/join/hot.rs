@@ -75,7 +75,10 @@ impl<'w> Sections<'w> {
 
     /// The first of some hot rows: those of one frame, and where they end.
     fn read(&self, hot: &Hot, rows: &Range<u64>) -> Result<(Built, Reservation, u64)> {
-        let at = hot.starts.partition_point(|&start| start <= rows.start).saturating_sub(1);
+        let at = hot
+            .starts
+            .partition_point(|&start| start <= rows.start)
+            .saturating_sub(1);
         let frame = hot.segment.load(at, &hot.pool, false)?;
         let (start, end) = (hot.starts[at], hot.starts[at] + frame.len() as u64);
         let to = end.min(rows.end);

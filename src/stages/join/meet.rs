@@ -38,12 +38,14 @@ const FORCED_COPIES: usize = 8;
 /// Copies that are made together.
 const COPIES: usize = 2 << 10;
 /// What a row of a load takes beside what is kept of it, the making of the table included.
-const TABLE_BYTES: usize = 2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
+const TABLE_BYTES: usize =
+    2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
 /// A bit, and what is known of long runs.
 const MARK_BYTES: usize = 5;
 
 /// What the lists of copies that are to be made take.
-pub(super) const FOUND_BYTES: usize = 2 * COPIES * (size_of::<u32>() + size_of::<(u64, u32)>() + size_of::<(u32, u64, u64)>());
+pub(super) const FOUND_BYTES: usize =
+    2 * COPIES * (size_of::<u32>() + size_of::<(u64, u32)>() + size_of::<(u32, u64, u64)>());
 
 /// What right rows take in a load.
 pub(super) fn loaded_bytes(rows: &Batch<'_>) -> usize {
@@ -103,7 +105,7 @@ impl HotWriter {
         let mut start = 0;
         for frame in 0..segment.frames() {
             self.starts.push(start);
-            start += segment.rows_of(frame) as u64;
+            start += segment.rows_of(frame)? as u64;
         }
         // Each reader: a frame, and a copy of its rows.
         let bytes = 2 * readers * segment.largest();
@@ -316,7 +318,9 @@ impl<'j> Meeting<'j> {
                 && !plan.decides()
                 && let Some(start) = self.hot_run(&run, key, load)?
             {
-                self.found.hot.push((self.found.ids.len() as u32, start, run.len() as u64));
+                self.found
+                    .hot
+                    .push((self.found.ids.len() as u32, start, run.len() as u64));
                 self.found.push(NONE, order);
             } else {
                 for at in run {
@@ -411,10 +415,12 @@ impl<'j> Meeting<'j> {
                 if !hot.is_empty() {
                     let mut starts = hot.iter();
                     let column = columns[width + R_CHUNK];
-                    columns[width + R_CHUNK] = found.patched(&column, &some, arena, || starts.next().map(|h| h.1 as i64))?;
+                    columns[width + R_CHUNK] =
+                        found.patched(&column, &some, arena, || starts.next().map(|h| h.1 as i64))?;
                     let mut lens = hot.iter();
                     let column = columns[width + R_ROW];
-                    columns[width + R_ROW] = found.patched(&column, &some, arena, || lens.next().map(|h| -(h.2 as i64)))?;
+                    columns[width + R_ROW] =
+                        found.patched(&column, &some, arena, || lens.next().map(|h| -(h.2 as i64)))?;
                 }
                 let rows = Batch::new(columns, None, some.len());
                 let keys = orders(left.len(), |at| (left[at].0, left[at].1.into()), arena)?;

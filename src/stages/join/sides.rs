@@ -171,11 +171,7 @@ pub(super) struct Origin<'o, 'l> {
 }
 
 /// Left rows as they wait.
-pub(super) fn left_rows<'a>(
-    batch: &Batch<'a>,
-    origin: &Origin<'_, 'a>,
-    arena: &'a Arena,
-) -> Result<Batch<'a>> {
+pub(super) fn left_rows<'a>(batch: &Batch<'a>, origin: &Origin<'_, 'a>, arena: &'a Arena) -> Result<Batch<'a>> {
     let rows = batch.rows();
     let mut columns = Columns::new(arena, batch.columns().len() + L_WIDTH)?;
     batch.columns().iter().for_each(|&column| columns.push(column));

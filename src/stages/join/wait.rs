@@ -12,7 +12,9 @@
 use super::super::codes::held;
 use super::super::groups::grow_to;
 use super::super::sort::Sort;
-use super::super::spill::{Merge, Store, lane_floor_beside, loaded_frame, merge_least, short_writer_floor, store_frame_bytes};
+use super::super::spill::{
+    Merge, Store, lane_floor_beside, loaded_frame, merge_least, short_writer_floor, store_frame_bytes,
+};
 use super::Plan;
 use super::again::{Block, Blocks};
 use super::cursor::{Cursor, Room as CursorRoom, cursor_bytes, room_bytes};
@@ -24,10 +26,10 @@ use super::rest::RestOfWaiting;
 use super::scratch::{FIRST_ROOM, Scratch};
 use super::sides::*;
 use super::spool::{Spool, spool_bytes};
+use standpipe_sdk::Breaker;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Room, Setup};
 use standpipe_sdk::{Arena, Batch, Budget, Column, Data, Fill, Hold, Reservation, Source, Waiting};
-use standpipe_sdk::Breaker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Parts of a cursor that only passes rows on.
@@ -82,8 +84,8 @@ fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
     let meeting = 2 * writer + cursor + merge + making + key_frames(workers, frame) + least_load(budget_bytes);
     let of_asof = lane_floor(budget_bytes) + cursor + cursor_bytes(budget_bytes, RIGHT_PARTS) + 2 * merge + making;
     let rows = loaded_frame(budget_bytes / SPOOLS);
-    let again = 2 * (cursor + merge)
-        + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + FRAMES_OF_HOT * frame);
+    let again =
+        2 * (cursor + merge) + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + FRAMES_OF_HOT * frame);
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
     rest + meeting.max(of_asof).max(again)
 }
@@ -199,7 +201,11 @@ impl Wait {
         let mut rest = match plan.mode.keeps_right() {
             true => {
                 let width = plan.right_width;
-                let breaker = sorted(&[width + U_CHUNK, width + U_ROW, width + U_IS_ROW], width + U_WIDTH, setup);
+                let breaker = sorted(
+                    &[width + U_CHUNK, width + U_ROW, width + U_IS_ROW],
+                    width + U_WIDTH,
+                    setup,
+                );
                 Some(Rest {
                     fill: breaker.clone().filler()?,
                     breaker,
@@ -252,7 +258,12 @@ impl Wait {
         let block_bytes = workers * ROOMS_OF_BLOCK * room;
         let blocks = (block_bytes, reserve(block_bytes)?);
         let left = Merge::one_of(&self.rows, budget, MERGED)?;
-        Ok(Blocks::new(Cursor::new(left, rooms.0), Cursor::new(matches, rooms.1), hot, blocks))
+        Ok(Blocks::new(
+            Cursor::new(left, rooms.0),
+            Cursor::new(matches, rooms.1),
+            hot,
+            blocks,
+        ))
     }
 
     /// Right rows have matched: these, as they are sorted.
@@ -301,7 +312,9 @@ fn parts(plan: &Plan, right_bytes: usize, setup: &Setup) -> usize {
     }
     let load = (setup.budget.limit() / LOADS_OF_BUDGET).max(1);
     // Parts are not all of one length.
-    (right_bytes / 8 * 9).div_ceil(load).clamp(1, most_parts(setup.budget.limit()))
+    (right_bytes / 8 * 9)
+        .div_ceil(load)
+        .clamp(1, most_parts(setup.budget.limit()))
 }
 
 /// One lane's left rows.
@@ -390,7 +403,15 @@ impl Hold for Holder {
         let (mut from, mut len) = (0, HELD_ROWS);
         while from < batch.rows() {
             len = len.min(batch.rows() - from);
-            let made = Waiters::of(&self.plan, &self.wait, chunk, &batch, from..from + len, *count, &scratch.arena);
+            let made = Waiters::of(
+                &self.plan,
+                &self.wait,
+                chunk,
+                &batch,
+                from..from + len,
+                *count,
+                &scratch.arena,
+            );
             let outcome = made.and_then(|some| {
                 let rows = some.rows.rows();
                 if rows > 0 {

@@ -40,6 +40,23 @@ pub struct Address {
 }
 
 impl Address {
+    /// Of an encoded one.
+    pub const BYTES: usize = 16;
+
+    pub fn encode(self) -> [u8; Address::BYTES] {
+        let bytes = u128::from(self.bytes) << 96 | u128::from(self.len) << 64 | u128::from(self.offset);
+        bytes.to_le_bytes()
+    }
+
+    pub fn decode(bytes: &[u8; Address::BYTES]) -> Address {
+        let number = u128::from_le_bytes(*bytes);
+        Address {
+            offset: number as u64,
+            len: (number >> 64) as u32,
+            bytes: (number >> 96) as u32,
+        }
+    }
+
     /// Bytes of the contents.
     pub fn bytes(self) -> usize {
         self.bytes as usize

@@ -434,16 +434,12 @@ fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>,
     let arena_bytes = 4 * store.frame_bytes() + largest;
     writer.make_room_of(largest)?;
     let most = most.min(free.saturating_sub(arena_bytes));
-    // Each batch that is written may begin a frame that the next one does not go on with.
-    let frames = |some: &[Segment]| 2 * some.iter().map(Segment::frames).sum::<usize>() + 8;
-    let takes = |some: &[Segment]| need(some, budget) + Segment::list_bytes(frames(some));
+    let takes = |some: &[Segment]| need(some, budget);
     let mut count = 2;
     while count < segments.len() && takes(&segments[segments.len() - count - 1..]) <= most {
         count += 1;
     }
     let some = segments.split_off(segments.len() - count);
-    // Now, not when there is no memory left.
-    writer.expect(frames(&some))?;
     let bytes = need(&some, budget);
     let mut room = budget.reserve();
     room.grow(bytes + arena_bytes)?;

@@ -21,6 +21,8 @@ const SMALLEST_FRAME_BYTES: usize = 16 << 10;
 const FRAMES_OF_BUDGET: usize = 256;
 /// Frames of a segment whose addresses are set aside.
 const FRAMES_SET_ASIDE: usize = 128;
+/// What reading a page of frames takes for each: packed, unpacked, and the list.
+const PAGE_OF_FRAME: usize = 3 * FrameAt::BYTES;
 /// A segment is never expected to be longer than this, in bytes.
 const FRAMES_LIMIT: usize = 1 << 30;
 /// What LZ4 takes to pack a block.
@@ -137,12 +139,15 @@ impl Store {
         self.writer_of(index_frames(self.budget.limit(), self.frame_bytes))
     }
 
-    /// The same where there is memory for a longer list of frames when it is needed.
+    /// The same with a list of frames of which little is in memory, however long the segment is: what is read often out of it, or by many at
+    /// the same time, is read more slowly.
     ///
     /// # Errors
     /// `Memory` if the budget does not have it.
     pub fn short_writer(self: &Arc<Self>) -> Result<SegmentWriter> {
-        self.writer_of(FRAMES_SET_ASIDE)
+        let mut writer = self.writer_of(FRAMES_SET_ASIDE)?;
+        writer.pages = Some(Pages::new(&self.budget));
+        Ok(writer)
     }
 
     fn writer_of(self: &Arc<Self>, list: usize) -> Result<SegmentWriter> {
@@ -160,6 +165,8 @@ impl Store {
             room,
             frames,
             index,
+            pages: None,
+            bytes: [0; 2],
             rows: 0,
             largest: 0,
         })
@@ -203,7 +210,74 @@ struct FrameAt {
     count: u32,
 }
 
+/// The frames of a long segment but for the last ones: lists of them on disk.
+struct Pages {
+    /// Each list, and the number of its first frame.
+    lists: Vec<(usize, Address)>,
+    room: Reservation,
+    /// Frames on them.
+    frames: usize,
+    /// The list that was read last.
+    at: Mutex<Option<(usize, Vec<FrameAt>)>>,
+}
+
+impl Pages {
+    fn new(budget: &Arc<Budget>) -> Pages {
+        Pages {
+            lists: vec![],
+            room: budget.reserve(),
+            frames: 0,
+            at: Mutex::default(),
+        }
+    }
+
+    /// The frame `index`, which is on one of them.
+    fn get(&self, index: usize, file: &SpillFile) -> Result<FrameAt> {
+        let page = self.lists.partition_point(|(first, _)| *first <= index) - 1;
+        let (first, at) = self.lists[page];
+        let mut known = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *known {
+            Some((number, frames)) if *number == page => Ok(frames[index - first]),
+            _ => {
+                *known = None;
+                let mut contents = room(at.bytes())?;
+                let mut stored = room(at.stored_bytes())?;
+                file.read(at, &mut stored, &mut contents)?;
+                let frames: Vec<FrameAt> = contents.as_chunks().0.iter().map(FrameAt::decode).collect();
+                let frame = frames.get(index - first).copied();
+                *known = Some((page, frames));
+                frame.ok_or_else(|| file.failed("read", "a list of frames is not what was written"))
+            }
+        }
+    }
+}
+
 impl FrameAt {
+    /// Bytes on a page.
+    const BYTES: usize = 2 * Address::BYTES + 8;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.keys.encode());
+        out.extend_from_slice(&self.rows.encode());
+        out.extend_from_slice(&self.unpacked.to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8; FrameAt::BYTES]) -> FrameAt {
+        let (addresses, rest) = bytes.as_chunks::<{ Address::BYTES }>();
+        let number = |from: usize| {
+            rest.get(from..)
+                .and_then(|b| b.first_chunk())
+                .map_or(0, |b| u32::from_le_bytes(*b))
+        };
+        FrameAt {
+            keys: Address::decode(&addresses[0]),
+            rows: Address::decode(&addresses[1]),
+            unpacked: number(0),
+            count: number(4),
+        }
+    }
+
     /// Memory that a loaded frame takes, reading it included.
     fn bytes(&self) -> usize {
         let keys = self.keys.bytes() + 16 * self.count as usize;
@@ -222,6 +296,10 @@ pub struct SegmentWriter {
     room: Reservation,
     frames: Vec<FrameAt>,
     index: Reservation,
+    /// Of a short writer.
+    pages: Option<Pages>,
+    /// Encoded bytes of keys and of rows.
+    bytes: [u64; 2],
     rows: u64,
     largest: usize,
 }
@@ -260,17 +338,6 @@ impl SegmentWriter {
         self.room.set_aside(bytes + packed_bytes(bytes) + PACKER_BYTES)
     }
 
-    /// Makes room in the list of frames for so many of the segment that is begun.
-    ///
-    /// # Errors
-    /// `Memory` if there is none.
-    pub(super) fn expect(&mut self, frames: usize) -> Result<()> {
-        if frames <= self.frames.capacity() {
-            return Ok(());
-        }
-        grow_to(&mut self.frames, frames, &mut self.index)
-    }
-
     /// Frames that the segment can still get before its list of them grows.
     pub fn frames_left(&self) -> usize {
         self.frames.capacity() - self.frames.len()
@@ -278,7 +345,7 @@ impl SegmentWriter {
 
     /// Frames of the segment so far.
     pub fn frames(&self) -> usize {
-        self.frames.len()
+        self.pages.as_ref().map_or(0, |pages| pages.frames) + self.frames.len()
     }
 
     /// Whether its list of frames has no more room that was set aside: then this segment should end.
@@ -298,15 +365,47 @@ impl SegmentWriter {
     /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about, or if the list of frames cannot grow: nothing was
     /// written then. `Failed` if the disk is full or fails.
     pub fn append(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32]) -> Result<()> {
-        let lens = self.lens(batch, keys);
-        // No row makes more than one frame: usually there is no need to count them.
-        if self.frames_left() < batch.rows() {
-            let count = Lens { from: 0, ..lens }.count();
-            grow(&mut self.frames, count, &mut self.index)?;
+        let lens: Vec<_> = self.lens(batch, keys).collect();
+        if self.frames_left() < lens.len() {
+            self.page()?;
+            grow(&mut self.frames, lens.len(), &mut self.index)?;
         }
         for (from, len, bytes) in lens {
             self.frame(batch, keys, chunks, rows, from, len, bytes)?;
         }
+        Ok(())
+    }
+
+    /// The list of frames goes to disk, if that is how this writer works.
+    fn page(&mut self) -> Result<()> {
+        let SegmentWriter {
+            store,
+            contents,
+            packed,
+            room,
+            frames,
+            pages: Some(pages),
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        if frames.is_empty() {
+            return Ok(());
+        }
+        pages.room.room(&mut pages.lists, 1)?;
+        let bytes = frames.len() * FrameAt::BYTES;
+        contents.clear();
+        packed.clear();
+        let usual = 2 * store.frame_bytes;
+        grow_to_fit(contents, bytes.max(usual), room)?;
+        grow_to_fit(packed, packed_bytes(bytes.max(usual)), room)?;
+        packed.resize(packed_bytes(bytes), 0);
+        frames.iter().for_each(|frame| frame.encode(contents));
+        let at = store.file.write(contents, packed)?;
+        pages.lists.push((pages.frames, at));
+        pages.frames += frames.len();
+        frames.clear();
         Ok(())
     }
 
@@ -363,6 +462,8 @@ impl SegmentWriter {
             count: len as u32,
         };
         self.largest = self.largest.max(at.bytes());
+        self.bytes[0] += at.keys.bytes() as u64;
+        self.bytes[1] += at.rows.bytes() as u64;
         self.rows += len as u64;
         frames.push(at);
         Ok(())
@@ -381,16 +482,9 @@ impl SegmentWriter {
 
     /// The last segment: its list of frames stays where it is.
     pub fn finish_last(mut self) -> Segment {
+        let kept = std::mem::replace(&mut self.index, self.store.budget.reserve());
         let frames = std::mem::take(&mut self.frames);
-        let index = std::mem::replace(&mut self.index, self.store.budget.reserve());
-        self.store.spill().count_segment();
-        Segment {
-            file: self.store.file.clone(),
-            frames,
-            _index: index,
-            rows: self.rows,
-            largest: self.largest,
-        }
+        self.segment(frames, kept)
     }
 
     /// The same while the rows are still in memory: the list of frames counts from now on instead of as much of `rows`' reservation, which
@@ -427,6 +521,8 @@ impl SegmentWriter {
             self.store.file.free(at.keys);
             self.store.file.free(at.rows);
         }
+        self.pages = self.pages.take().map(|_| Pages::new(&self.store.budget));
+        self.bytes = [0; 2];
         self.rows = 0;
         self.largest = 0;
     }
@@ -434,12 +530,18 @@ impl SegmentWriter {
     fn segment(&mut self, mut frames: Vec<FrameAt>, kept: Reservation) -> Segment {
         frames.append(&mut self.frames);
         self.store.spill().count_segment();
+        let pages = self.pages.as_mut();
+        let pages = pages.map(|pages| std::mem::replace(pages, Pages::new(&self.store.budget)));
+        let pages = pages.filter(|pages| pages.frames > 0);
+        let read = pages.as_ref().map_or(0, |_| FRAMES_SET_ASIDE * PAGE_OF_FRAME);
         Segment {
             file: self.store.file.clone(),
             frames,
             _index: kept,
+            pages,
+            bytes: std::mem::take(&mut self.bytes),
             rows: std::mem::take(&mut self.rows),
-            largest: std::mem::take(&mut self.largest),
+            largest: std::mem::take(&mut self.largest) + read,
         }
     }
 }
@@ -512,6 +614,8 @@ pub struct Segment {
     file: Arc<SpillFile>,
     frames: Vec<FrameAt>,
     _index: Reservation,
+    pages: Option<Pages>,
+    bytes: [u64; 2],
     rows: u64,
     largest: usize,
 }
@@ -523,12 +627,26 @@ impl Segment {
 
     /// Frames it has.
     pub fn frames(&self) -> usize {
-        self.frames.len()
+        self.paged() + self.frames.len()
+    }
+
+    fn paged(&self) -> usize {
+        self.pages.as_ref().map_or(0, |pages| pages.frames)
+    }
+
+    fn frame(&self, index: usize) -> Result<FrameAt> {
+        match &self.pages {
+            Some(pages) if index < pages.frames => pages.get(index, &self.file),
+            _ => Ok(self.frames[index - self.paged()]),
+        }
     }
 
     /// Rows of frame `index`.
-    pub fn rows_of(&self, index: usize) -> usize {
-        self.frames[index].count as usize
+    ///
+    /// # Errors
+    /// `Failed` if the file is damaged.
+    pub fn rows_of(&self, index: usize) -> Result<usize> {
+        Ok(self.frame(index)?.count as usize)
     }
 
     /// What the list of so many frames takes.
@@ -538,12 +656,12 @@ impl Segment {
 
     /// Encoded bytes of its rows.
     pub fn bytes(&self) -> u64 {
-        self.frames.iter().map(|f| f.rows.bytes() as u64).sum()
+        self.bytes[1]
     }
 
     /// Encoded bytes of its keys.
     pub fn key_bytes(&self) -> u64 {
-        self.frames.iter().map(|f| f.keys.bytes() as u64).sum()
+        self.bytes[0]
     }
 
     /// Memory that its largest frame takes.
@@ -557,7 +675,7 @@ impl Segment {
     /// # Errors
     /// `Memory` if that is refused, `Failed` if the file is damaged.
     pub fn load(&self, index: usize, budget: &Arc<Budget>, frees: bool) -> Result<Arc<Frame>> {
-        let at = self.frames[index];
+        let at = self.frame(index)?;
         let mut reservation = budget.reserve();
         reservation.grow(at.bytes())?;
         let mut contents = room(at.keys.bytes())?;
