@@ -83,7 +83,7 @@ impl Blocks {
         let mut spans: Vec<Span> = list((rows.rows() - at).min(BLOCK_ROWS))?;
         let mut taken = Taken::default();
         // Of the pool a block may take one lane's part.
-        let most_bytes = self.block_bytes / wait.setup.workers.max(1) / 3;
+        let most_bytes = self.block_bytes / wait.setup.workers.max(1) / 4;
         let mut to = at;
         while to < rows.rows() && to - at < BLOCK_ROWS && taken.rows < BLOCK_ROWS && taken.bytes < most_bytes {
             let start = taken.rows as u32;

@@ -36,7 +36,7 @@ const MANY_ROWS: usize = 32;
 /// The same for tests that force it.
 const FORCED_COPIES: usize = 8;
 /// Copies that are made together.
-const COPIES: usize = 2 << 10;
+const COPIES: usize = 1 << 10;
 /// What a row of a load takes beside what is kept of it, the making of the table included.
 const TABLE_BYTES: usize =
     2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
@@ -221,11 +221,11 @@ impl<'j> Meeting<'j> {
         }
     }
 
-    /// Walks through both sides to their ends.
+    /// Walks through both sides to their ends. `ahead` is for what comes then.
     ///
     /// # Errors
     /// `Memory` if there is no room for one row of both sides; what the disk answers.
-    pub(super) fn run(mut self) -> Result<Option<Hot>> {
+    pub(super) fn run(mut self, ahead: Reservation) -> Result<Option<Hot>> {
         for part in 0..self.parts {
             while let Some(mut load) = self.load(part)? {
                 self.look_up(part, &mut load)?;
@@ -237,7 +237,7 @@ impl<'j> Meeting<'j> {
             self.left_over(&part, at..part.rows())?;
             self.right.go_to(part.rows());
         }
-        drop((self.load_room, self.making));
+        drop((self.load_room, self.making, ahead));
         self.hot.finish(self.budget.reserve(), self.readers)
     }
 

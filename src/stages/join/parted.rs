@@ -9,7 +9,7 @@
 
 use super::super::keys::{KeyBlock, hash};
 use super::super::spill::{Frame, Segment, SegmentWriter, Store};
-use standpipe_sdk::error::Result;
+use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Batch, Budget, Reservation};
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,7 +37,10 @@ pub(super) fn part_of(bucket: usize, parts: usize) -> usize {
     bucket * parts / BUCKETS
 }
 
-/// What a lane sets aside for keys, beside its writer.
+/// For the lists of frames.
+pub(super) const LIST_BYTES: usize = 64 << 10;
+
+/// What a lane sets aside for keys, beside its writer and [`LIST_BYTES`].
 pub(super) fn keys_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / PART_OF_BUDGET).clamp(BYTES.start, BYTES.end)
 }
@@ -81,6 +84,8 @@ impl LaneKeys {
     /// `Memory` if the budget does not have what is to be set aside.
     pub(super) fn new(store: &Arc<Store>, budget: &Arc<Budget>, parts: usize) -> Result<LaneKeys> {
         let mut room = budget.reserve();
+        let mut list_room = budget.reserve();
+        list_room.set_aside(LIST_BYTES)?;
         let bytes = keys_bytes(budget.limit());
         let most = (bytes / parts.max(1) / (KEY_BYTES + ORDER_BYTES)).clamp(FEWEST_KEYS, MOST_KEYS);
         let mut list = vec![];
@@ -105,7 +110,7 @@ impl LaneKeys {
             written: Written {
                 segment: None,
                 frames: vec![vec![]; parts],
-                room: budget.reserve(),
+                room: list_room,
             },
             room,
         })
@@ -171,14 +176,19 @@ impl LaneKeys {
 /// The keys of all lanes.
 pub(super) struct PartedKeys {
     lanes: Vec<Written>,
+    pool: Arc<Budget>,
     budget: Arc<Budget>,
+    _room: Reservation,
 }
 
 impl PartedKeys {
-    pub(super) fn new(lanes: Vec<LaneKeys>, budget: &Arc<Budget>) -> Result<PartedKeys> {
+    /// `room` is for a frame of each lane.
+    pub(super) fn new(lanes: Vec<LaneKeys>, budget: &Arc<Budget>, room: Reservation) -> Result<PartedKeys> {
         Ok(PartedKeys {
             lanes: lanes.into_iter().map(LaneKeys::finish).collect::<Result<_>>()?,
+            pool: Budget::new(room.bytes()),
             budget: budget.clone(),
+            _room: room,
         })
     }
 
@@ -192,7 +202,7 @@ impl PartedKeys {
             row: 0,
         });
         Reading {
-            budget: &self.budget,
+            budgets: [&self.pool, &self.budget],
             lanes: lanes.collect(),
         }
     }
@@ -209,7 +219,7 @@ struct At<'k> {
 
 impl At<'_> {
     /// The order of its next row.
-    fn order(&mut self, budget: &Arc<Budget>) -> Result<Option<(u64, u32)>> {
+    fn order(&mut self, [pool, budget]: [&Arc<Budget>; 2]) -> Result<Option<(u64, u32)>> {
         loop {
             if let Some(frame) = &self.frame {
                 if self.row < frame.len() {
@@ -221,7 +231,11 @@ impl At<'_> {
             let Some((segment, &frame)) = self.written.segment.as_ref().zip(frame) else {
                 return Ok(None);
             };
-            self.frame = Some(segment.load(frame as usize, budget, false)?);
+            self.frame = Some(match segment.load(frame as usize, pool, false) {
+                // Keys that are longer than anybody could plan for.
+                Err(Error::Memory { .. }) => segment.load(frame as usize, budget, false)?,
+                loaded => loaded?,
+            });
             (self.next, self.row) = (self.next + 1, 0);
         }
     }
@@ -229,7 +243,7 @@ impl At<'_> {
 
 /// A part's keys that are being read.
 pub(super) struct Reading<'k> {
-    budget: &'k Arc<Budget>,
+    budgets: [&'k Arc<Budget>; 2],
     lanes: Vec<At<'k>>,
 }
 
@@ -239,7 +253,7 @@ impl Reading<'_> {
         let mut first: Option<(usize, (u64, u32))> = None;
         let mut end = None;
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            let Some(order) = lane.order(self.budget)? else {
+            let Some(order) = lane.order(self.budgets)? else {
                 continue;
             };
             match first {

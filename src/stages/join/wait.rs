@@ -21,7 +21,7 @@ use super::cursor::{Cursor, Room as CursorRoom, cursor_bytes, room_bytes};
 use super::meet::{FOUND_BYTES, HotWriter, Making, Meeting, Outs, least_load};
 use super::nearest::{Nearest, RIGHT_PARTS};
 use super::numbers::{Codes, times, validity};
-use super::parted::{LaneKeys, PartedKeys, bucket_of, keys_bytes, most_parts, part_of};
+use super::parted::{LIST_BYTES, LaneKeys, PartedKeys, bucket_of, keys_bytes, most_parts, part_of};
 use super::rest::RestOfWaiting;
 use super::scratch::{FIRST_ROOM, Scratch};
 use super::sides::*;
@@ -45,9 +45,9 @@ const SPOOLS: usize = 4;
 /// A merge may take one part of so many of the memory.
 const MERGED: usize = 3;
 /// What reading a frame of hot rows takes, in frames.
-const FRAMES_OF_HOT: usize = 8;
+const FRAMES_OF_HOT: usize = 6;
 /// Blocks of a lane, in rooms of a cursor.
-const ROOMS_OF_BLOCK: usize = 3;
+const ROOMS_OF_BLOCK: usize = 4;
 /// A load is expected to have one part of so many of the memory, and takes one part of so many of what is free.
 const LOADS_OF_BUDGET: usize = 4;
 /// For tests that force it.
@@ -71,11 +71,11 @@ fn lane_floor(budget_bytes: usize) -> usize {
 /// What the lanes set aside for left rows that wait.
 fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
     let rows = short_writer_floor(budget_bytes, SPOOLS) + spool_bytes(store_frame_bytes(budget_bytes, SPOOLS));
-    let keys = short_writer_floor(budget_bytes, MERGES) + keys_bytes(budget_bytes);
+    let keys = short_writer_floor(budget_bytes, MERGES) + keys_bytes(budget_bytes) + LIST_BYTES;
     workers * (rows + keys.max(lane_floor(budget_bytes)) + HELD_BYTES)
 }
 
-/// What the meeting, or what comes behind it, takes at least.
+/// What the meeting and what comes behind it take at least: what is left of the right side takes all that is free in between.
 fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
     let writer = short_writer_floor(budget_bytes, MERGES);
     let frame = store_frame_bytes(budget_bytes, MERGES);
@@ -83,11 +83,11 @@ fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
     let making = 2 * room_bytes(budget_bytes) + FOUND_BYTES;
     let meeting = 2 * writer + cursor + merge + making + key_frames(workers, frame) + least_load(budget_bytes);
     let of_asof = lane_floor(budget_bytes) + cursor + cursor_bytes(budget_bytes, RIGHT_PARTS) + 2 * merge + making;
-    let rows = loaded_frame(budget_bytes / SPOOLS);
+    let rows = loaded_frame(budget_bytes / SPOOLS) / 2;
     let again =
         2 * (cursor + merge) + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + FRAMES_OF_HOT * frame);
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    rest + meeting.max(of_asof).max(again)
+    rest + meeting.max(of_asof) + again
 }
 
 /// What reading keys takes.
@@ -215,6 +215,10 @@ impl Wait {
             }
             false => None,
         };
+        let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
+        let block_bytes = workers * ROOMS_OF_BLOCK * room;
+        let blocks = (block_bytes, reserve(block_bytes)?);
+        let merges = reserve(2 * merge_least(budget.limit(), MERGES) + workers * FRAMES_OF_HOT * store.frame_bytes())?;
         let (hot, matches) = match keys {
             KeysOf::Parted(of_keys, parts) => {
                 let room = CursorRoom::new(budget, PARTS)?;
@@ -225,18 +229,16 @@ impl Wait {
                 };
                 let hot = HotWriter::new(&store, budget.reserve())?;
                 let making = making()?;
-                let keys = PartedKeys::new(of_lanes, budget)?;
-                drop(of_keys);
-                // What reading keys takes, and loads, is left by the merge.
                 let keys_room = reserve(key_frames(workers, store.frame_bytes()))?;
+                let keys = PartedKeys::new(of_lanes, budget, keys_room)?;
+                drop(of_keys);
                 let mut load_room = reserve(least_load(budget.limit()))?;
                 let right = Cursor::new(right.merged(LOADS_OF_BUDGET)?, room);
                 let free = budget.limit().saturating_sub(budget.used());
                 // The rest is for lists of frames.
                 let _ = load_room.grow(free / 4 * 3);
-                drop(keys_room);
                 let meeting = Meeting::new(plan, right, (keys, parts), outs, hot, making, load_room, setup);
-                let hot = meeting.run()?.map(Arc::new);
+                let hot = meeting.run(merges)?.map(Arc::new);
                 (hot, Merge::one_of(&store, budget, MERGED)?)
             }
             KeysOf::Sorted(left) => {
@@ -250,13 +252,11 @@ impl Wait {
                     Cursor::new(right.merged(MERGES)?, rooms.1),
                 );
                 Nearest::new(plan, cursors, fill, making, &setup.cancelled).run()?;
+                drop(merges);
                 (None, matches.merged(MERGED)?)
             }
         };
         *lock(&self.rest) = rest;
-        let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
-        let block_bytes = workers * ROOMS_OF_BLOCK * room;
-        let blocks = (block_bytes, reserve(block_bytes)?);
         let left = Merge::one_of(&self.rows, budget, MERGED)?;
         Ok(Blocks::new(
             Cursor::new(left, rooms.0),

@@ -411,8 +411,9 @@ pub fn merge_floor(budget_bytes: usize) -> usize {
 
 /// What a merge takes at least of short rows in a store for a stage that reads `merges` merges at the same time.
 pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
-    let frame = loaded_frame(budget_bytes / merges.max(1));
-    short_writer_floor(budget_bytes, merges) + 2 * frame + picks_bytes(budget_bytes)
+    // Of short rows a loaded frame takes half of what it may take.
+    let frames = 2 * loaded_frame(budget_bytes / merges.max(1)) / 2;
+    short_writer_floor(budget_bytes, merges) + frames + picks_bytes(budget_bytes)
 }
 
 fn picks_bytes(budget_bytes: usize) -> usize {

@@ -21,6 +21,8 @@ const SMALLEST_FRAME_BYTES: usize = 16 << 10;
 const FRAMES_OF_BUDGET: usize = 256;
 /// Frames of a segment whose addresses are set aside.
 const FRAMES_SET_ASIDE: usize = 128;
+/// For the list of pages: of several GiB, if they are not merged.
+const PAGES_SET_ASIDE: usize = 8 << 10;
 /// What reading a page of frames takes for each: packed, unpacked, and the list.
 const PAGE_OF_FRAME: usize = 3 * FrameAt::BYTES;
 /// A segment is never expected to be longer than this, in bytes.
@@ -63,7 +65,7 @@ pub fn writer_floor(budget_bytes: usize) -> usize {
 /// What a [`Store::short_writer`] sets aside in a store for a stage that reads `merges` merges at the same time.
 pub fn short_writer_floor(budget_bytes: usize, merges: usize) -> usize {
     let contents = 2 * store_frame_bytes(budget_bytes, merges);
-    contents + packed_bytes(contents) + PACKER_BYTES + FRAMES_SET_ASIDE * size_of::<FrameAt>()
+    contents + packed_bytes(contents) + PACKER_BYTES + FRAMES_SET_ASIDE * size_of::<FrameAt>() + PAGES_SET_ASIDE
 }
 
 /// About how many encoded bytes a frame of such a store has.
@@ -146,7 +148,9 @@ impl Store {
     /// `Memory` if the budget does not have it.
     pub fn short_writer(self: &Arc<Self>) -> Result<SegmentWriter> {
         let mut writer = self.writer_of(FRAMES_SET_ASIDE)?;
-        writer.pages = Some(Pages::new(&self.budget));
+        let mut pages = Pages::new(&self.budget);
+        pages.room.set_aside(PAGES_SET_ASIDE)?;
+        writer.pages = Some(pages);
         Ok(writer)
     }
 
