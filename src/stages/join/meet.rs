@@ -221,11 +221,11 @@ impl<'j> Meeting<'j> {
         }
     }
 
-    /// Walks through both sides to their ends. `ahead` is for what comes then.
+    /// Walks through both sides to their ends.
     ///
     /// # Errors
     /// `Memory` if there is no room for one row of both sides; what the disk answers.
-    pub(super) fn run(mut self, ahead: Reservation) -> Result<Option<Hot>> {
+    pub(super) fn run(mut self) -> Result<Option<Hot>> {
         for part in 0..self.parts {
             while let Some(mut load) = self.load(part)? {
                 self.look_up(part, &mut load)?;
@@ -237,7 +237,7 @@ impl<'j> Meeting<'j> {
             self.left_over(&part, at..part.rows())?;
             self.right.go_to(part.rows());
         }
-        drop((self.load_room, self.making, ahead));
+        drop((self.right, self.keys, self.outs, self.load_room, self.making));
         self.hot.finish(self.budget.reserve(), self.readers)
     }
 

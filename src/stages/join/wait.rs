@@ -75,19 +75,42 @@ fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
     workers * (rows + keys.max(lane_floor(budget_bytes)) + HELD_BYTES)
 }
 
-/// What the meeting and what comes behind it take at least: what is left of the right side takes all that is free in between.
+/// What the meeting, or what comes behind it, takes at least, beside what is left of the right side.
 fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let writer = short_writer_floor(budget_bytes, MERGES);
-    let frame = store_frame_bytes(budget_bytes, MERGES);
-    let (merge, cursor) = (merge_least(budget_bytes, MERGES), cursor_bytes(budget_bytes, PARTS));
-    let making = 2 * room_bytes(budget_bytes) + FOUND_BYTES;
-    let meeting = 2 * writer + cursor + merge + making + key_frames(workers, frame) + least_load(budget_bytes);
-    let of_asof = lane_floor(budget_bytes) + cursor + cursor_bytes(budget_bytes, RIGHT_PARTS) + 2 * merge + making;
-    let rows = loaded_frame(budget_bytes / SPOOLS) / 2;
-    let again =
-        2 * (cursor + merge) + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + FRAMES_OF_HOT * frame);
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    rest + meeting.max(of_asof) + again
+    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes));
+    rest + meeting.max(again_bytes(budget_bytes, workers))
+}
+
+/// What meeting by parts takes.
+fn parted_bytes(budget_bytes: usize, workers: usize) -> usize {
+    2 * short_writer_floor(budget_bytes, MERGES)
+        + cursor_bytes(budget_bytes, PARTS)
+        + merge_least(budget_bytes, MERGES)
+        + making_bytes(budget_bytes)
+        + key_frames(workers, store_frame_bytes(budget_bytes, MERGES))
+        + least_load(budget_bytes)
+}
+
+/// What meeting in the order of keys takes.
+fn sorted_bytes(budget_bytes: usize) -> usize {
+    lane_floor(budget_bytes)
+        + cursor_bytes(budget_bytes, PARTS)
+        + cursor_bytes(budget_bytes, RIGHT_PARTS)
+        + 2 * merge_least(budget_bytes, MERGES)
+        + making_bytes(budget_bytes)
+}
+
+fn making_bytes(budget_bytes: usize) -> usize {
+    2 * room_bytes(budget_bytes) + FOUND_BYTES
+}
+
+/// What reading both sides again takes.
+fn again_bytes(budget_bytes: usize, workers: usize) -> usize {
+    let rows = loaded_frame(budget_bytes / SPOOLS) / 2;
+    let hot = FRAMES_OF_HOT * store_frame_bytes(budget_bytes, MERGES);
+    2 * (cursor_bytes(budget_bytes, PARTS) + merge_least(budget_bytes, MERGES))
+        + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + hot)
 }
 
 /// What reading keys takes.
@@ -114,6 +137,12 @@ pub(super) struct Wait {
     pub(super) blocks: Mutex<Vec<(u64, Arc<Block>)>>,
     /// What is left of the right side, from the meeting on.
     rest: Mutex<Option<Rest>>,
+}
+
+/// Copies of right rows, by the order of left ones.
+enum Matches {
+    Parted(Arc<Store>),
+    Sorted(Arc<Sort>),
 }
 
 /// How left keys are kept.
@@ -215,10 +244,15 @@ impl Wait {
             }
             false => None,
         };
-        let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
-        let block_bytes = workers * ROOMS_OF_BLOCK * room;
-        let blocks = (block_bytes, reserve(block_bytes)?);
-        let merges = reserve(2 * merge_least(budget.limit(), MERGES) + workers * FRAMES_OF_HOT * store.frame_bytes())?;
+        let limit = budget.limit();
+        let is_sorted = matches!(keys, KeysOf::Sorted(_));
+        let meeting = if is_sorted {
+            sorted_bytes(limit)
+        } else {
+            parted_bytes(limit, workers)
+        };
+        // Before what is left of the right side takes all that is free.
+        let ahead = reserve(again_bytes(limit, workers).saturating_sub(meeting))?;
         let (hot, matches) = match keys {
             KeysOf::Parted(of_keys, parts) => {
                 let room = CursorRoom::new(budget, PARTS)?;
@@ -238,8 +272,8 @@ impl Wait {
                 // The rest is for lists of frames.
                 let _ = load_room.grow(free / 4 * 3);
                 let meeting = Meeting::new(plan, right, (keys, parts), outs, hot, making, load_room, setup);
-                let hot = meeting.run(merges)?.map(Arc::new);
-                (hot, Merge::one_of(&store, budget, MERGED)?)
+                let hot = meeting.run()?.map(Arc::new);
+                (hot, Matches::Parted(store))
             }
             KeysOf::Sorted(left) => {
                 let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, RIGHT_PARTS)?);
@@ -252,18 +286,21 @@ impl Wait {
                     Cursor::new(right.merged(MERGES)?, rooms.1),
                 );
                 Nearest::new(plan, cursors, fill, making, &setup.cancelled).run()?;
-                drop(merges);
-                (None, matches.merged(MERGED)?)
+                (None, Matches::Sorted(matches))
             }
         };
         *lock(&self.rest) = rest;
+        drop(ahead);
+        let rooms = (CursorRoom::new(budget, PARTS)?, CursorRoom::new(budget, PARTS)?);
+        let block_bytes = workers * ROOMS_OF_BLOCK * room;
+        let blocks = (block_bytes, reserve(block_bytes)?);
         let left = Merge::one_of(&self.rows, budget, MERGED)?;
-        Ok(Blocks::new(
-            Cursor::new(left, rooms.0),
-            Cursor::new(matches, rooms.1),
-            hot,
-            blocks,
-        ))
+        let matches = match matches {
+            Matches::Parted(store) => Merge::one_of(&store, budget, MERGED)?,
+            Matches::Sorted(sort) => sort.merged(MERGED)?,
+        };
+        let (left, matches) = (Cursor::new(left, rooms.0), Cursor::new(matches, rooms.1));
+        Ok(Blocks::new(left, matches, hot, blocks))
     }
 
     /// Right rows have matched: these, as they are sorted.

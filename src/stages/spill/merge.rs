@@ -429,18 +429,30 @@ fn need(segments: &[Segment], budget: &Budget) -> usize {
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.
 fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>, most: usize) -> Result<Segment> {
     segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows()));
-    let mut writer = store.short_writer()?;
+    let is_short = segments.iter().any(Segment::is_of_short);
+    let mut writer = if is_short {
+        store.short_writer()?
+    } else {
+        store.writer()?
+    };
     let free = budget.limit().saturating_sub(budget.used());
     let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
     let arena_bytes = 4 * store.frame_bytes() + largest;
     writer.make_room_of(largest)?;
     let most = most.min(free.saturating_sub(arena_bytes));
-    let takes = |some: &[Segment]| need(some, budget);
+    // Each batch that is written may begin a frame that the next one does not go on with.
+    let frames = |some: &[Segment]| match is_short {
+        true => 0,
+        false => 2 * some.iter().map(Segment::frames).sum::<usize>() + 8,
+    };
+    let takes = |some: &[Segment]| need(some, budget) + Segment::list_bytes(frames(some));
     let mut count = 2;
     while count < segments.len() && takes(&segments[segments.len() - count - 1..]) <= most {
         count += 1;
     }
     let some = segments.split_off(segments.len() - count);
+    // Now, not when there is no memory left.
+    writer.expect(frames(&some))?;
     let bytes = need(&some, budget);
     let mut room = budget.reserve();
     room.grow(bytes + arena_bytes)?;

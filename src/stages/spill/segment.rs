@@ -342,6 +342,17 @@ impl SegmentWriter {
         self.room.set_aside(bytes + packed_bytes(bytes) + PACKER_BYTES)
     }
 
+    /// Makes room in the list of frames for so many of the segment that is begun.
+    ///
+    /// # Errors
+    /// `Memory` if there is none.
+    pub(super) fn expect(&mut self, frames: usize) -> Result<()> {
+        if frames <= self.frames.capacity() {
+            return Ok(());
+        }
+        grow_to(&mut self.frames, frames, &mut self.index)
+    }
+
     /// Frames that the segment can still get before its list of them grows.
     pub fn frames_left(&self) -> usize {
         self.frames.capacity() - self.frames.len()
@@ -536,8 +547,8 @@ impl SegmentWriter {
         self.store.spill().count_segment();
         let pages = self.pages.as_mut();
         let pages = pages.map(|pages| std::mem::replace(pages, Pages::new(&self.store.budget)));
-        let pages = pages.filter(|pages| pages.frames > 0);
-        let read = pages.as_ref().map_or(0, |_| FRAMES_SET_ASIDE * PAGE_OF_FRAME);
+        let is_read = pages.as_ref().is_some_and(|pages| pages.frames > 0);
+        let read = if is_read { FRAMES_SET_ASIDE * PAGE_OF_FRAME } else { 0 };
         Segment {
             file: self.store.file.clone(),
             frames,
@@ -632,6 +643,11 @@ impl Segment {
     /// Frames it has.
     pub fn frames(&self) -> usize {
         self.paged() + self.frames.len()
+    }
+
+    /// Whether it comes from a [`Store::short_writer`].
+    pub(super) fn is_of_short(&self) -> bool {
+        self.pages.is_some()
     }
 
     fn paged(&self) -> usize {
