@@ -150,7 +150,7 @@ impl Store {
         let mut writer = self.writer_of(FRAMES_SET_ASIDE)?;
         let mut pages = Pages::new(&self.budget);
         pages.room.set_aside(PAGES_SET_ASIDE)?;
-        writer.pages = Some(pages);
+        writer.pages = Some(Box::new(pages));
         Ok(writer)
     }
 
@@ -170,7 +170,6 @@ impl Store {
             frames,
             index,
             pages: None,
-            bytes: [0; 2],
             rows: 0,
             largest: 0,
         })
@@ -219,8 +218,9 @@ struct Pages {
     /// Each list, and the number of its first frame.
     lists: Vec<(usize, Address)>,
     room: Reservation,
-    /// Frames on them.
+    /// Frames on them, and encoded bytes of their keys and of their rows.
     frames: usize,
+    bytes: [u64; 2],
     /// The list that was read last.
     at: Mutex<Option<(usize, Vec<FrameAt>)>>,
 }
@@ -231,6 +231,7 @@ impl Pages {
             lists: vec![],
             room: budget.reserve(),
             frames: 0,
+            bytes: [0; 2],
             at: Mutex::default(),
         }
     }
@@ -301,9 +302,7 @@ pub struct SegmentWriter {
     frames: Vec<FrameAt>,
     index: Reservation,
     /// Of a short writer.
-    pages: Option<Pages>,
-    /// Encoded bytes of keys and of rows.
-    bytes: [u64; 2],
+    pages: Option<Box<Pages>>,
     rows: u64,
     largest: usize,
 }
@@ -420,6 +419,8 @@ impl SegmentWriter {
         let at = store.file.write(contents, packed)?;
         pages.lists.push((pages.frames, at));
         pages.frames += frames.len();
+        pages.bytes[0] += frames.iter().map(|f| f.keys.bytes() as u64).sum::<u64>();
+        pages.bytes[1] += frames.iter().map(|f| f.rows.bytes() as u64).sum::<u64>();
         frames.clear();
         Ok(())
     }
@@ -477,8 +478,6 @@ impl SegmentWriter {
             count: len as u32,
         };
         self.largest = self.largest.max(at.bytes());
-        self.bytes[0] += at.keys.bytes() as u64;
-        self.bytes[1] += at.rows.bytes() as u64;
         self.rows += len as u64;
         frames.push(at);
         Ok(())
@@ -536,8 +535,7 @@ impl SegmentWriter {
             self.store.file.free(at.keys);
             self.store.file.free(at.rows);
         }
-        self.pages = self.pages.take().map(|_| Pages::new(&self.store.budget));
-        self.bytes = [0; 2];
+        self.pages = self.pages.take().map(|_| Box::new(Pages::new(&self.store.budget)));
         self.rows = 0;
         self.largest = 0;
     }
@@ -545,16 +543,23 @@ impl SegmentWriter {
     fn segment(&mut self, mut frames: Vec<FrameAt>, kept: Reservation) -> Segment {
         frames.append(&mut self.frames);
         self.store.spill().count_segment();
-        let pages = self.pages.as_mut();
-        let pages = pages.map(|pages| std::mem::replace(pages, Pages::new(&self.store.budget)));
-        let is_read = pages.as_ref().is_some_and(|pages| pages.frames > 0);
+        let is_read = self.pages.as_ref().is_some_and(|pages| pages.frames > 0);
+        let budget = &self.store.budget;
+        let pages = self.pages.as_mut().map(|pages| {
+            let mut other = Box::new(Pages::new(budget));
+            if is_read {
+                // Refused, the next list finds room when it is needed, or not.
+                let _ = other.room.set_aside(PAGES_SET_ASIDE);
+                std::mem::swap(pages, &mut other);
+            }
+            other
+        });
         let read = if is_read { FRAMES_SET_ASIDE * PAGE_OF_FRAME } else { 0 };
         Segment {
             file: self.store.file.clone(),
             frames,
             _index: kept,
             pages,
-            bytes: std::mem::take(&mut self.bytes),
             rows: std::mem::take(&mut self.rows),
             largest: std::mem::take(&mut self.largest) + read,
         }
@@ -629,8 +634,7 @@ pub struct Segment {
     file: Arc<SpillFile>,
     frames: Vec<FrameAt>,
     _index: Reservation,
-    pages: Option<Pages>,
-    bytes: [u64; 2],
+    pages: Option<Box<Pages>>,
     rows: u64,
     largest: usize,
 }
@@ -676,12 +680,14 @@ impl Segment {
 
     /// Encoded bytes of its rows.
     pub fn bytes(&self) -> u64 {
-        self.bytes[1]
+        let listed: u64 = self.frames.iter().map(|f| f.rows.bytes() as u64).sum();
+        listed + self.pages.as_ref().map_or(0, |pages| pages.bytes[1])
     }
 
     /// Encoded bytes of its keys.
     pub fn key_bytes(&self) -> u64 {
-        self.bytes[0]
+        let listed: u64 = self.frames.iter().map(|f| f.keys.bytes() as u64).sum();
+        listed + self.pages.as_ref().map_or(0, |pages| pages.bytes[0])
     }
 
     /// Memory that its largest frame takes.
