@@ -31,7 +31,8 @@ fn on_a_terminal(folder: &Path, arguments: &[&str], answers: &[&str]) -> (String
     // Once the other end is closed reading is an error.
     while let Ok(read @ 1..) = ours.read(&mut bytes) {
         shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        let questions = shown.matches("quit (q)?").count();
+        // The whole line: what is typed is shown where it comes in between.
+        let questions = shown.matches("quit (q)?\r\n").count();
         if questions > asked {
             asked = questions;
             writeln!(ours, "{}", answers.next().unwrap_or(&"q")).unwrap();
