@@ -205,7 +205,7 @@ fn child(verified: &Verified, check: &str, stage: &str) -> Said {
             Err(_) => {}
         }
     }
-    let mut said = outcome(conform::run(check, &cases));
+    let mut said = outcome(conform::run(check, &cases, scratch.path()));
     if cases.is_empty() {
         said.message += &refusal;
     }

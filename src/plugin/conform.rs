@@ -28,6 +28,7 @@ use super::aggregate::Table;
 use super::bind::Vtable;
 use aggregate::Aggregated;
 use standpipe_sdk::{Batch, Schema, Value, ffi, values};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -57,7 +58,10 @@ pub struct Case {
 }
 
 /// Tries a check on these cases. Once per process: what plugins get as their host is the check's from now on.
-pub fn run(name: &str, cases: &[Case]) -> Outcome {
+///
+/// `scratch` is a folder for nothing else, in which the process is: sinks write into it, and all files in it are deleted between trials.
+pub fn run(name: &str, cases: &[Case], scratch: &Path) -> Outcome {
+    sink::try_in(scratch);
     spy::listen(name == "newer host");
     match cases.first() {
         Some(case) if case.aggregate.is_some() => aggregate::run(name, cases),

@@ -53,12 +53,9 @@ fn mark_cut_short(draft: &mut Draft) {
         let node = &mut draft.nodes[id];
         node.cut_short = node.holds_back && node.memory == Memory::Spill && limited[id] && !wanted[id];
         let is_limited = is_enough && !matches!(node.op, Op::Breaker(_) | Op::Build(_));
-        for edge in &node.inputs {
-            if is_limited {
-                limited[edge.from] = true;
-            } else if matches!(edge.port, Port::Out(_)) {
-                wanted[edge.from] = true;
-            }
+        let users = if is_limited { &mut limited } else { &mut wanted };
+        for edge in node.inputs.iter().filter(|edge| matches!(edge.port, Port::Out(_))) {
+            users[edge.from] = true;
         }
     }
     if draft.nodes.iter().any(|node| node.cut_short) {

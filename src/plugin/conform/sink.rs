@@ -36,14 +36,18 @@ pub const CHECKS: &[(&str, &str)] = &[
 /// The check that only sinks have.
 pub(super) const ABORTED: &str = "aborted";
 
-/// The folder of this process's trials.
+/// The folder of this process's trials: whoever runs a check names it, since all files in it are deleted again and again.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+pub(super) fn try_in(folder: &Path) {
+    FOLDER.get_or_init(|| folder.into());
+}
+
 fn folder() -> Result<&'static Path, String> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    if let Some(folder) = FOLDER.get() {
-        return Ok(folder);
-    }
-    let folder = std::env::current_dir().map_err(|error| error.to_string())?;
-    Ok(FOLDER.get_or_init(|| folder))
+    FOLDER
+        .get()
+        .map(PathBuf::as_path)
+        .ok_or_else(|| "no folder for its files".into())
 }
 
 impl Case {

@@ -121,10 +121,14 @@ pub const PREFIX_BYTES: usize = size_of::<u128>();
 /// The first 16 bytes of a key as a number that orders like them.
 #[inline]
 pub fn prefix(key: &[u8]) -> u128 {
-    let mut head = [0; PREFIX_BYTES];
-    let len = key.len().min(PREFIX_BYTES);
-    head[..len].copy_from_slice(&key[..len]);
-    u128::from_be_bytes(head)
+    match key.first_chunk() {
+        Some(head) => u128::from_be_bytes(*head),
+        None => {
+            let mut head = [0; PREFIX_BYTES];
+            head[..key.len()].copy_from_slice(key);
+            u128::from_be_bytes(head)
+        }
+    }
 }
 
 /// The partition hash: 64 bits of `key`, the same on every machine.

@@ -7,12 +7,12 @@
 
 use super::arguments::Arguments;
 use super::function::reject;
-use super::transform::{batch, complain};
-use super::{Failed, Own, Spec, guard, into_raw, write};
+use super::transform::{batch, complain, one_input, one_is_needed, spec_of};
+use super::{Failed, Own, guard, into_raw, write};
 use crate::arena::Arena;
 use crate::error::Error;
 use crate::fault::Faults;
-use crate::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, Status, schema};
+use crate::ffi::{self, ArrowArray, BindIn, BindOut, ErrorOut, Host, Status};
 use crate::spec::{Factory, Lineage, Make, Say, StageSpec};
 use crate::stage::{Published, Sink, Writer};
 use crate::types::{Field, Schema};
@@ -28,16 +28,6 @@ pub(super) struct Plan {
     fields: Vec<Field>,
 }
 
-/// # Safety
-/// `stage` is NULL or the first field of a [`super::Guest`].
-unsafe fn spec_of(stage: *const ffi::Stage) -> Result<&'static StageSpec, Failed> {
-    // SAFETY: the caller's promise.
-    match unsafe { super::spec_of(stage) } {
-        Some(Spec::Stage(spec)) => Ok(spec),
-        _ => Err(Failed::new(ffi::E_INTERNAL, "no sink")),
-    }
-}
-
 pub(super) unsafe extern "C" fn bind(
     stage: *const ffi::Stage,
     _: *const Host,
@@ -49,11 +39,9 @@ pub(super) unsafe extern "C" fn bind(
     unsafe {
         guard(error, || {
             let spec = spec_of(stage)?;
-            let nothing = || Failed::new(ffi::E_SCHEMA, "a sink has one input");
-            let given = given.as_ref().filter(|given| given.n_inputs == 1).ok_or_else(nothing)?;
-            let input = schema::import_input((*given.inputs).as_ref().ok_or_else(nothing)?)?;
+            let (given, input) = one_input(given)?;
             let (plan, rejects) = plan(spec, &input, given)?;
-            let out = out.as_mut().ok_or_else(nothing)?;
+            let out = out.as_mut().ok_or_else(one_is_needed)?;
             out.memory = spec.memory as u32;
             out.parallelism = ffi::PAR_SERIAL;
             out.flags = ffi::F_NEEDS_ORDER | ffi::F_DETERMINISTIC | if rejects { ffi::F_REJECTS } else { 0 };

@@ -40,12 +40,30 @@ pub(super) struct Plan {
 
 /// # Safety
 /// `stage` is NULL or the first field of a [`super::Guest`].
-unsafe fn spec_of(stage: *const ffi::Stage) -> Result<&'static StageSpec, Failed> {
+pub(super) unsafe fn spec_of(stage: *const ffi::Stage) -> Result<&'static StageSpec, Failed> {
     // SAFETY: the caller's promise.
     match unsafe { super::spec_of(stage) } {
         Some(Spec::Stage(spec)) => Ok(spec),
         _ => Err(Failed::new(ffi::E_INTERNAL, "no stage")),
     }
+}
+
+pub(super) fn one_is_needed() -> Failed {
+    Failed::new(ffi::E_SCHEMA, "a stage has one input")
+}
+
+/// What a stage with one input is bound with, and that input.
+///
+/// # Safety
+/// `given` is NULL or the host's, with Arrow schemas.
+pub(super) unsafe fn one_input<'a>(given: *const BindIn) -> Result<(&'a BindIn, Schema), Failed> {
+    // SAFETY: the caller's promise.
+    let given = unsafe { given.as_ref() }.filter(|given| given.n_inputs == 1);
+    let given = given.ok_or_else(one_is_needed)?;
+    // SAFETY: as above: there is one.
+    let input = unsafe { (*given.inputs).as_ref() }.ok_or_else(one_is_needed)?;
+    // SAFETY: as above.
+    Ok((given, unsafe { schema::import_input(input) }?))
 }
 
 pub(super) unsafe extern "C" fn bind(
@@ -59,11 +77,9 @@ pub(super) unsafe extern "C" fn bind(
     unsafe {
         guard(error, || {
             let spec = spec_of(stage)?;
-            let nothing = || Failed::new(ffi::E_SCHEMA, "a stage has one input");
-            let given = given.as_ref().filter(|given| given.n_inputs == 1).ok_or_else(nothing)?;
-            let input = schema::import_input((*given.inputs).as_ref().ok_or_else(nothing)?)?;
+            let (given, input) = one_input(given)?;
             let plan = plan(spec, &input, given)?;
-            let out = out.as_mut().ok_or_else(nothing)?;
+            let out = out.as_mut().ok_or_else(one_is_needed)?;
             out.schema = schema::Exported::new(&plan.bound.schema)?.take();
             out.memory = spec.memory as u32;
             let rejects = if plan.bound.needs_places { ffi::F_REJECTS } else { 0 };
