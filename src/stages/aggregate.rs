@@ -475,7 +475,7 @@ impl Aggregate {
                     |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, self.longest, &self.budget));
                 let tables = self.shards.iter().map(take).collect();
                 drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
-                let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes)?;
+                let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes, self.workers)?;
                 return Ok(Arc::new(sorted));
             }
         }

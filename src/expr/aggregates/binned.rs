@@ -30,6 +30,7 @@ const NAN: u16 = 8;
 
 /// A sum of floats, in 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Sum {
     /// The windows, lowest first: `high * 2^64 + low` each. `high` is seldom touched: only when `low` overflows.
     low: [i64; 3],
@@ -149,10 +150,10 @@ impl Sum {
         self.flags |= other.flags;
     }
 
-    /// Reads a little of it.
+    /// Reads a little of it, at both ends: it may lie across two lines of the processor's cache.
     #[inline]
     pub(super) fn touch(&self) -> u64 {
-        self.low[0] as u64
+        self.low[0] as u64 ^ u64::from(self.flags)
     }
 
     /// Whether any value was added.

@@ -11,6 +11,7 @@ use crate::expr::aggregate::{AggregateSpec, Bound, Example, Takes};
 use crate::expr::{Given, OVERFLOW, ParamSpec, Pattern, decimal};
 use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls};
 use standpipe_sdk::{Arena, Column, Columns, Data, Result, Type};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 pub(super) const AGGREGATES: &[AggregateSpec] = &[
@@ -81,7 +82,7 @@ fn plain<F: Fixed>(name: &'static str, ty: Type, fallible: bool, fixed: F) -> Ar
 fn sum(given: &[Given<'_>]) -> Bound {
     let ty = given.first().map_or(Type::Int, |x| x.ty.clone());
     Ok(match &ty {
-        Type::Float => plain("sum", ty, false, Floats { mean: false }),
+        Type::Float => plain("sum", ty, false, Floats::<()>::default()),
         Type::Decimal { scale, .. } => {
             let ty = Type::Decimal {
                 precision: decimal::DIGITS,
@@ -95,7 +96,7 @@ fn sum(given: &[Given<'_>]) -> Bound {
 
 fn avg(given: &[Given<'_>]) -> Bound {
     Ok(match given.first().map(|x| x.ty) {
-        Some(Type::Float) => plain("avg", Type::Float, false, Floats { mean: true }),
+        Some(Type::Float) => plain("avg", Type::Float, false, Floats::<u64>::default()),
         Some(Type::Decimal { scale, .. }) => {
             let wanted = (scale + 6).min(decimal::DIGITS);
             let ty = Type::Decimal {
@@ -112,86 +113,129 @@ fn avg(given: &[Given<'_>]) -> Bound {
     })
 }
 
-/// Of floats: a binned sum, and how many.
-#[derive(Clone)]
-struct Floats {
-    mean: bool,
+/// How many values a state is made of, where that is asked for.
+trait Count: Copy + Default + Send + Sync + 'static {
+    /// Columns of a partial state.
+    const COLUMNS: usize;
+
+    fn add(&mut self, more: u64);
+
+    /// The mean of a sum of so many; the sum itself where they are not counted.
+    fn value(self, sum: &Sum) -> f64;
+
+    fn get(self) -> u64;
 }
+
+/// For a mean.
+impl Count for u64 {
+    const COLUMNS: usize = 1;
+
+    #[inline(always)]
+    fn add(&mut self, more: u64) {
+        *self += more;
+    }
+
+    fn value(self, sum: &Sum) -> f64 {
+        sum.mean(self)
+    }
+
+    fn get(self) -> u64 {
+        self
+    }
+}
+
+/// For a sum: the state is 40 bytes instead of 48, of which fewer lie across two lines of the processor's cache.
+impl Count for () {
+    const COLUMNS: usize = 0;
+
+    #[inline(always)]
+    fn add(&mut self, _: u64) {}
+
+    fn value(self, sum: &Sum) -> f64 {
+        sum.value()
+    }
+
+    fn get(self) -> u64 {
+        0
+    }
+}
+
+/// Of floats: a binned sum, and how many.
+#[derive(Clone, Default)]
+struct Floats<C>(PhantomData<C>);
 
 #[derive(Clone, Copy, Default)]
-struct FloatState {
+struct FloatState<C> {
     sum: Sum,
-    /// Counted for a mean only.
-    count: u64,
+    count: C,
 }
 
-impl Fixed for Floats {
-    type State = FloatState;
+impl<C: Count> Fixed for Floats<C> {
+    type State = FloatState<C>;
 
     fn columns(&self) -> Vec<Type> {
-        vec![Type::Int; 6]
+        vec![Type::Int; SUM_COLUMNS + C::COLUMNS]
     }
 
-    fn touch(state: &FloatState) -> u64 {
-        state.sum.touch() ^ state.count
+    fn touch(state: &FloatState<C>) -> u64 {
+        state.sum.touch() ^ state.count.get()
     }
 
-    fn update(&self, states: &mut [FloatState], groups: &[u32], input: &Input<'_>) {
+    fn update(&self, states: &mut [FloatState<C>], groups: &[u32], input: &Input<'_>) {
         if let Some(Data::Float(values)) = input.columns.first().map(Column::data) {
             input.each(|row| {
                 let state = &mut states[groups[row] as usize];
                 state.sum.add(values[row]);
-                state.count += 1;
+                state.count.add(1);
             });
         }
     }
 
-    fn merge(&self, states: &mut [FloatState], groups: &[u32], partial: &[Column<'_>]) {
-        let counts = int_column(partial, 5);
-        for (row, (&group, &count)) in groups.iter().zip(counts).enumerate() {
+    fn merge(&self, states: &mut [FloatState<C>], groups: &[u32], partial: &[Column<'_>]) {
+        let counts = int_column(partial, SUM_COLUMNS);
+        for (row, &group) in groups.iter().enumerate() {
             let state = &mut states[group as usize];
             state.sum.merge(&sum_at(partial, 0, row));
-            state.count += count as u64;
+            state.count.add(counts.get(row).map_or(0, |&count| count as u64));
         }
     }
 
-    fn join(&self, state: &mut FloatState, from: &FloatState) {
+    fn join(&self, state: &mut FloatState<C>, from: &FloatState<C>) {
         state.sum.merge(&from.sum);
-        state.count += from.count;
+        state.count.add(from.count.get());
     }
 
     fn partial<'a>(
         &self,
-        states: &[FloatState],
+        states: &[FloatState<C>],
         groups: &[u32],
         arena: &'a Arena,
         out: &mut Columns<'a>,
     ) -> Result<()> {
         sum_columns(states, groups, arena, out, |state| state.sum)?;
-        out.push(ints(states, groups, arena, |state| state.count as i64)?);
+        if C::COLUMNS > 0 {
+            out.push(ints(states, groups, arena, |state| state.count.get() as i64)?);
+        }
         Ok(())
     }
 
     fn finish<'a>(
         &self,
-        states: &[FloatState],
+        states: &[FloatState<C>],
         groups: &[u32],
         arena: &'a Arena,
         _: OnFault<'_>,
     ) -> Result<Column<'a>> {
         let (values, valid) = optional(arena, groups.len(), |i| {
             let state = &states[groups[i] as usize];
-            if state.sum.is_empty() {
-                return Ok(None);
-            }
-            Ok(Some(match self.mean {
-                true => state.sum.mean(state.count),
-                false => state.sum.value(),
-            }))
+            Ok((!state.sum.is_empty()).then(|| state.count.value(&state.sum)))
         })?;
         Ok(Column::float(values, valid))
     }
 }
+
+/// What a binned sum is as columns.
+const SUM_COLUMNS: usize = 5;
 
 /// Five columns of binned sums.
 pub(super) fn sum_columns<'a, S: Copy>(
@@ -201,7 +245,7 @@ pub(super) fn sum_columns<'a, S: Copy>(
     out: &mut Columns<'a>,
     of: impl Fn(S) -> Sum,
 ) -> Result<()> {
-    for word in 0..5 {
+    for word in 0..SUM_COLUMNS {
         out.push(ints(states, groups, arena, |state| of(state).to_words()[word])?);
     }
     Ok(())

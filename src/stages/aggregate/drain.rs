@@ -10,8 +10,8 @@ use standpipe_sdk::error::Result;
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Budget, Column, Columns, Error, Faults, Locator, Part, Reader, Reservation, Source};
 use std::cmp::Ordering;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Groups of one claim, about.
 const CLAIM_GROUPS: usize = 16 << 10;
@@ -59,7 +59,13 @@ impl Room {
 }
 
 impl Sorted {
-    pub(super) fn new(plan: Arc<Plan>, mut tables: Vec<Table>, room: Room, chunk_bytes: usize) -> Result<Sorted> {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        mut tables: Vec<Table>,
+        room: Room,
+        chunk_bytes: usize,
+        workers: usize,
+    ) -> Result<Sorted> {
         if plan.key_fields.is_empty() && tables.iter().all(|table| table.len() == 0) {
             // One row, also for no input.
             tables[0].add_empty()?;
@@ -78,26 +84,19 @@ impl Sorted {
         let key = |group: Group| tables[group.0 as usize].key(group.1);
         // Side by side: every group is compared with some of them.
         let cut_keys: Vec<(u128, &[u8])> = cuts.iter().map(|&cut| key(cut)).collect();
-        let piece = |group: Group| {
-            let own = key(group);
-            cut_keys.partition_point(|&cut| cut <= own)
-        };
-        let all = || {
-            let numbered = tables.iter().enumerate();
-            numbered.flat_map(|(table, groups)| (0..groups.len() as u32).map(move |group| (table as u32, group)))
-        };
+        pieces_of.resize(total, 0);
         let mut starts = vec![0usize; cuts.len() + 2];
-        for group in all() {
-            let piece = piece(group);
-            pieces_of.push(piece as u32);
-            starts[piece + 1] += 1;
-        }
-        for at in 1..starts.len() {
-            starts[at] += starts[at - 1];
+        for (piece, count) in count(&tables, &cut_keys, &mut pieces_of, workers)
+            .into_iter()
+            .enumerate()
+        {
+            starts[piece + 1] = starts[piece] + count;
         }
         groups.resize(total, (0, 0));
         let mut next = starts.clone();
-        for (group, &piece) in all().zip(&pieces_of) {
+        let numbered = tables.iter().enumerate();
+        let all = numbered.flat_map(|(table, groups)| (0..groups.len() as u32).map(move |group| (table as u32, group)));
+        for (group, &piece) in all.zip(&pieces_of) {
             let slot = &mut next[piece as usize];
             groups[*slot] = group;
             *slot += 1;
@@ -114,6 +113,41 @@ impl Sorted {
             _reservation: reservation,
         })
     }
+}
+
+/// For each group the piece that it goes to, and how many groups go to each. The keys are all over the memory, so several threads wait
+/// for them at the same time: the lanes are idle meanwhile.
+fn count(tables: &[Table], cuts: &[(u128, &[u8])], pieces_of: &mut [u32], workers: usize) -> Vec<usize> {
+    let mut rest = pieces_of;
+    let each = tables.iter().map(|table| {
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(table.len());
+        rest = others;
+        (table, own)
+    });
+    let each = Mutex::new(each.collect::<Vec<_>>().into_iter());
+    let sums = Mutex::new(vec![0usize; cuts.len() + 1]);
+    let next = || each.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut counts = vec![0usize; cuts.len() + 1];
+        while let Some((table, pieces)) = next() {
+            for (group, piece) in pieces.iter_mut().enumerate() {
+                let key = table.key(group as u32);
+                *piece = cuts.partition_point(|&cut| cut <= key) as u32;
+                counts[*piece as usize] += 1;
+            }
+        }
+        let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    };
+    let groups: usize = tables.iter().map(Table::len).sum();
+    std::thread::scope(|scope| {
+        for _ in 1..workers.min(groups / CLAIM_GROUPS) {
+            // One that the system refuses leaves its work to the others.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    sums.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Groups at which to cut, ascending: one fewer than pieces.
