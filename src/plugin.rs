@@ -64,9 +64,7 @@ pub struct Contents {
 impl Contents {
     /// Something that does not run in a process of its own yet: its kind and name.
     fn not_isolated(&self) -> Option<(&'static str, &'static str)> {
-        let source = self.sources.first().map(|spec| ("source", spec.name));
-        let sink = self.sinks.first().map(|spec| ("sink", spec.name));
-        source.or(sink)
+        self.sources.first().map(|spec| ("source", spec.name))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -54,31 +54,60 @@ fn processes(folder: &Path) -> usize {
         .count()
 }
 
-#[test]
-fn whatever_ends_or_hangs_a_plugin_is_an_error_of_its_stage_in_time() {
-    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
-    let folder = folder.path();
+const HOWS: &[&str] = &["segv", "abort", "exit", "loop", "eat"];
+
+/// Runs a script for each place and way to fail; `script` has them behind its rows. What they say, of all.
+fn failures(folder: &Path, places: &[&str], script: &str) -> String {
     let mut seen = String::new();
-    for at in ["bind", "create", "process", "finish"] {
-        for how in ["segv", "abort", "exit", "loop", "eat"] {
-            let script = format!(
-                "use plugin crash\nfrom range(1, 10) | crash.crash at: \"{at}\", how: \"{how}\" | write csv \"out.csv\"\n"
-            );
+    for at in places {
+        for how in HOWS {
+            let script = script.replace("FAIL", &format!("at: \"{at}\", how: \"{how}\""));
             fs::write(folder.join("s.pipe"), script).unwrap();
             let start = Instant::now();
             let (status, stdout, stderr) = cli(folder, &["run", "s.pipe"]);
             let took = start.elapsed();
             assert!(took < TIMEOUT + Duration::from_secs(1), "{at} {how}: {took:?}");
             // What is seen in `bind` is seen by the check.
-            let want = if at == "bind" { 2 } else { 1 };
+            let want = if *at == "bind" { 2 } else { 1 };
             assert_eq!((status, stdout.as_str()), (Some(want), ""), "{at} {how}: {stderr}");
-            assert!(!folder.join("out.csv").exists(), "{at} {how}: something was published");
+            assert!(
+                !folder.join("out.csv").exists() && !folder.join("sum.txt").exists(),
+                "{at} {how}: something was published"
+            );
             let first = stderr.lines().find(|line| line.contains("error[")).unwrap_or(&stderr);
             let _ = writeln!(seen, "{at} {how}: {first}");
             assert_eq!(processes(folder), 0, "{at} {how}: a process is left");
         }
     }
+    seen
+}
+
+#[test]
+fn whatever_ends_or_hangs_a_plugin_is_an_error_of_its_stage_in_time() {
+    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
+    let script = "use plugin crash\nfrom range(1, 10) | crash.crash FAIL | write csv \"out.csv\"\n";
+    let seen = failures(folder.path(), &["bind", "create", "process", "finish"], script);
     insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn whatever_ends_or_hangs_a_sink_is_its_error_in_time_and_nothing_is_published() {
+    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
+    let folder = folder.path();
+    // The one that fails stands first, so that the other has something to lose.
+    let script = "use plugin crash\nstream n = from range(1, 10)\nfrom n | write crash.drain \"sum.txt\", value, FAIL\n\
+        from n | write csv \"out.csv\"\n";
+    let seen = failures(folder, &["bind", "create", "process", "finish", "publish"], script);
+    insta::assert_snapshot!(seen);
+    fs::write(
+        folder.join("s.pipe"),
+        script.replace("FAIL", "at: \"none\", how: \"none\""),
+    )
+    .unwrap();
+    let (status, _, stderr) = cli(folder, &["run", "s.pipe"]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert_eq!(fs::read_to_string(folder.join("sum.txt")).unwrap(), "55\n");
+    assert!(folder.join("out.csv").exists());
 }
 
 #[test]
@@ -207,6 +236,68 @@ fn what_is_killed_from_outside_leaves_no_process() {
     }
 }
 
+/// A library of this workspace, built.
+fn built(package: &str, library: &str) -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let (status, _, stderr) = run(Command::new(cargo).args(["build", "-p", package]));
+    assert_eq!(status, Some(0), "{stderr}");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    target.join("debug").join(library)
+}
+
+/// A project with a copy of a library, locked.
+fn project_of(name: &str, library: &Path, isolate: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(library, folder.path().join("lib.so")).unwrap();
+    let text = format!("[plugins.{name}]\npath = \"lib.so\"\n{isolate}");
+    fs::write(folder.path().join("standpipe.toml"), text).unwrap();
+    assert_eq!(cli(folder.path(), &["plugin", "lock"]).0, Some(0));
+    folder
+}
+
+const ISOLATED: &str = "isolate = \"process\"\n";
+
+/// What a script gives that must give the same in processes of its own, for one worker and for two: what it prints, its `out.txt`, and
+/// the outputs that the report names.
+fn same_for_all(name: &str, library: &Path, script: &str) -> [String; 3] {
+    let mut want = None;
+    for isolate in ["", ISOLATED] {
+        let folder = project_of(name, library, isolate);
+        let folder = folder.path();
+        fs::write(folder.join("s.pipe"), script).unwrap();
+        for workers in ["1", "2"] {
+            let arguments = ["run", "s.pipe", "--workers", workers, "--report", "report.json"];
+            let (status, stdout, stderr) = cli(folder, &arguments);
+            assert_eq!(status, Some(0), "{stderr}");
+            let report = fs::read_to_string(folder.join("report.json")).unwrap();
+            let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+            let out = fs::read_to_string(folder.join("out.txt")).unwrap_or_default();
+            let got = [stdout, out, report["outputs"].to_string()];
+            assert!(
+                want.get_or_insert_with(|| got.clone()) == &got,
+                "{isolate} {workers}\n{script}"
+            );
+            assert_eq!(processes(folder), 0, "a process is left");
+        }
+    }
+    want.unwrap()
+}
+
+#[test]
+fn an_isolated_sink_writes_the_same_bytes() {
+    // One whose `finish` publishes, and one that has a `publish`.
+    let folder = project("sum", None);
+    let script = "use plugin sum\nfrom range(1, 100_000) | write sum.total \"out.txt\", value";
+    let [_, out, _] = same_for_all("sum", &folder.path().join("libsum.so"), script);
+    assert_eq!(out, "5000050000\n");
+    let folder = project("crash", None);
+    let script =
+        "use plugin crash\nfrom range(1, 100_000) | write crash.drain \"out.txt\", value, at: \"none\", how: \"none\"";
+    let [_, out, report] = same_for_all("crash", &folder.path().join("libcrash.so"), script);
+    assert_eq!(out, "5000050000\n");
+    assert!(report.contains("the sum in out.txt"), "{report}");
+}
+
 /// The example of a plugin gives the same bytes.
 fn same_in_processes_of_its_own(name: &str, library: &Path, example: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -244,11 +335,7 @@ fn the_examples_give_the_same_bytes() {
         .arg(&words));
     assert_eq!(status, Some(0), "{stderr}");
     same_in_processes_of_its_own("words", &words, "examples/plugins/words.pipe");
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let (status, _, stderr) = run(Command::new(cargo).args(["build", "-p", "standpipe-geo"]));
-    assert_eq!(status, Some(0), "{stderr}");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
-    let geo = target.join("debug/libgeo.so");
+    let geo = built("standpipe-geo", "libgeo.so");
     same_in_processes_of_its_own("geo", &geo, "examples/plugins/nearest_city.pipe");
 }
 

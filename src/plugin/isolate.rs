@@ -158,17 +158,33 @@ struct Described {
     /// Name, version, summary, doc, params.
     texts: [Option<CString>; 5],
     /// Which functions are there: see [`has`].
-    has: u8,
+    has: u32,
+    /// What its extension for its kind answers, if it does.
+    table: Option<Table>,
+}
+
+/// The table of a sink or an aggregate, as far as it goes.
+struct Table {
+    struct_size: u32,
+    flags: u32,
+    /// Which functions are there: see [`table_has`].
+    has: u32,
 }
 
 /// Bits of [`Described::has`].
 mod has {
-    pub(super) const BIND: u8 = 1;
-    pub(super) const UNBIND: u8 = 2;
-    pub(super) const CREATE: u8 = 4;
-    pub(super) const PROCESS: u8 = 8;
-    pub(super) const FINISH: u8 = 16;
-    pub(super) const DESTROY: u8 = 32;
+    pub(super) const BIND: u32 = 1;
+    pub(super) const UNBIND: u32 = 2;
+    pub(super) const CREATE: u32 = 4;
+    pub(super) const PROCESS: u32 = 8;
+    pub(super) const FINISH: u32 = 16;
+    pub(super) const DESTROY: u32 = 32;
+    pub(super) const EXTENSION: u32 = 64;
+}
+
+/// Bits of [`Table::has`].
+mod table_has {
+    pub(super) const PUBLISH: u32 = 1;
 }
 
 impl Description {
@@ -196,7 +212,15 @@ impl Description {
                 flags: from.u32()?,
                 state_version: from.u32()?,
                 texts: [text(from)?, text(from)?, text(from)?, text(from)?, text(from)?],
-                has: from.u8()?,
+                has: from.u32()?,
+                table: match from.flag()? {
+                    false => None,
+                    true => Some(Table {
+                        struct_size: from.u32()?,
+                        flags: from.u32()?,
+                        has: from.u32()?,
+                    }),
+                },
             }));
         }
         Ok(Ok(Description { version, stages }))
@@ -206,11 +230,16 @@ impl Description {
 /// The columns of the arrays that a stage or function gives. Both ends reckon with it.
 fn given(kind: u32, flags: u32, output: &Schema, from: Option<&[i32]>) -> Vec<Field> {
     let fields = output.fields().iter();
-    if kind == ffi::KIND_SCALAR {
+    match kind {
         // With a null argument or behind a rejected row anything may stand.
-        return fields
-            .map(|field| Field::new(field.name.clone(), field.ty.clone(), true))
-            .collect();
+        ffi::KIND_SCALAR => {
+            return fields
+                .map(|field| Field::new(field.name.clone(), field.ty.clone(), true))
+                .collect();
+        }
+        // Whatever they say of rows of their input.
+        ffi::KIND_SOURCE | ffi::KIND_SINK => return fields.cloned().collect(),
+        _ => {}
     }
     let told = flags & (ffi::F_ROW_ALIGNED | ffi::F_ROW_OF) != 0;
     let from = from.filter(|_| told);

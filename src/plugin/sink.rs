@@ -70,7 +70,7 @@ pub(super) fn understood(plan: &mut Plan) -> Result<Option<ffi::Publish>, String
 }
 
 /// What publishes its output, if that is not its `finish`.
-fn publish_of(stage: &'static ffi::Stage) -> Result<Option<ffi::Publish>, String> {
+pub(super) fn publish_of(stage: &'static ffi::Stage) -> Result<Option<ffi::Publish>, String> {
     let Some(extension) = stage.extension else {
         return Ok(None);
     };

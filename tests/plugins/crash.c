@@ -1,11 +1,13 @@
 /* A plugin that ends its process, hangs or eats memory where it is told to, for tests of isolation:
  * crash at: "process", how: "segv"   each row as it is; at is one of bind, create, process, finish, destroy, unbind and none,
  *                                    how one of segv, abort, exit, loop, eat;
- * boom(x: int)                       the number as it is; 7 ends the process. */
+ * boom(x: int)                       the number as it is; 7 ends the process;
+ * write crash.drain "path", x, at: "publish", how: "segv"
+ *                                    writes the sum of a column into a file; at may be publish as well. */
 #include "standpipe_plugin.h"
 #include <signal.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Whether `text` stands in the arguments. */
@@ -18,8 +20,9 @@ static int says(sp_str json, const char *text) {
 
 enum { SEGV, ABORT, EXIT, LOOP, EAT };
 static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\""};
-static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\""};
-enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PLACES };
+static const char *const places[] = {"\"bind\"",    "\"create\"", "\"process\"", "\"finish\"",
+                                     "\"destroy\"", "\"unbind\"", "\"publish\""};
+enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, PLACES };
 
 static volatile char *nothing;
 
@@ -37,7 +40,7 @@ static void fail(int how) {
   }
 }
 
-typedef struct bound { int at, how; int32_t *from; } bound;
+typedef struct bound { int at, how; int32_t *from; char path[256]; int64_t sum; } bound;
 
 static void at(const bound *b, int place) { if (b->at == place) fail(b->how); }
 
@@ -143,6 +146,58 @@ static sp_status finish(void *inst, const sp_call *call, struct ArrowArray *out,
 
 static void destroy(void *inst) { at(inst, DESTROY); }
 
+/* The sink: what is bound is its one instance. */
+static sp_status bind_drain(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
+  static const char key[] = "{\"value\":\"";
+  bound *b = told(in);
+  size_t i, to = 0;
+  (void)s; (void)h; (void)e;
+  for (i = 0; i + sizeof(key) < in->config_json.len; i++)
+    if (memcmp(in->config_json.ptr + i, key, sizeof(key) - 1) == 0) {
+      for (i += sizeof(key) - 1; in->config_json.ptr[i] != '"' && to + 1 < sizeof(b->path);) b->path[to++] = in->config_json.ptr[i++];
+      break;
+    }
+  out->bound = b;
+  out->parallelism = SP_PAR_SERIAL;
+  out->memory = SP_MEM_CONSTANT;
+  return SP_OK;
+}
+
+static sp_status process_drain(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
+  bound *b = inst;
+  const int64_t *values = in->children[0]->buffers[1];
+  int64_t i;
+  (void)call; (void)out; (void)e;
+  at(inst, PROCESS);
+  for (i = 0; i < in->length; i++) b->sum += values[i];
+  return SP_OK;
+}
+
+static sp_status publish(void *inst, const sp_call *call, sp_published *out, sp_error *e) {
+  bound *b = inst;
+  char path[512];
+  FILE *file;
+  at(inst, PUBLISH);
+  snprintf(path, sizeof(path), "%.*s%s%s", (int)call->folder.len, call->folder.ptr, call->folder.len ? "/" : "", b->path);
+  file = fopen(path, "w");
+  if (!file) {
+    snprintf(e->message, sizeof(e->message), "cannot write `%s`", b->path);
+    return SP_E_IO;
+  }
+  out->bytes = (uint64_t)fprintf(file, "%lld\n", (long long)b->sum);
+  out->rows = 1;
+  snprintf(out->name, sizeof(out->name), "the sum in %s", b->path);
+  fclose(file);
+  return SP_OK;
+}
+
+static const sp_sink publishes = {sizeof(sp_sink), 0, publish};
+
+static const void *sink(const sp_stage *s, const char *id) {
+  (void)s;
+  return strcmp(id, "standpipe.sink/1") == 0 ? &publishes : NULL;
+}
+
 static const sp_stage crash = {
     sizeof(sp_stage), SP_TRANSFORM, 0, 0, "crash", "1.0.0", "Ends its process", NULL,
     "{\"memory\": \"constant\", \"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
@@ -152,12 +207,19 @@ static const sp_stage boom = {
     sizeof(sp_stage), SP_SCALAR, SP_F_NULL_PROPAGATING, 0, "boom", "1.0.0", "The same number, unless it is seven.", NULL,
     "{\"params\": [{\"name\": \"x\", \"type\": \"int\"}]}",
     bind_boom, unbind, create, process_boom, NULL, NULL, NULL, destroy, NULL};
-static const sp_stage *const stages[] = {&crash, &boom};
-static const sp_plugin plugin = {sizeof(sp_plugin), SP_ABI_MAJOR, SP_ABI_MINOR, 2, "test.crash", "1.0.0",
+static const sp_stage drain = {
+    sizeof(sp_stage), SP_SINK, 0, 0, "drain", "1.0.0", "Writes the sum of a column", NULL,
+    "{\"memory\": \"constant\", \"items\": {\"arg\": [\"const:string\", \"column\"], \"min\": 2, \"max\": 2, "
+    "\"about\": \"the file, the column\"}, \"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
+    "{\"name\": \"how\", \"arg\": \"const:string\", \"about\": \"how\"}]}",
+    bind_drain, unbind, create, process_drain, finish, NULL, NULL, destroy, sink};
+static const sp_stage *const stages[] = {&crash, &boom, &drain};
+static const sp_plugin plugin = {sizeof(sp_plugin), SP_ABI_MAJOR, SP_ABI_MINOR, sizeof(stages) / sizeof(*stages), "test.crash", "1.0.0",
                                  "Apache-2.0", "", stages, NULL, NULL, NULL};
 
 SP_NOTE("{\"id\": \"test.crash\", \"version\": \"1.0.0\", \"abi\": [1, 0], \"stages\": ["
         "{\"name\": \"crash\", \"kind\": \"transform\", \"about\": \"Ends its process\"},"
-        "{\"name\": \"boom\", \"kind\": \"function\", \"about\": \"The same number, unless it is seven.\"}]}");
+        "{\"name\": \"boom\", \"kind\": \"function\", \"about\": \"The same number, unless it is seven.\"},"
+        "{\"name\": \"drain\", \"kind\": \"sink\", \"about\": \"Writes the sum of a column\"}]}");
 
 const sp_plugin *standpipe_plugin_entry_v1(void) { return &plugin; }

@@ -24,6 +24,7 @@ pub(super) mod ask {
     pub(in super::super) const DESTROY: u8 = 7;
     /// The status that a service answers with.
     pub(in super::super) const ANSWER: u8 = 8;
+    pub(in super::super) const PUBLISH: u8 = 9;
 }
 
 /// What the plugin's process says.

@@ -1,0 +1,198 @@
+//! What is bound in processes: `bind` and `unbind` of the stand-ins.
+#![allow(unsafe_code)]
+
+use super::super::wire::{Broken, Reader, Writer, ask};
+use super::super::worker::{Nobody, Worker};
+use super::super::{given, used};
+use super::{Failed, NEXT, Proxy, done, entry};
+use standpipe_sdk::ffi::{self, BindIn, BindOut, ErrorOut, Host, Status, schema};
+use standpipe_sdk::{Field, Schema, Type};
+use std::ffi::c_void;
+use std::ptr::null;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What `bind` gives.
+pub(super) struct Bound {
+    pub(super) proxy: &'static Proxy,
+    pub(super) id: u64,
+    /// What was asked and answered: another process is to answer the same.
+    question: Vec<u8>,
+    answer: Vec<u8>,
+    /// The columns that calls get and give.
+    pub(super) input: Vec<Type>,
+    pub(super) output: Vec<Type>,
+    key: Option<Vec<i32>>,
+    used: Option<Vec<i32>>,
+    from: Option<Vec<i32>>,
+}
+
+/// What a successful `bind` answers, behind its [`Done`].
+struct Answer {
+    flags: u32,
+    schema: Schema,
+    parallelism: u32,
+    n_splits: u32,
+    max_workers: u32,
+    memory: u32,
+    key: Option<Vec<i32>>,
+    used: Option<Vec<i32>>,
+    from: Option<Vec<i32>>,
+}
+
+impl Answer {
+    fn read(from: &mut Reader<'_>) -> Result<Answer, Broken> {
+        let answer = Answer {
+            flags: from.u32()?,
+            schema: from.schema()?,
+            parallelism: from.u32()?,
+            n_splits: from.u32()?,
+            max_workers: from.u32()?,
+            memory: from.u32()?,
+            key: from.numbers()?,
+            used: from.numbers()?,
+            from: from.numbers()?,
+        };
+        // The host takes this list to be as long as the output is wide.
+        match answer
+            .from
+            .as_ref()
+            .is_none_or(|from| from.len() == answer.schema.width())
+        {
+            true => Ok(answer),
+            false => Err(Broken),
+        }
+    }
+}
+
+impl Bound {
+    /// A process in which this is bound.
+    pub(super) fn worker(&self) -> Result<Worker, Failed> {
+        let mut worker = self.proxy.plugin.take(Some(self.id))?;
+        if worker.bounds.contains(&self.id) {
+            return Ok(worker);
+        }
+        let answer = worker.ask(ask::BIND, &with_id(self.id, &self.question), "bind", &mut Nobody)?;
+        if answer != self.answer {
+            return Err(Failed::new(
+                ffi::E_INTERNAL,
+                "its `bind` gives another answer the second time",
+            ));
+        }
+        worker.bounds.insert(self.id);
+        Ok(worker)
+    }
+}
+
+pub(super) unsafe extern "C" fn bind(
+    stage: *const ffi::Stage,
+    _: *const Host,
+    asked: *const BindIn,
+    out: *mut BindOut,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: the header's contract: the stage is one of `table`'s, the first field of a `Proxy`; all pointers are valid for the
+    // call; the inputs are Arrow schemas, the arguments a text.
+    unsafe {
+        entry(error, || {
+            let (proxy, asked, out) = (&*stage.cast::<Proxy>(), &*asked, &mut *out);
+            let id = NEXT.fetch_add(1, Relaxed);
+            let mut question = Writer::default();
+            question.u32(proxy.number).bytes(asked.config_json.bytes());
+            question
+                .u32(asked.max_workers)
+                .u32(asked.flags)
+                .u32(asked.n_own)
+                .u32(asked.n_inputs);
+            let mut input = Schema::default();
+            for at in 0..asked.n_inputs as usize {
+                let schema = schema::import_input(&**asked.inputs.add(at));
+                input = schema.map_err(|e| Failed::new(ffi::E_SCHEMA, &e.to_string()))?;
+                question.schema(&input);
+            }
+            let question = question.0;
+            let mut worker = proxy.plugin.take(None)?;
+            let answer = worker.ask(ask::BIND, &with_id(id, &question), "bind", &mut Nobody)?;
+            let mut reader = Reader(&answer);
+            let status = match done(&mut reader) {
+                Ok(status) => status,
+                Err(failed) => {
+                    proxy.plugin.give(worker);
+                    return Err(failed);
+                }
+            };
+            worker.bounds.insert(id);
+            let read = Answer::read(&mut reader)?;
+            let no_schema = |e: standpipe_sdk::Error| Failed::new(ffi::E_SCHEMA, &e.to_string());
+            let schema = schema::Exported::new(&read.schema).map_err(no_schema)?;
+            proxy.plugin.give(worker);
+            let output = given(proxy.stage.kind, read.flags, &read.schema, read.from.as_deref());
+            let types = |fields: Vec<Field>| fields.into_iter().map(|field| field.ty).collect();
+            let bound = Arc::new(Bound {
+                proxy,
+                id,
+                question,
+                input: used(&input, read.used.as_deref()).map(types).unwrap_or_default(),
+                output: types(output),
+                key: read.key,
+                used: read.used,
+                from: read.from,
+                answer,
+            });
+            let list = |list: &Option<Vec<i32>>| list.as_ref().map_or((null(), 0), |list| (list.as_ptr(), list.len()));
+            // The lists are the plan's and stay where they are.
+            let (key, used, from) = (list(&bound.key), list(&bound.used), list(&bound.from));
+            out.flags = read.flags;
+            out.schema = schema.take();
+            out.parallelism = read.parallelism;
+            (out.n_splits, out.max_workers, out.memory) = (read.n_splits, read.max_workers, read.memory);
+            (out.key_columns, out.n_keys) = (key.0, key.1 as u32);
+            (out.used_columns, out.n_used_columns) = (used.0, used.1 as u32);
+            out.from_columns = from.0;
+            proxy.plugin.idle().bound += 1;
+            out.bound = Arc::into_raw(bound).cast_mut().cast();
+            Ok(status)
+        })
+    }
+}
+
+fn with_id(id: u64, body: &[u8]) -> Vec<u8> {
+    [&id.to_le_bytes()[..], body].concat()
+}
+
+pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
+    // SAFETY: the header's contract: once, with what `bind` gave.
+    unsafe {
+        entry(std::ptr::null_mut(), || {
+            let bound = Arc::from_raw(bound.cast::<Bound>());
+            let plugin = bound.proxy.plugin;
+            let (has_it, others): (Vec<Worker>, Vec<Worker>) = {
+                let mut idle = plugin.idle();
+                idle.bound -= 1;
+                let workers = std::mem::take(&mut idle.workers);
+                workers
+                    .into_iter()
+                    .partition(|worker| worker.bounds.contains(&bound.id))
+            };
+            plugin.idle().workers.extend(others);
+            for mut worker in has_it {
+                worker.bounds.remove(&bound.id);
+                let instance = worker.instances.remove(&bound.id);
+                let id = bound.id.to_le_bytes();
+                // A process that is lost here is missed by nobody.
+                let destroyed = !instance || worker.ask(ask::DESTROY, &id, "destroy", &mut Nobody).is_ok();
+                if destroyed && worker.ask(ask::UNBIND, &id, "unbind", &mut Nobody).is_ok() {
+                    plugin.give(worker);
+                }
+            }
+            let mut idle = plugin.idle();
+            if idle.bound == 0 {
+                let kept = idle.workers.len().min(1);
+                let more = idle.workers.split_off(kept);
+                drop(idle);
+                drop(more);
+            }
+            Ok(ffi::OK)
+        });
+    }
+}

@@ -1,0 +1,308 @@
+//! Instances in processes: `create`, `process`, `finish` and `destroy` of the stand-ins.
+#![allow(unsafe_code)]
+
+use super::super::arrays::{self, Land, Stopped};
+use super::super::wire::{Done, Reader, Writer, ask, write};
+use super::super::worker::{Lost, Nobody, Worker, shown};
+use super::super::{E_PROCESS, PROCESS_LOST};
+use super::bound::Bound;
+use super::serving::{Landing, Serving};
+use super::{Failed, NEXT, done, ended, entry};
+use standpipe_sdk::Type;
+use standpipe_sdk::ffi::{self, ArrowArray, ErrorOut, Host, Status};
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What `create` gives.
+pub(super) struct Instance {
+    pub(super) bound: Arc<Bound>,
+    id: u64,
+    home: Home,
+    host: &'static Host,
+    owner: *mut c_void,
+}
+
+/// Where an instance is.
+enum Home {
+    /// A stage's: in a process of its own, as long as there is one.
+    Own(Option<Worker>),
+    /// A function's: in each process that happens to be asked.
+    Any,
+}
+
+/// A call as a process is asked for it.
+pub(super) struct Asked<'r> {
+    pub(super) kind: u8,
+    /// In the words of the header.
+    pub(super) what: &'static str,
+    /// What stands behind the number of the instance.
+    pub(super) head: Writer,
+    /// What it is lent, and of what types that is.
+    pub(super) input: Option<(&'r ArrowArray, &'r [Type])>,
+}
+
+/// The end of a call that went well.
+pub(super) struct Answered {
+    pub(super) status: Status,
+    pub(super) error: ErrorOut,
+    frame: Vec<u8>,
+    read: usize,
+}
+
+impl Answered {
+    /// What stands behind the end.
+    pub(super) fn rest(&self) -> Reader<'_> {
+        Reader(&self.frame[self.read..])
+    }
+}
+
+pub(super) unsafe extern "C" fn create(
+    bound: *mut c_void,
+    call: *const ffi::Call,
+    split: u32,
+    inst: *mut *mut c_void,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: the header's contract: `bound` is what `bind` gave, an `Arc` that `unbind` has not taken back; the call and its host's
+    // table, which stays for good, are valid.
+    unsafe {
+        entry(error, || {
+            Arc::increment_strong_count(bound.cast::<Bound>());
+            let bound = Arc::from_raw(bound.cast::<Bound>());
+            let shares = bound.proxy.stage.kind == ffi::KIND_SCALAR;
+            let mut instance = Instance {
+                // A function has one instance in each process.
+                id: if shares { bound.id } else { NEXT.fetch_add(1, Relaxed) },
+                home: Home::Any,
+                host: &*(*call).host,
+                owner: (*call).owner,
+                bound,
+            };
+            if !shares {
+                let mut worker = instance.bound.worker()?;
+                instance.create(&mut worker, &*call, split)?;
+                instance.home = Home::Own(Some(worker));
+            }
+            *inst = Box::into_raw(Box::new(instance)).cast();
+            Ok(ffi::OK)
+        })
+    }
+}
+
+impl Instance {
+    /// Makes the instance in a process.
+    fn create(&self, worker: &mut Worker, call: &ffi::Call, split: u32) -> Result<(), Failed> {
+        let mut body = Writer::default();
+        body.u64(self.id).u64(self.bound.id).u32(split);
+        // SAFETY: a text of the host's, valid for the call.
+        body.bytes(unsafe { call.folder.bytes() });
+        let answer = worker.ask(
+            ask::CREATE,
+            &body.0,
+            "create",
+            &mut Serving::new(call, &self.bound.output),
+        )?;
+        done(&mut Reader(&answer))?;
+        worker.instances.insert(self.id);
+        Ok(())
+    }
+
+    /// Does something in the instance's process.
+    pub(super) fn within<T>(
+        &mut self,
+        call: &ffi::Call,
+        run: impl FnOnce(&Self, &mut Worker) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        let gone = || Failed::new(E_PROCESS, "its process is gone");
+        match &mut self.home {
+            Home::Own(worker) => {
+                let mut worker = worker.take().ok_or_else(gone)?;
+                let outcome = run(self, &mut worker);
+                self.home = Home::Own(Some(worker));
+                outcome
+            }
+            Home::Any => {
+                let mut worker = self.bound.worker()?;
+                if !worker.instances.contains(&self.id) {
+                    self.create(&mut worker, call, 0)?;
+                }
+                let outcome = run(self, &mut worker);
+                self.bound.proxy.plugin.give(worker);
+                outcome
+            }
+        }
+    }
+
+    /// Asks for a call that went well.
+    pub(super) fn ask(
+        &self,
+        worker: &mut Worker,
+        call: &ffi::Call,
+        serving: &mut Serving<'_>,
+        asked: Asked<'_>,
+    ) -> Result<Answered, Failed> {
+        let mut body = Writer::default();
+        body.u64(self.id).0.extend(asked.head.0);
+        if let Some((input, types)) = asked.input {
+            let mut filling = worker.shared.fill();
+            // SAFETY: the host's contract: the input has the columns that are used, normalised.
+            let written = unsafe { arrays::write(input, types, &mut body, &mut filling) };
+            written.and_then(|()| filling.finish()).map_err(|why| {
+                if why == Stopped::NoRoom {
+                    // The host is to know that this is a lack of memory: it asks itself for more than it can have.
+                    let _ = Landing {
+                        call,
+                        shared: &mut worker.shared,
+                    }
+                    .room(1 << 46);
+                }
+                serving.stopped(why)
+            })?;
+        }
+        let frame = worker.ask(asked.kind, &body.0, asked.what, serving)?;
+        let mut reader = Reader(&frame);
+        let done = Done::read(&mut reader)?;
+        let read = frame.len() - reader.0.len();
+        if let Some(stopped) = serving.stop {
+            return Err(serving.stopped(stopped));
+        }
+        let refused = done.refused && done.status == ffi::E_MEMORY && done.error.message[0] == 0;
+        let (status, error) = ended(done).map_err(|mut failed| {
+            if refused {
+                let memory = shown(self.bound.proxy.plugin.isolation.memory);
+                write(
+                    &mut failed.error.message,
+                    &format!("one call gives more than its memory of {memory} has room for"),
+                );
+            }
+            failed
+        })?;
+        Ok(Answered {
+            status,
+            error,
+            frame,
+            read,
+        })
+    }
+
+    /// A call that may give an array of the columns `output`.
+    pub(super) fn rows(
+        &mut self,
+        call: &ffi::Call,
+        asked: Asked<'_>,
+        output: &[Type],
+        out: &mut ArrowArray,
+        error: &mut ErrorOut,
+    ) -> Result<Status, Failed> {
+        self.within(call, |this, worker| {
+            let mut serving = Serving::new(call, output);
+            let answered = this.ask(worker, call, &mut serving, asked)?;
+            let mut rest = answered.rest();
+            *error = answered.error;
+            if rest.flag()? {
+                let mut landing = Landing {
+                    call,
+                    shared: &mut worker.shared,
+                };
+                *out = arrays::read(&mut rest, output, &mut landing).map_err(|why| serving.stopped(why))?;
+            }
+            Ok(answered.status)
+        })
+    }
+
+    /// A call of `process` or `finish`.
+    fn run(
+        &mut self,
+        call: &ffi::Call,
+        asked: Asked<'_>,
+        out: &mut ArrowArray,
+        error: &mut ErrorOut,
+    ) -> Result<Status, Failed> {
+        let bound = self.bound.clone();
+        self.rows(call, asked, &bound.output, out, error)
+    }
+}
+
+/// The arguments of `process` and `finish` that are no rows.
+fn head(call: &ffi::Call) -> Writer {
+    let mut head = Writer::default();
+    head.u64(call.max_rows);
+    head
+}
+
+pub(super) unsafe extern "C" fn process(
+    inst: *mut c_void,
+    call: *const ffi::Call,
+    input: *mut ArrowArray,
+    out: *mut ArrowArray,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: the header's contract: all pointers are valid for the call, but that a source gets no input; and nobody else uses `inst`.
+    unsafe {
+        entry(error, || {
+            let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
+            let bound = instance.bound.clone();
+            let asked = Asked {
+                kind: ask::PROCESS,
+                what: "process",
+                head: head(call),
+                input: input.as_ref().map(|input| (input, &*bound.input)),
+            };
+            instance.run(call, asked, &mut *out, left)
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn finish(
+    inst: *mut c_void,
+    call: *const ffi::Call,
+    out: *mut ArrowArray,
+    error: *mut ErrorOut,
+) -> Status {
+    // SAFETY: as for `process`.
+    unsafe {
+        entry(error, || {
+            let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
+            let asked = Asked {
+                kind: ask::FINISH,
+                what: "finish",
+                head: head(call),
+                input: None,
+            };
+            instance.run(call, asked, &mut *out, left)
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
+    // SAFETY: the header's contract: once, with what `create` gave.
+    unsafe {
+        entry(std::ptr::null_mut(), || {
+            let Instance {
+                bound,
+                id,
+                home,
+                host,
+                owner,
+            } = *Box::from_raw(inst.cast::<Instance>());
+            let Home::Own(Some(mut worker)) = home else {
+                return Ok(ffi::OK);
+            };
+            if worker.lost {
+                return Ok(ffi::OK);
+            }
+            worker.instances.remove(&id);
+            match worker.ask(ask::DESTROY, &id.to_le_bytes(), "destroy", &mut Nobody) {
+                Ok(_) => bound.proxy.plugin.give(worker),
+                // All its rows are given: whoever runs the script is told, and the run stands.
+                Err(Lost::Process(text)) => {
+                    let text = format!("warning[{PROCESS_LOST}]: {text}");
+                    (host.log)(owner, 0, ffi::Str::new(&text));
+                }
+                Err(Lost::Cancelled) => {}
+            }
+            Ok(ffi::OK)
+        });
+    }
+}
