@@ -429,36 +429,58 @@ fn need(segments: &[Segment], budget: &Budget) -> usize {
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.
 fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>, most: usize) -> Result<Segment> {
     segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows()));
+    let free = budget.limit().saturating_sub(budget.used());
     let is_short = segments.iter().any(Segment::is_of_short);
+    let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
+    let arena_bytes = 4 * store.frame_bytes() + largest;
+    let beside = arena_bytes + writer_floor(budget.limit());
+    let most = most.min(free.saturating_sub(beside));
+    let last = |count: usize| &segments[segments.len() - count..];
+    let takes = |count: usize| need(last(count), budget) + Segment::list_bytes(list_of(last(count), is_short));
+    let mut count = 2;
+    while count < segments.len() && takes(count + 1) <= most {
+        count += 1;
+    }
+    let (mut writer, room) = loop {
+        match room_for(store, last(count), budget, largest, arena_bytes, is_short) {
+            // What was free a moment ago others have by now.
+            Err(Error::Memory { .. }) if count > 2 => count = count.div_ceil(2),
+            other => break other?,
+        }
+    };
+    let some = segments.split_off(segments.len() - count);
+    let bytes = need(&some, budget);
+    let merge = Merge::of(store, some, room, bytes, true)?;
+    rewrite(merge, &mut writer, Arena::new(arena_bytes))
+}
+
+/// Frames of what these segments become: each batch that is written may begin one that the next does not go on with.
+fn list_of(some: &[Segment], is_short: bool) -> usize {
+    match is_short {
+        true => 0,
+        false => 2 * some.iter().map(Segment::frames).sum::<usize>() + 8,
+    }
+}
+
+/// All that merging `some` into one segment takes, now and not when there is no memory left.
+fn room_for(
+    store: &Arc<Store>,
+    some: &[Segment],
+    budget: &Arc<Budget>,
+    largest: usize,
+    arena_bytes: usize,
+    is_short: bool,
+) -> Result<(SegmentWriter, Reservation)> {
     let mut writer = if is_short {
         store.short_writer()?
     } else {
         store.writer()?
     };
-    let free = budget.limit().saturating_sub(budget.used());
-    let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
-    let arena_bytes = 4 * store.frame_bytes() + largest;
     writer.make_room_of(largest)?;
-    let most = most.min(free.saturating_sub(arena_bytes));
-    // Each batch that is written may begin a frame that the next one does not go on with.
-    let frames = |some: &[Segment]| match is_short {
-        true => 0,
-        false => 2 * some.iter().map(Segment::frames).sum::<usize>() + 8,
-    };
-    let takes = |some: &[Segment]| need(some, budget) + Segment::list_bytes(frames(some));
-    let mut count = 2;
-    while count < segments.len() && takes(&segments[segments.len() - count - 1..]) <= most {
-        count += 1;
-    }
-    let some = segments.split_off(segments.len() - count);
-    // Now, not when there is no memory left.
-    writer.expect(frames(&some))?;
-    let bytes = need(&some, budget);
+    writer.expect(list_of(some, is_short))?;
     let mut room = budget.reserve();
-    room.grow(bytes + arena_bytes)?;
-    let arena = Arena::new(arena_bytes);
-    let merge = Merge::of(store, some, room, bytes, true)?;
-    rewrite(merge, &mut writer, arena)
+    room.grow(need(some, budget) + arena_bytes)?;
+    Ok((writer, room))
 }
 
 fn rewrite(mut merge: Merge, writer: &mut SegmentWriter, mut arena: Arena) -> Result<Segment> {
@@ -560,7 +582,7 @@ impl Merged {
             let rows = state.merge.claim_rows;
             match state.merge.next(rows, &mut picks) {
                 Ok(()) => {}
-                Err(Error::Memory { .. }) => {
+                Err(Error::Memory { limit, .. }) if limit == state.merge.pool.limit() => {
                     // Other lanes hold all frames that there is room for.
                     drop(state);
                     std::thread::sleep(NAP);
@@ -603,6 +625,10 @@ impl Reader for MergedReader {
         self.claim = Claim::default();
         self.claim = self.merged.claim(ticket)?;
         Ok(!self.claim.picks.is_empty())
+    }
+
+    fn let_go(&mut self) {
+        self.claim = Claim::default();
     }
 
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {

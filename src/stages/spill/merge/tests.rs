@@ -220,6 +220,85 @@ fn lanes_that_hold_all_frames_make_others_wait_and_nobody_forever() {
 }
 
 #[test]
+fn a_lane_that_is_done_with_its_claim_keeps_no_frames_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = Budget::new(1 << 20);
+    let store = store(folder.path(), &budget);
+    let pieces: Vec<Vec<Row>> = (0..4).map(|seed| piece(seed, 4000, 1_000_000)).collect();
+    for (at, rows) in pieces.iter().enumerate() {
+        spill(&store, rows, at as u64 * 1000, 500);
+    }
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let merge = Merge::new(&store, &budget).unwrap();
+    let source = Arc::new(Merged::with(merge, 1 << 20, cancelled.clone()));
+    let over = AtomicBool::new(false);
+    let rows = std::thread::scope(|scope| {
+        // Who waits for frames looks at this again and again: so the test fails instead of hanging.
+        scope.spawn(|| {
+            for _ in 0..2000 {
+                std::thread::sleep(Duration::from_millis(10));
+                if over.load(SeqCst) {
+                    return;
+                }
+            }
+            cancelled.store(true, SeqCst);
+        });
+        let mut readers: Vec<_> = (0..40).map(|_| source.clone().reader().unwrap()).collect();
+        let mut rows = 0;
+        let mut turn = 0;
+        while let Some(ticket) = source.ticket() {
+            let reader = &mut readers[turn % 40];
+            turn += 1;
+            let mut more = reader.claim(ticket).expect("nobody holds anything");
+            while more {
+                let arena = Arena::new(4 << 20);
+                let part = reader.decode(&arena, 1000, true).unwrap();
+                rows += part.batch.rows();
+                more = !part.last;
+            }
+            reader.let_go();
+        }
+        over.store(true, SeqCst);
+        rows
+    });
+    assert_eq!(rows, 4 * 4000);
+}
+
+#[test]
+fn passes_make_do_with_less_where_others_take_memory_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    const LIMIT: usize = 2 << 20;
+    let budget = Budget::new(LIMIT);
+    let store = store(folder.path(), &budget);
+    let pieces: Vec<Vec<Row>> = (0..150).map(|seed| piece(seed, 100, 1000)).collect();
+    for turn in 0..10 {
+        for (at, rows) in pieces.iter().enumerate() {
+            spill(&store, rows, at as u64 * 1000, 100);
+        }
+        let over = AtomicBool::new(false);
+        let got = std::thread::scope(|scope| {
+            // Takes everything but what two segments need, gives it back, and so on.
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    let mut other = budget.reserve();
+                    let free = LIMIT.saturating_sub(budget.used());
+                    let _ = other.grow(free.saturating_sub(merge_floor(LIMIT)));
+                    (0..100).for_each(|_| std::hint::spin_loop());
+                    drop(other);
+                    (0..100).for_each(|_| std::hint::spin_loop());
+                }
+            });
+            let merge = Merge::new(&store, &budget);
+            over.store(true, SeqCst);
+            let merge = merge.unwrap_or_else(|error| panic!("turn {turn}: {error}"));
+            let source: Arc<dyn Source> = Arc::new(Merged::with(merge, 1000, Arc::default()));
+            rows_of(read_all(&source, &fields(), 1000).rows)
+        });
+        assert_eq!(got, expected(&pieces));
+    }
+}
+
+#[test]
 fn a_damaged_frame_ends_the_merge_with_the_stage_and_the_place() {
     use std::os::unix::fs::FileExt;
     let folder = tempfile::tempdir().unwrap();
