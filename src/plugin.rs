@@ -48,6 +48,8 @@ const NOT_TRUSTED: Code = Code(802);
 const DOES_NOT_LOAD: Code = Code(803);
 /// Its ABI does not fit.
 const WRONG_ABI: Code = Code(804);
+/// Out of memory, where repeating on less is no way out.
+const NO_ROOM: Code = Code(701);
 /// The process of an isolated plugin was lost.
 const PROCESS_LOST: Code = Code(806);
 
@@ -59,13 +61,6 @@ pub struct Contents {
     pub sinks: Vec<&'static StageSpec>,
     pub functions: Vec<&'static FunctionSpec>,
     pub aggregates: Vec<&'static AggregateSpec>,
-}
-
-impl Contents {
-    /// Something that does not run in a process of its own yet: its kind and name.
-    fn not_isolated(&self) -> Option<(&'static str, &'static str)> {
-        self.sources.first().map(|spec| ("source", spec.name))
-    }
 }
 
 /// What a plugin brings, after its `init`; to be asked once. `path` is where the library is; names get `prefix` before them.
@@ -242,6 +237,7 @@ unsafe fn text(text: *const c_char) -> Option<&'static str> {
 fn code_of(status: ffi::Status) -> Code {
     match status {
         isolate::E_PROCESS => PROCESS_LOST,
+        isolate::E_NO_ROOM => NO_ROOM,
         _ => PLUGIN_FAILED,
     }
 }

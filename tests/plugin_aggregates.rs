@@ -219,23 +219,3 @@ fn what_cannot_be_is_refused_with_its_name() {
         "{text}"
     );
 }
-
-#[test]
-fn one_in_a_process_of_its_own_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(bad(), folder.path().join("libbad_sums.so")).unwrap();
-    let project = "[plugins.bad_sums]\npath = \"libbad_sums.so\"\nisolate = \"process\"\n";
-    std::fs::write(folder.path().join("standpipe.toml"), project).unwrap();
-    let cli = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_standpipe"));
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    assert_eq!(cli(&["plugin", "lock"]).0, Some(0));
-    let script = "use plugin bad_sums from range(1, 3) | aggregate s = bad_sums.sums(value)";
-    let (status, text) = cli(&["run", "-e", script]);
-    assert!(
-        status != Some(0) && text.contains("its aggregate `bad_sums.sums` cannot run in a process of its own yet"),
-        "{text}"
-    );
-}

@@ -11,6 +11,7 @@ mod account;
 mod states;
 
 use super::bind::{Given as Bound, Refused, Vtable};
+use super::isolate::isolation_of;
 use super::meter::Meter;
 use super::{DOES_NOT_LOAD, PROCESS_LOST, WRONG_ABI, arguments, code_of, conform, params, said, wrong_params};
 use crate::expr::{AggregateSpec, ForeignAggregate, Given, NotTaken};
@@ -36,7 +37,7 @@ pub(super) struct Table {
 }
 
 /// The functions that an aggregate's extension gives.
-fn table_of(vtable: &Vtable) -> Result<Table, String> {
+pub(super) fn table_of(vtable: &Vtable) -> Result<Table, String> {
     let Some(extension) = vtable.stage.extension else {
         return Err("it lacks `extension`".into());
     };
@@ -127,6 +128,7 @@ pub(super) struct Bind {
     state: Schema,
     rejects: bool,
     meter: Arc<Meter>,
+    ceiling: Arc<account::Ceiling>,
     /// Memory for what is lent in a call, of lanes that are not in one.
     scratch: Mutex<Vec<Arena>>,
 }
@@ -175,6 +177,7 @@ impl Bind {
                 .collect(),
             rejects: (vtable.stage.flags | flags) & ffi::F_REJECTS != 0,
             meter: Meter::of(&vtable),
+            ceiling: account::Ceiling::new(isolation_of(vtable.stage).map(|limits| limits.memory)),
             scratch: Mutex::default(),
             given,
         })
@@ -229,7 +232,7 @@ fn abi(message: String) -> Refused {
 }
 
 /// The columns of a state.
-fn state_of(given: &Bound, table: &Table) -> Result<Schema, Refused> {
+pub(super) fn state_of(given: &Bound, table: &Table) -> Result<Schema, Refused> {
     let (mut out, mut error) = (ArrowSchema::EMPTY, ffi::ErrorOut::EMPTY);
     // SAFETY: `bound` came from this aggregate's `bind`; the other arguments are valid for the call.
     let status = unsafe { (table.state_schema)(given.bound, &raw mut out, &raw mut error) };

@@ -11,8 +11,10 @@
 //! - The same rows, rejections and errors as without: children check what the plugin gives as the host does, and the host again.
 //!
 //! One child per instance of a stage: so stages run in parallel as they would in threads, one's fault is never another's, and no child
-//! has two calls at once. Functions have no instances that differ: they share as many children as workers call them at once. A child
-//! whose instance is gone waits for the next; one waits for good once nothing is bound.
+//! has two calls at once. Functions have no instances that differ: they share as many children as workers call them at once. An
+//! aggregate has an instance per table of groups, and there may be many: they share a few children, each for one call at a time; half of
+//! a child's memory is for their states, and what is more goes to disk as for want of the run's memory. A child whose instances are gone
+//! waits for the next; one waits for good once nothing is bound.
 
 mod arrays;
 mod last_words;
@@ -40,6 +42,9 @@ use worker::{Lost, Worker};
 
 /// The status of a call whose process was lost. It never comes from a plugin.
 pub(super) const E_PROCESS: Status = -100;
+
+/// The status of a call that gave rows for which the host has no room, and which cannot be asked for again. It never comes from a plugin.
+pub(super) const E_NO_ROOM: Status = -101;
 
 /// The limits of a plugin in processes of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -167,6 +172,7 @@ struct Described {
 struct Table {
     struct_size: u32,
     flags: u32,
+    state_size: u64,
     /// Which functions are there: see [`table_has`].
     has: u32,
 }
@@ -180,11 +186,21 @@ mod has {
     pub(super) const FINISH: u32 = 16;
     pub(super) const DESTROY: u32 = 32;
     pub(super) const EXTENSION: u32 = 64;
+    pub(super) const SNAPSHOT: u32 = 128;
+    pub(super) const RESTORE: u32 = 256;
 }
 
 /// Bits of [`Table::has`].
 mod table_has {
     pub(super) const PUBLISH: u32 = 1;
+    pub(super) const STATE_SCHEMA: u32 = 2;
+    pub(super) const ROOM: u32 = 4;
+    pub(super) const ROOM_TO_MERGE: u32 = 8;
+    pub(super) const UPDATE: u32 = 16;
+    pub(super) const MERGE: u32 = 32;
+    pub(super) const STATE: u32 = 64;
+    pub(super) const FINALIZE: u32 = 128;
+    pub(super) const CLEAR: u32 = 256;
 }
 
 impl Description {
@@ -218,6 +234,7 @@ impl Description {
                     true => Some(Table {
                         struct_size: from.u32()?,
                         flags: from.u32()?,
+                        state_size: from.u64()?,
                         has: from.u32()?,
                     }),
                 },
@@ -231,8 +248,8 @@ impl Description {
 fn given(kind: u32, flags: u32, output: &Schema, from: Option<&[i32]>) -> Vec<Field> {
     let fields = output.fields().iter();
     match kind {
-        // With a null argument or behind a rejected row anything may stand.
-        ffi::KIND_SCALAR => {
+        // With a null argument or behind a rejected row anything may stand, and so it may for a group that has no value.
+        ffi::KIND_SCALAR | ffi::KIND_AGGREGATE => {
             return fields
                 .map(|field| Field::new(field.name.clone(), field.ty.clone(), true))
                 .collect();

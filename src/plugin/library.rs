@@ -436,23 +436,8 @@ fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'stat
             unsafe { entered(&copy).map_err(cannot)? }
         }
     };
-    let not_isolated = |what: &str, its: &str| {
-        cannot(format!("its {what} `{its}` cannot run in a process of its own yet"))
-            .help(format!("without `isolate` in `{PROJECT_FILE}`"))
-    };
-    if verified.isolation.is_some()
-        // SAFETY: what was opened is described by the host itself.
-        && let Some(its) = unsafe { first_of(plugin, ffi::KIND_AGGREGATE) }
-    {
-        return Err(not_isolated("aggregate", &format!("{name}.{its}")));
-    }
     // SAFETY: a plugin keeps to the contract of the header: that is what the project trusts it with.
     let contents = unsafe { contents_of(plugin, &path, name) }.map_err(refused)?;
-    if verified.isolation.is_some()
-        && let Some((what, its)) = contents.not_isolated()
-    {
-        return Err(not_isolated(what, its));
-    }
     // SAFETY: strings of a plugin are NULL or end with a NUL.
     let version = unsafe { text(plugin.version) }.unwrap_or("");
     let library: &'static Library = Box::leak(Box::new(Library {
@@ -464,19 +449,6 @@ fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'stat
     }));
     loaded.insert(key, library);
     Ok(library)
-}
-
-/// The first of a plugin's stages that is of this kind.
-///
-/// # Safety
-/// As [`contents_of`].
-unsafe fn first_of(plugin: &'static ffi::Plugin, kind: u32) -> Option<&'static str> {
-    let stages = (0..plugin.n_stages as usize).filter(|_| !plugin.stages.is_null());
-    // SAFETY: `stages` has `n_stages` pointers to stages, by the caller's promise.
-    let mut stages = stages.filter_map(|at| unsafe { (*plugin.stages.add(at)).as_ref() });
-    let stage = stages.find(|stage| stage.kind == kind)?;
-    // SAFETY: strings of a stage are NULL or end with a NUL.
-    unsafe { text(stage.name) }
 }
 
 /// Opens a library for good, and asks its entry for what it is.

@@ -11,7 +11,7 @@
 
 use super::bind::{Plan, RowsOf};
 use super::host::{self, Entered, Registered, Service};
-use super::{code_of, conform, said};
+use super::{NO_ROOM, code_of, conform, said};
 use crate::stages::unnest::number;
 use standpipe_sdk::build::format_in;
 use standpipe_sdk::ffi::import::Importer;
@@ -19,8 +19,8 @@ use standpipe_sdk::ffi::lend::{Lease, Lent};
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::spec::Setup;
 use standpipe_sdk::{
-    Arena, Batch, Bits, Code, Column, Columns, Data, Emitter, Error, Fault, Faults, Flow, Place, Result, RowWise,
-    Serial, Verdict,
+    Arena, Batch, Bits, Column, Columns, Data, Emitter, Error, Fault, Faults, Flow, Place, Result, RowWise, Serial,
+    Verdict,
 };
 use std::any::Any;
 use std::ffi::c_void;
@@ -28,9 +28,6 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-/// Out of memory, where repeating on less is no way out.
-pub(super) const NO_ROOM: Code = Code(701);
 
 /// One object of the plugin's.
 pub(super) struct Object {

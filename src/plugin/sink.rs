@@ -7,8 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::bind::{self, Plan, Vtable};
-use super::conform;
-use super::run::{Instance, NO_ROOM};
+use super::run::Instance;
+use super::{NO_ROOM, conform};
 use crate::stages::unnest::{least, scratch_room};
 use standpipe_sdk::ffi::{self, PLUGIN_FAILED};
 use standpipe_sdk::spec::{Arg, Bound, Call, Complaint, Least, Make, Room, Setup};

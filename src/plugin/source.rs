@@ -12,7 +12,7 @@ use super::bind::{self, Given, Vtable};
 use super::host::{self, Entered, Registered, Service};
 use super::meter::Meter;
 use super::run::{Object, lend, release, write};
-use super::{WRONG_ABI, code_of, conform, said};
+use super::{NO_ROOM, WRONG_ABI, code_of, conform, said};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::spec::{Bound, Call, Complaint, Lineage, Make, Request, Setup, Wanted};
@@ -27,8 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Out of memory, where repeating on less is no way out.
-const NO_ROOM: Code = Code(701);
 /// The most rows of one array: as many as stay in a cache.
 const MOST_ROWS: usize = 16 << 10;
 /// The longest sleep before it is seen whether the run is over.

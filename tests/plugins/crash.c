@@ -3,7 +3,11 @@
  *                                    how one of segv, abort, exit, loop, eat;
  * boom(x: int)                       the number as it is; 7 ends the process;
  * write crash.drain "path", x, at: "publish", how: "segv"
- *                                    writes the sum of a column into a file; at may be publish as well. */
+ *                                    writes the sum of a column into a file; at may be publish as well;
+ * read crash.well at: "process", how: "segv"
+ *                                    the numbers from 1 to 20,000, in four splits;
+ * crash.sum(x, at: "merge", how: "segv")
+ *                                    a sum; at may be state_schema, room, room_to_merge, update, merge, state, finalize, clear. */
 #include "standpipe_plugin.h"
 #include <signal.h>
 #include <stdio.h>
@@ -20,9 +24,9 @@ static int says(sp_str json, const char *text) {
 
 enum { SEGV, ABORT, EXIT, LOOP, EAT };
 static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\""};
-static const char *const places[] = {"\"bind\"",    "\"create\"", "\"process\"", "\"finish\"",
-                                     "\"destroy\"", "\"unbind\"", "\"publish\""};
-enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, PLACES };
+enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, SCHEMA, ROOM, ROOM_TO_MERGE, UPDATE, MERGE, STATE, FINALIZE, CLEAR, PLACES };
+static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\"", "\"publish\"",
+    "\"state_schema\"", "\"room\"", "\"room_to_merge\"", "\"update\"", "\"merge\"", "\"state\"", "\"finalize\"", "\"clear\""};
 
 static volatile char *nothing;
 
@@ -99,18 +103,13 @@ static sp_status create(void *b, const sp_call *call, uint32_t split, void **ins
   return SP_OK;
 }
 
-/* The first column once more. */
-static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, int boom) {
-  int64_t i, n = in->length, *values = call->host->alloc(call, (size_t)n * 8 + 8);
+/* A struct of one column of `n` numbers, which are still to be written. */
+static int64_t *column(const sp_call *call, int64_t n, struct ArrowArray *out) {
+  int64_t *values = call->host->alloc(call, (size_t)n * 8 + 8);
   struct ArrowArray *child = call->host->alloc(call, sizeof(*child));
   struct ArrowArray **list = call->host->alloc(call, sizeof(*list));
   const void **buffers = call->host->alloc(call, 3 * sizeof(*buffers));
-  const int64_t *from = in->children[0]->buffers[1];
-  if (!values || !child || !list || !buffers) return SP_E_MEMORY;
-  for (i = 0; i < n; i++) {
-    values[i] = from[i];
-    if (boom && values[i] == 7) fail(SEGV);
-  }
+  if (!values || !child || !list || !buffers) return NULL;
   memset(child, 0, sizeof(*child));
   memset(out, 0, sizeof(*out));
   buffers[0] = buffers[1] = NULL;
@@ -124,6 +123,18 @@ static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowAr
   out->children = list;
   list[0] = child;
   out->release = child->release = call->host->arena_release;
+  return values;
+}
+
+/* The first column once more. */
+static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, int boom) {
+  int64_t i, *values = column(call, in->length, out);
+  const int64_t *from = in->children[0]->buffers[1];
+  if (!values) return SP_E_MEMORY;
+  for (i = 0; i < in->length; i++) {
+    values[i] = from[i];
+    if (boom && values[i] == 7) fail(SEGV);
+  }
   return SP_OK;
 }
 
@@ -198,6 +209,183 @@ static const void *sink(const sp_stage *s, const char *id) {
   return strcmp(id, "standpipe.sink/1") == 0 ? &publishes : NULL;
 }
 
+/* The source: four splits. */
+enum { SPLITS = 4, SPLIT_ROWS = 5000 };
+typedef struct split { bound *b; int64_t next, end; } split;
+
+static sp_status bind_well(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
+  (void)s; (void)h; (void)e;
+  out->bound = told(in);
+  schema(out, "n");
+  out->parallelism = SP_PAR_SPLITS;
+  out->n_splits = SPLITS;
+  out->flags = SP_F_SNAPSHOT | SP_F_DETERMINISTIC;
+  return SP_OK;
+}
+
+static sp_status create_well(void *b, const sp_call *call, uint32_t number, void **inst, sp_error *e) {
+  split *p = calloc(1, sizeof(*p));
+  (void)call; (void)e;
+  at(b, CREATE);
+  p->b = b;
+  p->next = (int64_t)number * SPLIT_ROWS;
+  p->end = p->next + SPLIT_ROWS;
+  *inst = p;
+  return SP_OK;
+}
+
+static sp_status process_well(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
+  split *p = inst;
+  struct ArrowArray array;
+  int64_t i, *values, n = p->end - p->next;
+  sp_status status;
+  (void)in; (void)out; (void)e;
+  at(p->b, PROCESS);
+  if ((uint64_t)n > call->max_rows) n = (int64_t)call->max_rows;
+  if (n > 777) n = 777;
+  if (n == 0) return SP_EOS;
+  values = column(call, n, &array);
+  if (!values) return SP_E_MEMORY;
+  for (i = 0; i < n; i++) values[i] = p->next + i + 1;
+  status = call->host->emit(call, &array);
+  if (status < 0) return status;
+  p->next += n;
+  return SP_MORE;
+}
+
+static sp_status snapshot_well(void *inst, const sp_call *call, sp_write_fn write, void *ctx, sp_error *e) {
+  split *p = inst;
+  (void)call; (void)e;
+  return write(ctx, &p->next, sizeof(p->next));
+}
+
+static sp_status restore_well(void *inst, const sp_call *call, uint32_t version, const void *bytes, size_t n, sp_error *e) {
+  split *p = inst;
+  (void)call; (void)version; (void)e;
+  if (n != sizeof(p->next)) return SP_E_DATA;
+  memcpy(&p->next, bytes, n);
+  return SP_OK;
+}
+
+static void destroy_well(void *inst) {
+  split *p = inst;
+  at(p->b, DESTROY);
+  free(p);
+}
+
+/* The aggregate: a sum, whose state is a number. */
+typedef struct groups { bound *b; int64_t *sums; uint32_t n; } groups;
+
+static sp_status bind_sum(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
+  (void)s; (void)h; (void)e;
+  out->bound = told(in);
+  schema(out, "");
+  out->parallelism = SP_PAR_STATELESS;
+  return SP_OK;
+}
+
+static sp_status create_sum(void *b, const sp_call *call, uint32_t number, void **inst, sp_error *e) {
+  groups *g = calloc(1, sizeof(*g));
+  (void)call; (void)number; (void)e;
+  at(b, CREATE);
+  g->b = b;
+  *inst = g;
+  return SP_OK;
+}
+
+static sp_status state_schema(void *b, struct ArrowSchema *out, sp_error *e) {
+  sp_bind_out made;
+  (void)e;
+  at(b, SCHEMA);
+  memset(&made, 0, sizeof(made));
+  schema(&made, "sum");
+  *out = made.schema;
+  return SP_OK;
+}
+
+static sp_status more(groups *g, const sp_call *call, uint32_t n) {
+  int64_t *sums;
+  if (n <= g->n) return SP_OK;
+  if (call->host->reserve(call->owner, (int64_t)(n - g->n) * 8) < 0) return SP_E_MEMORY;
+  sums = realloc(g->sums, n * sizeof(*sums));
+  if (!sums) return SP_E_MEMORY;
+  memset(sums + g->n, 0, (n - g->n) * sizeof(*sums));
+  g->sums = sums;
+  g->n = n;
+  return SP_OK;
+}
+
+static sp_status room(void *inst, const sp_call *call, uint32_t n, const struct ArrowArray *args, sp_error *e) {
+  (void)args; (void)e;
+  at(((groups *)inst)->b, ROOM);
+  return more(inst, call, n);
+}
+
+static sp_status room_to_merge(void *inst, const sp_call *call, uint32_t n, const struct ArrowArray *states, sp_error *e) {
+  (void)states; (void)e;
+  at(((groups *)inst)->b, ROOM_TO_MERGE);
+  return more(inst, call, n);
+}
+
+static sp_status add(groups *g, const uint32_t *group, const struct ArrowArray *rows) {
+  const int64_t *values = rows->children[0]->buffers[1];
+  int64_t i;
+  for (i = 0; i < rows->length; i++) g->sums[group[i]] += values[i];
+  return SP_OK;
+}
+
+static sp_status update(void *inst, const sp_call *call, const uint32_t *group, struct ArrowArray *args, sp_error *e) {
+  (void)call; (void)e;
+  at(((groups *)inst)->b, UPDATE);
+  return add(inst, group, args);
+}
+
+static sp_status merge(void *inst, const sp_call *call, const uint32_t *group, struct ArrowArray *states, sp_error *e) {
+  (void)call; (void)e;
+  at(((groups *)inst)->b, MERGE);
+  return add(inst, group, states);
+}
+
+static sp_status give(groups *g, const sp_call *call, uint32_t n, const uint32_t *group, struct ArrowArray *out) {
+  int64_t *values = column(call, n, out);
+  uint32_t i;
+  if (!values) return SP_E_MEMORY;
+  for (i = 0; i < n; i++) values[i] = g->sums[group[i]];
+  return SP_OK;
+}
+
+static sp_status state(void *inst, const sp_call *call, uint32_t n, const uint32_t *group, struct ArrowArray *out, sp_error *e) {
+  (void)e;
+  at(((groups *)inst)->b, STATE);
+  return give(inst, call, n, group, out);
+}
+
+static sp_status finalize(void *inst, const sp_call *call, uint32_t n, const uint32_t *group, struct ArrowArray *out, sp_error *e) {
+  (void)e;
+  at(((groups *)inst)->b, FINALIZE);
+  return give(inst, call, n, group, out);
+}
+
+static void clear(void *inst) {
+  groups *g = inst;
+  at(g->b, CLEAR);
+  if (g->n) memset(g->sums, 0, g->n * sizeof(*g->sums));
+}
+
+static void destroy_sum(void *inst) {
+  groups *g = inst;
+  at(g->b, DESTROY);
+  free(g->sums);
+  free(g);
+}
+
+static const sp_aggregate sums = {sizeof(sp_aggregate), 0, 0, state_schema, room, room_to_merge, update, merge, state, finalize, clear};
+
+static const void *aggregate(const sp_stage *s, const char *id) {
+  (void)s;
+  return strcmp(id, "standpipe.aggregate/1") == 0 ? &sums : NULL;
+}
+
 static const sp_stage crash = {
     sizeof(sp_stage), SP_TRANSFORM, 0, 0, "crash", "1.0.0", "Ends its process", NULL,
     "{\"memory\": \"constant\", \"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
@@ -213,13 +401,25 @@ static const sp_stage drain = {
     "\"about\": \"the file, the column\"}, \"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
     "{\"name\": \"how\", \"arg\": \"const:string\", \"about\": \"how\"}]}",
     bind_drain, unbind, create, process_drain, finish, NULL, NULL, destroy, sink};
-static const sp_stage *const stages[] = {&crash, &boom, &drain};
+static const sp_stage well = {
+    sizeof(sp_stage), SP_SOURCE, 0, 0, "well", "1.0.0", "The numbers from 1 to 20,000", NULL,
+    "{\"options\": [{\"name\": \"at\", \"arg\": \"const:string\", \"about\": \"where\"}, "
+    "{\"name\": \"how\", \"arg\": \"const:string\", \"about\": \"how\"}]}",
+    bind_well, unbind, create_well, process_well, NULL, snapshot_well, restore_well, destroy_well, NULL};
+static const sp_stage sum = {
+    sizeof(sp_stage), SP_AGGREGATE, 0, 0, "sum", "1.0.0", "A sum", NULL,
+    "{\"params\": [{\"name\": \"x\", \"type\": \"int\"}, {\"name\": \"at\", \"type\": \"string\", \"default\": \"\\\"none\\\"\"}, "
+    "{\"name\": \"how\", \"type\": \"string\", \"default\": \"\\\"none\\\"\"}], \"columns\": 1}",
+    bind_sum, unbind, create_sum, NULL, NULL, NULL, NULL, destroy_sum, aggregate};
+static const sp_stage *const stages[] = {&crash, &boom, &drain, &well, &sum};
 static const sp_plugin plugin = {sizeof(sp_plugin), SP_ABI_MAJOR, SP_ABI_MINOR, sizeof(stages) / sizeof(*stages), "test.crash", "1.0.0",
                                  "Apache-2.0", "", stages, NULL, NULL, NULL};
 
 SP_NOTE("{\"id\": \"test.crash\", \"version\": \"1.0.0\", \"abi\": [1, 0], \"stages\": ["
         "{\"name\": \"crash\", \"kind\": \"transform\", \"about\": \"Ends its process\"},"
         "{\"name\": \"boom\", \"kind\": \"function\", \"about\": \"The same number, unless it is seven.\"},"
-        "{\"name\": \"drain\", \"kind\": \"sink\", \"about\": \"Writes the sum of a column\"}]}");
+        "{\"name\": \"drain\", \"kind\": \"sink\", \"about\": \"Writes the sum of a column\"},"
+        "{\"name\": \"well\", \"kind\": \"source\", \"about\": \"The numbers from 1 to 20,000\"},"
+        "{\"name\": \"sum\", \"kind\": \"aggregate\", \"about\": \"A sum\"}]}");
 
 const sp_plugin *standpipe_plugin_entry_v1(void) { return &plugin; }

@@ -4,15 +4,49 @@
 //! - Memory is only taken while a room is made: then the table's reservation is here. What is declared otherwise has to fit into what is
 //!   held already.
 //! - What is held stays held until all of it is given back: the next room takes it first.
+//! - What all tables of an isolated aggregate have declared together stays under a ceiling: half of the memory that one of their
+//!   processes may take. What is more is refused, as for want of the run's memory.
 
 use crate::plugin::meter::Meter;
 use standpipe_sdk::ffi::{self, Status};
 use standpipe_sdk::{Error, Reservation, Result};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most that all tables of an aggregate may have declared.
+pub(super) struct Ceiling {
+    declared: AtomicUsize,
+    limit: usize,
+}
+
+impl Ceiling {
+    /// For an aggregate whose processes may take so many bytes, if it has such.
+    pub(super) fn new(memory: Option<u64>) -> Arc<Ceiling> {
+        Arc::new(Ceiling {
+            declared: AtomicUsize::new(0),
+            limit: memory.map_or(usize::MAX, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX)),
+        })
+    }
+
+    fn declare(&self, bytes: usize) -> Result<()> {
+        let more = |used: usize| used.checked_add(bytes).filter(|&all| all <= self.limit);
+        let declared = self.declared.fetch_update(Relaxed, Relaxed, more);
+        declared.map(drop).map_err(|used| Error::Memory {
+            wanted: bytes,
+            used,
+            limit: self.limit,
+        })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.declared.fetch_sub(bytes, Relaxed);
+    }
+}
 
 pub(super) struct Account {
     ledger: Mutex<Ledger>,
     meter: Arc<Meter>,
+    ceiling: Arc<Ceiling>,
 }
 
 #[derive(Default)]
@@ -27,10 +61,11 @@ struct Ledger {
 }
 
 impl Account {
-    pub(super) fn new(meter: Arc<Meter>) -> Account {
+    pub(super) fn new(meter: Arc<Meter>, ceiling: Arc<Ceiling>) -> Account {
         Account {
             ledger: Mutex::default(),
             meter,
+            ceiling,
         }
     }
 
@@ -46,17 +81,24 @@ impl Account {
         if delta <= 0 {
             let bytes = bytes.min(ledger.declared);
             ledger.declared -= bytes;
+            self.ceiling.give_back(bytes);
             self.meter.reserved(-(bytes as i64));
             return ffi::OK;
+        }
+        if let Err(error) = self.ceiling.declare(bytes) {
+            ledger.refused = Some(error);
+            return ffi::E_MEMORY;
         }
         let declared = ledger.declared.saturating_add(bytes);
         let more = declared.saturating_sub(ledger.held);
         if more > 0 {
-            let Some(open) = &mut ledger.open else {
-                return ffi::E_MEMORY;
+            let grown = match &mut ledger.open {
+                Some(open) => open.grow(more).map_err(Some),
+                None => Err(None),
             };
-            if let Err(error) = open.grow(more) {
-                ledger.refused = Some(error);
+            if let Err(error) = grown {
+                self.ceiling.give_back(bytes);
+                ledger.refused = error.or(ledger.refused.take());
                 return ffi::E_MEMORY;
             }
             ledger.held += more;
@@ -92,6 +134,7 @@ impl Account {
     pub(super) fn close(&self) -> usize {
         let mut ledger = self.ledger();
         self.meter.reserved(-(ledger.declared as i64));
+        self.ceiling.give_back(ledger.declared);
         ledger.declared = 0;
         std::mem::take(&mut ledger.held)
     }
@@ -126,7 +169,7 @@ mod tests {
     fn memory_is_taken_while_a_room_is_made_only() {
         let budget = Budget::new(1000);
         let mut table = budget.reserve();
-        let account = Account::new(Meter::new("a.b"));
+        let account = Account::new(Meter::new("a.b"), Ceiling::new(None));
         assert_eq!(account.declare(1), ffi::E_MEMORY);
         let (status, refused) = account.with_room(&mut table, || account.declare(600)).unwrap();
         assert_eq!((status, refused.is_none(), table.bytes()), (ffi::OK, true, 600));
@@ -137,5 +180,29 @@ mod tests {
         assert_eq!((status, refused.is_some(), table.bytes()), (ffi::E_MEMORY, true, 600));
         table.shrink(account.close());
         assert_eq!((table.bytes(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn tables_of_an_isolated_aggregate_stay_under_one_ceiling() {
+        let budget = Budget::new(10_000);
+        let (mut one, mut two) = (budget.reserve(), budget.reserve());
+        let ceiling = Ceiling::new(Some(2000));
+        let account = || Account::new(Meter::new("a.b"), ceiling.clone());
+        let (a, b) = (account(), account());
+        let declare = |account: &Account, table: &mut Reservation, bytes| {
+            let (status, refused) = account.with_room(table, || account.declare(bytes)).unwrap();
+            assert_eq!(status < 0, refused.is_some());
+            status
+        };
+        assert_eq!(declare(&a, &mut one, 600), ffi::OK);
+        assert_eq!(declare(&b, &mut two, 401), ffi::E_MEMORY);
+        assert_eq!((declare(&b, &mut two, 400), two.bytes()), (ffi::OK, 400));
+        assert_eq!(a.declare(-600), ffi::OK);
+        assert_eq!(declare(&b, &mut two, 600), ffi::OK);
+        // Refused by the budget, nothing of the ceiling is taken.
+        let mut none = Budget::new(0).reserve();
+        drop(b);
+        assert_eq!(declare(&account(), &mut none, 1000), ffi::E_MEMORY);
+        assert_eq!(declare(&account(), &mut one, 1000), ffi::OK);
     }
 }

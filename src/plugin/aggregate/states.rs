@@ -37,7 +37,7 @@ struct Work {
 impl Grouped {
     pub(super) fn new(bind: Arc<Bind>, strict: bool) -> Grouped {
         Grouped {
-            account: Arc::new(Account::new(bind.meter.clone())),
+            account: Arc::new(Account::new(bind.meter.clone(), bind.ceiling.clone())),
             bind,
             strict,
             work: Mutex::default(),

@@ -1,14 +1,18 @@
 //! The stand-ins in the host's table: each call goes to a process, and what it asks of the host comes back here.
 #![allow(unsafe_code)]
 
+mod aggregate;
 mod bound;
 mod instance;
 mod serving;
 mod sink;
+mod slots;
+mod source;
 
+use super::super::params;
 use super::wire::{Broken, Done, Reader, error_of};
 use super::worker::Lost;
-use super::{Described, Description, E_PROCESS, Isolation, Plugin, has};
+use super::{Described, Description, E_NO_ROOM, E_PROCESS, Isolation, Plugin, has};
 use standpipe_sdk::ffi::{self, ErrorOut, Status};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +32,8 @@ struct Proxy {
 /// What its extension answers with.
 enum Table {
     Sink(ffi::Sink),
+    /// With it comes how many arguments are columns.
+    Aggregate(ffi::Aggregate, usize),
 }
 
 /// The limits of the processes that a stage's calls go to, if it is a stand-in.
@@ -53,6 +59,10 @@ pub(super) fn table(plugin: &'static Plugin, description: Description) -> &'stat
                 let proxy: &'static Proxy = Box::leak(Box::new(Proxy {
                     table: table.and_then(|table| match described.kind {
                         ffi::KIND_SINK => Some(Table::Sink(sink::table(table))),
+                        ffi::KIND_AGGREGATE => Some(Table::Aggregate(
+                            aggregate::table(table),
+                            columns(described.texts[4].as_deref()),
+                        )),
                         _ => None,
                     }),
                     stage: stage(described, text),
@@ -81,6 +91,13 @@ pub(super) fn table(plugin: &'static Plugin, description: Description) -> &'stat
     }))
 }
 
+/// How many arguments of an aggregate are columns.
+fn columns(params: Option<&CStr>) -> usize {
+    let params = params.and_then(|params| params.to_str().ok());
+    // What is wrong with them is found out by who asks for more.
+    params::of_function(params).map_or(0, |(params, columns, _)| columns.min(params.len()))
+}
+
 fn stage(described: Described, text: impl Fn(Option<CString>) -> *const c_char) -> ffi::Stage {
     let has = |bit: u32| described.has & bit != 0;
     let [name, version, summary, doc_md, params] = described.texts.map(text);
@@ -99,8 +116,8 @@ fn stage(described: Described, text: impl Fn(Option<CString>) -> *const c_char) 
         create: has(has::CREATE).then_some(instance::create as _),
         process: has(has::PROCESS).then_some(instance::process as _),
         finish: has(has::FINISH).then_some(instance::finish as _),
-        snapshot: None,
-        restore: None,
+        snapshot: has(has::SNAPSHOT).then_some(source::snapshot as _),
+        restore: has(has::RESTORE).then_some(source::restore as _),
         destroy: has(has::DESTROY).then_some(instance::destroy as _),
         extension: has(has::EXTENSION).then_some(extension as _),
     }
@@ -110,6 +127,7 @@ unsafe extern "C" fn extension(stage: *const ffi::Stage, id: *const c_char) -> *
     // SAFETY: the header's contract: the stage is one of `table`'s, the first field of a `Proxy`, and `id` a text that ends with a NUL.
     let (proxy, id) = unsafe { (&*stage.cast::<Proxy>(), CStr::from_ptr(id)) };
     match &proxy.table {
+        Some(Table::Aggregate(table, _)) if id == ffi::AGGREGATE_EXTENSION => std::ptr::from_ref(table).cast(),
         Some(Table::Sink(table)) if id == ffi::SINK_EXTENSION => std::ptr::from_ref(table).cast(),
         _ => null(),
     }
@@ -181,11 +199,10 @@ fn ended(done: Done) -> Result<(Status, ErrorOut), Failed> {
     }
     if done.status < 0 {
         return Err(Failed {
-            // Ours alone.
-            status: if done.status == E_PROCESS {
-                ffi::E_INTERNAL
-            } else {
-                done.status
+            status: match done.status {
+                // Ours alone.
+                E_PROCESS | E_NO_ROOM => ffi::E_INTERNAL,
+                status => status,
             },
             error: Box::new(done.error),
         });

@@ -17,14 +17,14 @@ use crate::plugin::bind::{Given, Refused, Vtable};
 use crate::plugin::host::Registered;
 use crate::plugin::meter::{self, Meter};
 use crate::plugin::run::Object;
-use crate::plugin::{PLUGIN_FAILED, begin, library, vtable_of};
+use crate::plugin::{PLUGIN_FAILED, aggregate, begin, library, vtable_of};
 use call::Rows;
 use link::Link;
 use region::Region;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use standpipe_sdk::ffi::{self, ErrorOut};
-use standpipe_sdk::{Arena, Error};
+use standpipe_sdk::{Arena, Error, Schema};
 use std::collections::BTreeMap;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -127,6 +127,10 @@ struct Bound {
     vtable: Vtable,
     input: Rows,
     output: Rows,
+    /// An aggregate's functions, and the columns of its states or why there are none.
+    table: Option<aggregate::Table>,
+    state: Rows,
+    states: Result<Schema, String>,
 }
 
 struct Server {
@@ -293,12 +297,22 @@ impl Server {
             ask::PROCESS | ask::FINISH => {
                 let output = self.rows(kind == ask::PROCESS, body, &mut done)?;
                 done.write(answer);
-                match output {
-                    Some(output) => answer.u8(1).0.extend(output),
-                    None => drop(answer.u8(0)),
-                }
+                written(output, answer);
                 return Ok(());
             }
+            ask::ROOM..=ask::CLEAR => {
+                let output = self.aggregate(kind, body, &mut done)?;
+                done.write(answer);
+                written(output, answer);
+                return Ok(());
+            }
+            ask::SNAPSHOT => {
+                let bytes = self.snapshot(body, &mut done)?;
+                done.write(answer);
+                answer.bytes(&bytes);
+                return Ok(());
+            }
+            ask::RESTORE => self.restore(body, &mut done)?,
             ask::PUBLISH => {
                 let published = self.publish(body, &mut done)?;
                 done.write(answer);
@@ -314,7 +328,7 @@ impl Server {
     }
 
     fn bind(&self, body: &mut Reader<'_>) -> Result<Result<Bound, Refused>, Broken> {
-        let stage = body.u32()? as usize;
+        let (stage, columns) = (body.u32()? as usize, body.u32()? as usize);
         let config = std::str::from_utf8(body.bytes()?).map_err(|_| Broken)?;
         let (_max_workers, _flags, own) = (body.u32()?, body.u32()?, body.u32()?);
         let count = body.u32()?;
@@ -327,17 +341,29 @@ impl Server {
             Ok(given) => given,
             Err(refused) => return Ok(Err(refused)),
         };
-        let input = used(
-            &input.unwrap_or_default(),
-            list(given.out.used_columns, given.out.n_used_columns as usize),
-        );
         let input = input.unwrap_or_default();
+        let input = match vtable.stage.kind {
+            ffi::KIND_AGGREGATE => Some(input.fields().iter().take(columns).cloned().collect()),
+            _ => used(&input, list(given.out.used_columns, given.out.n_used_columns as usize)),
+        };
+        let input = input.unwrap_or_default();
+        let table = match vtable.stage.kind {
+            ffi::KIND_AGGREGATE => aggregate::table_of(&vtable).ok(),
+            _ => None,
+        };
+        let states = match &table {
+            Some(table) => aggregate::state_of(&given, table).map_err(|refused| refused.message),
+            None => Ok(Schema::default()),
+        };
         let from = list(given.out.from_columns, given.output.width());
         let output = super::given(vtable.stage.kind, given.out.flags, &given.output, from);
         Ok(Ok(Bound {
             vtable,
             input: Rows::new(input),
             output: Rows::new(output),
+            table,
+            state: Rows::new(states.as_ref().map_or(vec![], |states| states.fields().to_vec())),
+            states,
             given: Arc::new(given),
         }))
     }
@@ -349,6 +375,14 @@ impl Server {
         });
         let reserve = Arc::new(move |delta: i64| link.reserve(delta));
         Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone(), folder)
+    }
+}
+
+/// An array that a call left, if it did.
+fn written(output: Option<Vec<u8>>, answer: &mut Writer) {
+    match output {
+        Some(output) => answer.u8(1).0.extend(output),
+        None => drop(answer.u8(0)),
     }
 }
 
@@ -365,6 +399,11 @@ fn answered(bound: &Bound, answer: &mut Writer) {
     answer.numbers(list(out.key_columns, out.n_keys as usize));
     answer.numbers(list(out.used_columns, out.n_used_columns as usize));
     answer.numbers(list(out.from_columns, output.width()));
+    match (&bound.table, &bound.states) {
+        (None, _) => answer.u8(0),
+        (Some(_), Ok(states)) => answer.u8(1).schema(states),
+        (Some(_), Err(message)) => answer.u8(2).bytes(message.as_bytes()),
+    };
 }
 
 fn list<'a>(numbers: *const i32, len: usize) -> Option<&'a [i32]> {

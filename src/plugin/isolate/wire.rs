@@ -8,8 +8,10 @@
 use standpipe_sdk::ffi::{ErrorOut, Status};
 use standpipe_sdk::{Field, Item, Schema, Type};
 
-/// The longest frame, in bytes: descriptions, schemas and arguments, never rows.
+/// The longest frame, in bytes: descriptions, schemas, arguments and snapshots, never rows.
 pub(super) const LONGEST: usize = 64 << 20;
+/// The longest snapshot.
+pub(super) const LONGEST_SNAPSHOT: usize = LONGEST - (1 << 20);
 /// Deeper types are refused.
 const DEPTH: usize = 64;
 
@@ -25,6 +27,16 @@ pub(super) mod ask {
     /// The status that a service answers with.
     pub(in super::super) const ANSWER: u8 = 8;
     pub(in super::super) const PUBLISH: u8 = 9;
+    pub(in super::super) const SNAPSHOT: u8 = 10;
+    pub(in super::super) const RESTORE: u8 = 11;
+    /// Calls of an aggregate.
+    pub(in super::super) const ROOM: u8 = 12;
+    pub(in super::super) const ROOM_TO_MERGE: u8 = 13;
+    pub(in super::super) const UPDATE: u8 = 14;
+    pub(in super::super) const MERGE: u8 = 15;
+    pub(in super::super) const STATE: u8 = 16;
+    pub(in super::super) const FINALIZE: u8 = 17;
+    pub(in super::super) const CLEAR: u8 = 18;
 }
 
 /// What the plugin's process says.

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     timeout: Duration,
     memory: u64,
     pub(super) lost: bool,
+    /// Then, what was said of that.
+    last_words: String,
     /// It was told that a run is over.
     told: bool,
     /// What was bound in it, and made of what was bound.
@@ -124,6 +126,7 @@ impl Worker {
             timeout: plugin.isolation.timeout,
             memory: plugin.isolation.memory,
             lost: false,
+            last_words: String::new(),
             told: false,
             bounds: BTreeSet::new(),
             instances: BTreeSet::new(),
@@ -278,7 +281,10 @@ impl Worker {
                 self.child.end();
                 return Lost::Cancelled;
             }
-            Away::Gone => "its process is gone".to_owned(),
+            Away::Gone => match self.last_words.as_str() {
+                "" => "its process is gone".to_owned(),
+                words => words.to_owned(),
+            },
             Away::Broken => {
                 self.child.end();
                 format!("what its process says in `{what}` cannot be understood; it was ended")
@@ -298,6 +304,7 @@ impl Worker {
                 format!("its process was lost in `{what}`: {ended}{memory}")
             }
         };
+        self.last_words.clone_from(&text);
         Lost::Process(text)
     }
 

@@ -4,13 +4,14 @@
 use super::super::wire::{Broken, Reader, Writer, ask};
 use super::super::worker::{Nobody, Worker};
 use super::super::{given, used};
-use super::{Failed, NEXT, Proxy, done, entry};
+use super::slots::Slots;
+use super::{Failed, NEXT, Proxy, Table, done, entry};
 use standpipe_sdk::ffi::{self, BindIn, BindOut, ErrorOut, Host, Status, schema};
 use standpipe_sdk::{Field, Schema, Type};
 use std::ffi::c_void;
 use std::ptr::null;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 /// What `bind` gives.
 pub(super) struct Bound {
@@ -22,6 +23,13 @@ pub(super) struct Bound {
     /// The columns that calls get and give.
     pub(super) input: Vec<Type>,
     pub(super) output: Vec<Type>,
+    /// Of an aggregate: the columns of its states, or why there are none.
+    pub(super) states: Result<Schema, String>,
+    pub(super) state: Vec<Type>,
+    /// The processes that an aggregate's instances share.
+    pub(super) slots: Slots,
+    /// Why a process was lost when a split of a source went: no further one is begun.
+    pub(super) last: OnceLock<String>,
     key: Option<Vec<i32>>,
     used: Option<Vec<i32>>,
     from: Option<Vec<i32>>,
@@ -38,6 +46,7 @@ struct Answer {
     key: Option<Vec<i32>>,
     used: Option<Vec<i32>>,
     from: Option<Vec<i32>>,
+    states: Result<Schema, String>,
 }
 
 impl Answer {
@@ -52,6 +61,12 @@ impl Answer {
             key: from.numbers()?,
             used: from.numbers()?,
             from: from.numbers()?,
+            states: match from.u8()? {
+                0 => Ok(Schema::default()),
+                1 => Ok(from.schema()?),
+                2 => Err(from.str()?.to_owned()),
+                _ => return Err(Broken),
+            },
         };
         // The host takes this list to be as long as the output is wide.
         match answer
@@ -98,7 +113,11 @@ pub(super) unsafe extern "C" fn bind(
             let (proxy, asked, out) = (&*stage.cast::<Proxy>(), &*asked, &mut *out);
             let id = NEXT.fetch_add(1, Relaxed);
             let mut question = Writer::default();
-            question.u32(proxy.number).bytes(asked.config_json.bytes());
+            let columns = match proxy.table {
+                Some(Table::Aggregate(_, columns)) => columns as u32,
+                _ => 0,
+            };
+            question.u32(proxy.number).u32(columns).bytes(asked.config_json.bytes());
             question
                 .u32(asked.max_workers)
                 .u32(asked.flags)
@@ -127,12 +146,19 @@ pub(super) unsafe extern "C" fn bind(
             let schema = schema::Exported::new(&read.schema).map_err(no_schema)?;
             proxy.plugin.give(worker);
             let output = given(proxy.stage.kind, read.flags, &read.schema, read.from.as_deref());
-            let types = |fields: Vec<Field>| fields.into_iter().map(|field| field.ty).collect();
+            let types = |fields: Vec<Field>| -> Vec<Type> { fields.into_iter().map(|field| field.ty).collect() };
             let bound = Arc::new(Bound {
                 proxy,
                 id,
                 question,
-                input: used(&input, read.used.as_deref()).map(types).unwrap_or_default(),
+                input: match proxy.stage.kind {
+                    ffi::KIND_AGGREGATE => types(input.fields().iter().take(columns as usize).cloned().collect()),
+                    _ => used(&input, read.used.as_deref()).map(types).unwrap_or_default(),
+                },
+                state: types(read.states.as_ref().map_or(vec![], |states| states.fields().to_vec())),
+                states: read.states,
+                slots: Slots::default(),
+                last: OnceLock::new(),
                 output: types(output),
                 key: read.key,
                 used: read.used,

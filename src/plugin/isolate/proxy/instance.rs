@@ -1,12 +1,13 @@
 //! Instances in processes: `create`, `process`, `finish` and `destroy` of the stand-ins.
 #![allow(unsafe_code)]
 
-use super::super::arrays::{self, Land, Stopped};
+use super::super::arrays::{self, Land, Sink, Stopped};
 use super::super::wire::{Done, Reader, Writer, ask, write};
 use super::super::worker::{Lost, Nobody, Worker, shown};
-use super::super::{E_PROCESS, PROCESS_LOST};
+use super::super::{E_NO_ROOM, E_PROCESS, PROCESS_LOST};
 use super::bound::Bound;
 use super::serving::{Landing, Serving};
+use super::slots::Slot;
 use super::{Failed, NEXT, done, ended, entry};
 use standpipe_sdk::Type;
 use standpipe_sdk::ffi::{self, ArrowArray, ErrorOut, Host, Status};
@@ -29,6 +30,8 @@ enum Home {
     Own(Option<Worker>),
     /// A function's: in each process that happens to be asked.
     Any,
+    /// An aggregate's: in a process that others are in as well.
+    Slot(Arc<Slot>),
 }
 
 /// A call as a process is asked for it.
@@ -38,6 +41,8 @@ pub(super) struct Asked<'r> {
     pub(super) what: &'static str,
     /// What stands behind the number of the instance.
     pub(super) head: Writer,
+    /// Numbers of groups, of an aggregate.
+    pub(super) groups: Option<&'r [u32]>,
     /// What it is lent, and of what types that is.
     pub(super) input: Option<(&'r ArrowArray, &'r [Type])>,
 }
@@ -70,19 +75,34 @@ pub(super) unsafe extern "C" fn create(
         entry(error, || {
             Arc::increment_strong_count(bound.cast::<Bound>());
             let bound = Arc::from_raw(bound.cast::<Bound>());
-            let shares = bound.proxy.stage.kind == ffi::KIND_SCALAR;
+            let kind = bound.proxy.stage.kind;
             let mut instance = Instance {
                 // A function has one instance in each process.
-                id: if shares { bound.id } else { NEXT.fetch_add(1, Relaxed) },
+                id: match kind {
+                    ffi::KIND_SCALAR => bound.id,
+                    _ => NEXT.fetch_add(1, Relaxed),
+                },
                 home: Home::Any,
                 host: &*(*call).host,
                 owner: (*call).owner,
                 bound,
             };
-            if !shares {
-                let mut worker = instance.bound.worker()?;
-                instance.create(&mut worker, &*call, split)?;
-                instance.home = Home::Own(Some(worker));
+            match kind {
+                ffi::KIND_SCALAR => {}
+                ffi::KIND_AGGREGATE => {
+                    let slots = &instance.bound.slots;
+                    let start = || instance.bound.worker();
+                    let slot = slots.enter(instance.id, start, |worker| instance.create(worker, &*call, 0))?;
+                    instance.home = Home::Slot(slot);
+                }
+                _ => {
+                    if let Some(text) = instance.bound.last.get() {
+                        return Err(Failed::new(E_PROCESS, text));
+                    }
+                    let mut worker = instance.bound.worker()?;
+                    instance.create(&mut worker, &*call, split)?;
+                    instance.home = Home::Own(Some(worker));
+                }
             }
             *inst = Box::into_raw(Box::new(instance)).cast();
             Ok(ffi::OK)
@@ -101,11 +121,24 @@ impl Instance {
             ask::CREATE,
             &body.0,
             "create",
-            &mut Serving::new(call, &self.bound.output),
+            &mut Serving::new(call, &self.bound.output).of(&self.bound),
         )?;
         done(&mut Reader(&answer))?;
         worker.instances.insert(self.id);
         Ok(())
+    }
+
+    /// A call of the instance's own, where the header has none: its owner's services are there, those of a call are not.
+    pub(super) fn call(&self) -> ffi::Call {
+        ffi::Call {
+            struct_size: size_of::<ffi::Call>() as u32,
+            input_port: 0,
+            host: self.host,
+            owner: self.owner,
+            batch_seq: 0,
+            max_rows: 0,
+            folder: ffi::Str::new(""),
+        }
     }
 
     /// Does something in the instance's process.
@@ -114,13 +147,17 @@ impl Instance {
         call: &ffi::Call,
         run: impl FnOnce(&Self, &mut Worker) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        let gone = || Failed::new(E_PROCESS, "its process is gone");
         match &mut self.home {
             Home::Own(worker) => {
+                let gone = || Failed::new(E_PROCESS, "its process is gone");
                 let mut worker = worker.take().ok_or_else(gone)?;
                 let outcome = run(self, &mut worker);
                 self.home = Home::Own(Some(worker));
                 outcome
+            }
+            Home::Slot(slot) => {
+                let slot = slot.clone();
+                self.bound.slots.within(self.id, &slot, |worker| run(self, worker))
             }
             Home::Any => {
                 let mut worker = self.bound.worker()?;
@@ -144,11 +181,23 @@ impl Instance {
     ) -> Result<Answered, Failed> {
         let mut body = Writer::default();
         body.u64(self.id).0.extend(asked.head.0);
-        if let Some((input, types)) = asked.input {
+        if asked.input.is_some() || asked.groups.is_some() {
             let mut filling = worker.shared.fill();
-            // SAFETY: the host's contract: the input has the columns that are used, normalised.
-            let written = unsafe { arrays::write(input, types, &mut body, &mut filling) };
-            written.and_then(|()| filling.finish()).map_err(|why| {
+            let mut fill = || {
+                if let Some(groups) = asked.groups {
+                    let at = filling.start(size_of_val(groups))?;
+                    body.u64(at).u32(groups.len() as u32);
+                    for group in groups {
+                        filling.more(&group.to_le_bytes())?;
+                    }
+                }
+                if let Some((input, types)) = asked.input {
+                    // SAFETY: the host's contract: the input has the columns that are used, normalised.
+                    unsafe { arrays::write(input, types, &mut body, &mut filling)? }
+                }
+                filling.finish()
+            };
+            fill().map_err(|why| {
                 if why == Stopped::NoRoom {
                     // The host is to know that this is a lack of memory: it asks itself for more than it can have.
                     let _ = Landing {
@@ -196,7 +245,7 @@ impl Instance {
         error: &mut ErrorOut,
     ) -> Result<Status, Failed> {
         self.within(call, |this, worker| {
-            let mut serving = Serving::new(call, output);
+            let mut serving = Serving::new(call, output).of(&this.bound);
             let answered = this.ask(worker, call, &mut serving, asked)?;
             let mut rest = answered.rest();
             *error = answered.error;
@@ -205,7 +254,12 @@ impl Instance {
                     call,
                     shared: &mut worker.shared,
                 };
-                *out = arrays::read(&mut rest, output, &mut landing).map_err(|why| serving.stopped(why))?;
+                let is_source = this.bound.proxy.stage.kind == ffi::KIND_SOURCE;
+                *out = arrays::read(&mut rest, output, &mut landing).map_err(|why| match why {
+                    // The split is behind these rows already: they cannot be asked for again.
+                    Stopped::NoRoom if is_source => Failed::new(E_NO_ROOM, "there is no room for its rows"),
+                    why => serving.stopped(why),
+                })?;
             }
             Ok(answered.status)
         })
@@ -247,6 +301,7 @@ pub(super) unsafe extern "C" fn process(
                 kind: ask::PROCESS,
                 what: "process",
                 head: head(call),
+                groups: None,
                 input: input.as_ref().map(|input| (input, &*bound.input)),
             };
             instance.run(call, asked, &mut *out, left)
@@ -268,6 +323,7 @@ pub(super) unsafe extern "C" fn finish(
                 kind: ask::FINISH,
                 what: "finish",
                 head: head(call),
+                groups: None,
                 input: None,
             };
             instance.run(call, asked, &mut *out, left)
@@ -286,23 +342,35 @@ pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
                 host,
                 owner,
             } = *Box::from_raw(inst.cast::<Instance>());
-            let Home::Own(Some(mut worker)) = home else {
-                return Ok(ffi::OK);
-            };
-            if worker.lost {
-                return Ok(ffi::OK);
-            }
-            worker.instances.remove(&id);
-            match worker.ask(ask::DESTROY, &id.to_le_bytes(), "destroy", &mut Nobody) {
-                Ok(_) => bound.proxy.plugin.give(worker),
-                // All its rows are given: whoever runs the script is told, and the run stands.
-                Err(Lost::Process(text)) => {
-                    let text = format!("warning[{PROCESS_LOST}]: {text}");
-                    (host.log)(owner, 0, ffi::Str::new(&text));
+            let outcome = match home {
+                // Once a split has lost its process like this, nobody waits for the others.
+                Home::Own(Some(mut worker)) if !worker.lost && bound.last.get().is_none() => {
+                    destroyed(id, &mut worker).map(|()| bound.proxy.plugin.give(worker))
                 }
-                Err(Lost::Cancelled) => {}
+                Home::Slot(slot) => bound.slots.leave(id, &slot, destroyed).map(|worker| {
+                    if let Some(worker) = worker {
+                        bound.proxy.plugin.give(worker);
+                    }
+                }),
+                _ => Ok(()),
+            };
+            // All its rows are given: whoever runs the script is told, and the run stands.
+            if let Err(Lost::Process(text)) = outcome {
+                if bound.proxy.stage.kind == ffi::KIND_SOURCE {
+                    let _ = bound.last.set(text.clone());
+                }
+                let text = format!("warning[{PROCESS_LOST}]: {text}");
+                (host.log)(owner, 0, ffi::Str::new(&text));
             }
             Ok(ffi::OK)
         });
     }
+}
+
+/// Destroys an instance in its process.
+fn destroyed(id: u64, worker: &mut Worker) -> Result<(), Lost> {
+    worker.instances.remove(&id);
+    worker
+        .ask(ask::DESTROY, &id.to_le_bytes(), "destroy", &mut Nobody)
+        .map(drop)
 }

@@ -7,6 +7,8 @@ use super::super::shared::Shared;
 use super::super::wire::Reader;
 use super::super::worker::Services;
 use super::Failed;
+use super::bound::Bound;
+use super::slots::Slots;
 use standpipe_sdk::Type;
 use standpipe_sdk::ffi::{self, Host, ReleaseArray, Status};
 use std::ffi::c_void;
@@ -17,6 +19,8 @@ pub(super) struct Serving<'r> {
     call: &'r ffi::Call,
     /// The columns of what it may emit.
     output: &'r [Type],
+    /// What is served is over once this is lost.
+    slots: Option<&'r Slots>,
     /// Why what the process gave did not arrive: the plugin only passes the news on.
     pub(super) stop: Option<Stopped>,
 }
@@ -26,7 +30,16 @@ impl<'r> Serving<'r> {
         Serving {
             call,
             output,
+            slots: None,
             stop: None,
+        }
+    }
+
+    /// A call of an instance of this: where one process of an aggregate is lost, nobody waits for the others.
+    pub(super) fn of(self, bound: &'r Bound) -> Self {
+        Serving {
+            slots: Some(&bound.slots),
+            ..self
         }
     }
 
@@ -86,7 +99,7 @@ impl Services for Serving<'_> {
 
     fn cancelled(&mut self) -> bool {
         // SAFETY: as above.
-        unsafe { (self.host().cancelled)(self.call.owner) != 0 }
+        self.slots.is_some_and(Slots::is_lost) || unsafe { (self.host().cancelled)(self.call.owner) != 0 }
     }
 }
 

@@ -33,6 +33,7 @@ unsafe extern "C" fn publish(
                     kind: ask::PUBLISH,
                     what: "publish",
                     head: Writer::default(),
+                    groups: None,
                     input: None,
                 };
                 let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;

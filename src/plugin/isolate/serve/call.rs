@@ -1,13 +1,13 @@
 //! A call in a plugin's process: its input is lent, its output is given to the host.
 #![allow(unsafe_code)]
 
-use super::super::arrays::{self, Stopped};
-use super::super::wire::{Broken, Done, Reader, Writer, error_of, tell};
+use super::super::arrays::{self, Land, Stopped};
+use super::super::wire::{Broken, Done, LONGEST_SNAPSHOT, Reader, Writer, ask, error_of, tell};
 use super::link::Link;
 use super::region::{Giving, Region, Taking};
 use super::{Bound, Server};
 use crate::plugin::host::{self, Entered, Service};
-use crate::plugin::run::release;
+use crate::plugin::run::{release, write};
 use crate::plugin::sink;
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::lend::{self, Lent};
@@ -36,6 +36,8 @@ impl Rows {
 pub(super) enum Part {
     Nothing,
     Input,
+    /// Of an aggregate.
+    State,
     Output,
 }
 
@@ -49,6 +51,7 @@ impl Bound {
         match part {
             Part::Nothing => &NOTHING,
             Part::Input => &self.input,
+            Part::State => &self.state,
             Part::Output => &self.output,
         }
     }
@@ -59,14 +62,30 @@ struct Shape {
     /// The instance.
     id: u64,
     max_rows: u64,
+    /// Group numbers stand before the input.
+    groups: bool,
     input: Option<Part>,
     output: Part,
+}
+
+impl Shape {
+    fn without_rows(id: u64) -> Shape {
+        Shape {
+            id,
+            max_rows: 0,
+            groups: false,
+            input: None,
+            output: Part::Nothing,
+        }
+    }
 }
 
 /// The arguments of a call.
 struct Arguments {
     inst: *mut c_void,
     call: *const ffi::Call,
+    n_groups: u32,
+    groups: *const u32,
     /// NULL if there is none.
     input: *mut ArrowArray,
     out: *mut ArrowArray,
@@ -86,6 +105,7 @@ impl Server {
         let shape = Shape {
             id,
             max_rows,
+            groups: false,
             input: (is_process && kind != ffi::KIND_SOURCE).then_some(Part::Input),
             output: Part::Output,
         };
@@ -96,6 +116,7 @@ impl Server {
                 input,
                 out,
                 error,
+                ..
             } = *with;
             let (process, finish) = (bound.vtable.process, bound.vtable.stage.finish);
             // SAFETY: `create` made `inst`; the host calls no instance again that may only be destroyed; the other arguments are valid
@@ -111,12 +132,7 @@ impl Server {
 
     /// A call of a sink's `publish`.
     pub(super) fn publish(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<ffi::Published, Broken> {
-        let shape = Shape {
-            id: body.u64()?,
-            max_rows: 0,
-            input: None,
-            output: Part::Nothing,
-        };
+        let shape = Shape::without_rows(body.u64()?);
         let mut published = ffi::Published::EMPTY;
         let into = &raw mut published;
         self.call(&shape, body, done, |bound, with| {
@@ -125,6 +141,95 @@ impl Server {
             Ok(unsafe { publish(with.inst, with.call, into, with.error) })
         })?;
         Ok(published)
+    }
+
+    /// A call of `snapshot`, and what it wrote.
+    pub(super) fn snapshot(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<Vec<u8>, Broken> {
+        let shape = Shape::without_rows(body.u64()?);
+        let mut bytes: Vec<u8> = vec![];
+        let into = &raw mut bytes;
+        self.call(&shape, body, done, |bound, with| {
+            let snapshot = bound.vtable.stage.snapshot.ok_or(Broken)?;
+            // SAFETY: as above; `write` gets what it writes to.
+            Ok(unsafe { snapshot(with.inst, with.call, write, into.cast(), with.error) })
+        })?;
+        if bytes.len() > LONGEST_SNAPSHOT {
+            let text = format!(
+                "its snapshot has {} bytes, {LONGEST_SNAPSHOT} are the most",
+                bytes.len()
+            );
+            (done.status, done.error) = (ffi::E_UNSUPPORTED, error_of(&text, ""));
+            bytes.clear();
+        }
+        Ok(bytes)
+    }
+
+    /// A call of `restore`.
+    pub(super) fn restore(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<(), Broken> {
+        let shape = Shape::without_rows(body.u64()?);
+        let (version, bytes) = (body.u32()?, body.bytes()?);
+        self.call(&shape, body, done, |bound, with| {
+            let restore = bound.vtable.stage.restore.ok_or(Broken)?;
+            let (from, len) = (bytes.as_ptr().cast(), bytes.len());
+            // SAFETY: as above; the bytes are there for the call.
+            Ok(unsafe { restore(with.inst, with.call, version, from, len, with.error) })
+        })?;
+        Ok(())
+    }
+
+    /// A call of an aggregate's; with what it gave.
+    pub(super) fn aggregate(
+        &mut self,
+        kind: u8,
+        body: &mut Reader<'_>,
+        done: &mut Done,
+    ) -> Result<Option<Vec<u8>>, Broken> {
+        let id = body.u64()?;
+        let groups = match kind {
+            ask::ROOM | ask::ROOM_TO_MERGE => body.u32()?,
+            _ => 0,
+        };
+        let shape = Shape {
+            groups: matches!(kind, ask::UPDATE | ask::MERGE | ask::STATE | ask::FINALIZE),
+            input: match kind {
+                ask::ROOM | ask::UPDATE => Some(Part::Input),
+                ask::ROOM_TO_MERGE | ask::MERGE => Some(Part::State),
+                _ => None,
+            },
+            output: match kind {
+                ask::STATE => Part::State,
+                ask::FINALIZE => Part::Output,
+                _ => Part::Nothing,
+            },
+            ..Shape::without_rows(id)
+        };
+        self.call(&shape, body, done, |bound, with| {
+            let table = bound.table.ok_or(Broken)?;
+            let Arguments {
+                inst,
+                call,
+                n_groups,
+                groups: listed,
+                input,
+                out,
+                error,
+            } = *with;
+            // SAFETY: as above.
+            Ok(unsafe {
+                match kind {
+                    ask::ROOM => table.room.ok_or(Broken)?(inst, call, groups, input, error),
+                    ask::ROOM_TO_MERGE => table.room_to_merge.ok_or(Broken)?(inst, call, groups, input, error),
+                    ask::UPDATE => (table.update)(inst, call, listed, input, error),
+                    ask::MERGE => (table.merge)(inst, call, listed, input, error),
+                    ask::STATE => (table.state)(inst, call, n_groups, listed, out, error),
+                    ask::FINALIZE => (table.finalize)(inst, call, n_groups, listed, out, error),
+                    _ => {
+                        (table.clear)(inst);
+                        ffi::OK
+                    }
+                }
+            })
+        })
     }
 
     fn bound_of(&self, id: u64) -> Result<&Bound, Broken> {
@@ -149,6 +254,13 @@ impl Server {
             Error::Failed { message, .. } => message,
             other => other.to_string(),
         };
+        let (mut groups, mut n_groups) = (std::ptr::null(), 0);
+        if shape.groups {
+            let at = body.u64()?;
+            n_groups = body.u32()?;
+            let bytes = n_groups as usize * size_of::<u32>();
+            groups = Taking { region, arena }.load(at, bytes).map_err(|_| Broken)?;
+        }
         let mut lent = None;
         if let Some(part) = shape.input {
             let rows = bound.part(part);
@@ -176,6 +288,7 @@ impl Server {
             region,
             arena,
             output: bound.part(shape.output),
+            may_emit: bound.table.is_none(),
             lent: lent.as_ref(),
             complaint: None,
             refused: false,
@@ -191,6 +304,8 @@ impl Server {
             &Arguments {
                 inst: object.inst,
                 call: &raw const call,
+                n_groups,
+                groups: groups.cast(),
                 input: input.as_mut().map_or(std::ptr::null_mut(), |input| &raw mut *input),
                 out: &raw mut out,
                 error: &raw mut error,
@@ -233,6 +348,8 @@ struct Remote<'r, 'a> {
     region: &'r Region,
     arena: &'a Arena,
     output: &'r Rows,
+    /// An aggregate has nothing to emit, and is told so.
+    may_emit: bool,
     lent: Option<&'r Lent<'r, 'a>>,
     /// What the plugin does wrong: the call is to end.
     complaint: Option<String>,
@@ -284,6 +401,11 @@ impl Service for Remote<'_, '_> {
     }
 
     unsafe fn emit(&mut self, array: &mut ArrowArray) -> Status {
+        if !self.may_emit {
+            // SAFETY: the caller's promise.
+            unsafe { release(array) }
+            return ffi::E_UNSUPPORTED;
+        }
         let written = match &self.complaint {
             Some(_) => Err(Stopped::Broken),
             // SAFETY: the caller's promise.

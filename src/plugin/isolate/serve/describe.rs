@@ -44,10 +44,13 @@ pub(super) fn describe(stage: &ffi::Stage, to: &mut Writer) {
         (stage.finish.is_some(), has::FINISH),
         (stage.destroy.is_some(), has::DESTROY),
         (stage.extension.is_some(), has::EXTENSION),
+        (stage.snapshot.is_some(), has::SNAPSHOT),
+        (stage.restore.is_some(), has::RESTORE),
     ];
     to.u32(sum(&bits));
     let id = match stage.kind {
         ffi::KIND_SINK => ffi::SINK_EXTENSION,
+        ffi::KIND_AGGREGATE => ffi::AGGREGATE_EXTENSION,
         _ => {
             to.u8(0);
             return;
@@ -64,7 +67,12 @@ pub(super) fn describe(stage: &ffi::Stage, to: &mut Writer) {
     }
     to.u8(1);
     // SAFETY: by the header, under this name stands a table of this kind, which begins with its size and lives as long as the library.
-    unsafe { sink(table, to) }
+    unsafe {
+        match stage.kind {
+            ffi::KIND_SINK => sink(table, to),
+            _ => aggregate(table, to),
+        }
+    }
 }
 
 fn sum(bits: &[(bool, u32)]) -> u32 {
@@ -79,11 +87,37 @@ unsafe fn sink(table: *const c_void, to: &mut Writer) {
         let size = table.cast::<u32>().read();
         to.u32(size);
         if (size as usize) < size_of::<ffi::Sink>() {
-            to.u32(0).u32(0);
+            to.u32(0).u64(0).u32(0);
             return;
         }
         let table = &*table.cast::<ffi::Sink>();
-        to.u32(table.flags);
+        to.u32(table.flags).u64(0);
         to.u32(sum(&[(table.publish.is_some(), table_has::PUBLISH)]));
+    }
+}
+
+/// # Safety
+/// There is an `sp_aggregate`, as long as its size says.
+unsafe fn aggregate(table: *const c_void, to: &mut Writer) {
+    // SAFETY: as above.
+    unsafe {
+        let size = table.cast::<u32>().read();
+        to.u32(size);
+        if (size as usize) < size_of::<ffi::Aggregate>() {
+            to.u32(0).u64(0).u32(0);
+            return;
+        }
+        let table = &*table.cast::<ffi::Aggregate>();
+        to.u32(table.flags).u64(table.state_size as u64);
+        to.u32(sum(&[
+            (table.state_schema.is_some(), table_has::STATE_SCHEMA),
+            (table.room.is_some(), table_has::ROOM),
+            (table.room_to_merge.is_some(), table_has::ROOM_TO_MERGE),
+            (table.update.is_some(), table_has::UPDATE),
+            (table.merge.is_some(), table_has::MERGE),
+            (table.state.is_some(), table_has::STATE),
+            (table.finalize.is_some(), table_has::FINALIZE),
+            (table.clear.is_some(), table_has::CLEAR),
+        ]));
     }
 }
