@@ -36,7 +36,7 @@ use crate::runtime::settings::{Hooks, Settings};
 use crate::runtime::{self};
 use crate::stages;
 use crate::syntax;
-use standpipe_sdk::spec::{Factory, Make, Say, StageSpec};
+use standpipe_sdk::spec::{Factory, FormatSpec, Make, Say, StageSpec};
 use standpipe_sdk::{Batch, Error, Kept, Result as RunResult, Schema, Sink, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,7 @@ struct Shared {
     outputs: Vec<String>,
     on_start: Option<OnStart>,
     stages: Vec<&'static StageSpec>,
+    formats: Vec<&'static FormatSpec>,
     plugins: Plugins,
 }
 
@@ -174,6 +175,13 @@ impl EngineBuilder {
         self
     }
 
+    /// A format beside the built-in ones, for `read` and `write`. Where two have one name, the earlier one is meant.
+    #[must_use]
+    pub fn format(mut self, spec: &'static FormatSpec) -> Self {
+        self.shared.formats.push(spec);
+        self
+    }
+
     /// A plugin's library that scripts can use: trusted, because the caller names it. It wins over the project's of that name.
     #[must_use]
     pub fn plugin(mut self, path: impl Into<PathBuf>) -> Self {
@@ -228,6 +236,7 @@ impl Engine {
                 outputs: vec![],
                 on_start: None,
                 stages: stages::list::list().to_vec(),
+                formats: formats::list().to_vec(),
                 plugins: Plugins::default(),
             },
         }
@@ -515,7 +524,7 @@ impl Pipeline {
             outputs,
             stages: &shared.stages,
             plugins: &shared.plugins,
-            formats: formats::list(),
+            formats: &shared.formats,
             testing: None,
         };
         let mut compiled = compile::compile(&parsed.script, &self.text, &options);
