@@ -343,7 +343,7 @@ fn source(name: &'static str) -> &'static Guest {
             name,
             about: "Rows of a file",
             kind: Kind::Source,
-            modes: Vec::leak(vec![&*forever(format!("c_{name}")).as_str()]),
+            modes: Vec::leak(vec![forever(format!("c_{name}")).as_str()]),
             items: Items::some(ArgKind::Const(Want::String), 1, 1, "the path"),
             options: if is_format { side(name).options } else { &[] },
             memory: Memory::Batch,
