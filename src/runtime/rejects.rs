@@ -126,7 +126,7 @@ impl Held {
             descending: false,
             nulls_first: false,
         });
-        let breaker = sort::breaker("rejects", keys.to_vec(), false, OWN + WIDTH)(setup)?;
+        let breaker = sort::breaker("rejects", keys.to_vec(), None, OWN + WIDTH)(setup)?;
         Ok(Held {
             breaker,
             lanes: Mutex::default(),

@@ -124,7 +124,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         descending: false,
         nulls_first: false,
     };
-    let in_order = sort::breaker("nest", vec![in_order], true, keys + 1);
+    let in_order = sort::breaker("nest", vec![in_order], keys::max_width([&Type::Int]), keys + 1);
     let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
         let sorted = in_order(setup)?;
         let ways = Ways {

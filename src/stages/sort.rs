@@ -1,6 +1,6 @@
 //! `sort -a, b nulls: first`: all rows in another order.
 //!
-//! Each lane keeps its batches and, per row, an entry: the first 16 bytes of the key, and where the row is. Longer keys keep the
+//! Each lane keeps its batches and, per row, an entry: the first 24 bytes of the key, and where the row is. Longer keys keep the
 //! rest beside the batch. A lane sorts its entries when it is done; the drain merges them into one list of rows, and claims
 //! of that list are gathered in parallel.
 //!
@@ -14,7 +14,7 @@
 
 use super::codes::held;
 use super::groups::{grow, grow_to};
-use super::keys::{self, Key, KeyBlock, Keys, PREFIX_BYTES};
+use super::keys::{self, Key, KeyBlock, Keys};
 use super::picked::{self, PIECE_BYTES, Picked};
 use super::spill::{Merge, Merged, Segment, SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
@@ -72,8 +72,8 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 /// All rows of a call in the order of `keys`.
 pub(super) fn of_rows(stage: &'static str, call: &Call<'_>, keys: Vec<Key>) -> Factory<Arc<dyn Breaker>> {
     let types = keys.iter().filter_map(|key| call.input.get(key.column)).map(|f| &f.ty);
-    let short = keys::max_width(types).is_some_and(|bytes| bytes <= PREFIX_BYTES);
-    breaker(stage, keys, short, call.own)
+    let longest = keys::max_width(types);
+    breaker(stage, keys, longest, call.own)
 }
 
 fn sorts(call: &Call<'_>) -> Option<Vec<SortKey>> {
@@ -87,21 +87,26 @@ fn sorts(call: &Call<'_>) -> Option<Vec<SortKey>> {
     complaints.is_empty().then(|| keys.collect())
 }
 
-/// All rows in the order of `keys`, which take no more than an entry if they are `short`; the first `own` columns of them are passed on.
+/// All rows in the order of `keys`, of which none is longer than `longest` bytes; the first `own` columns of them are passed on.
 /// `stage` is who says that something does not fit.
-pub(crate) fn breaker(stage: &'static str, keys: Vec<Key>, short: bool, own: usize) -> Factory<Arc<dyn Breaker>> {
-    breaker_of(stage, keys, short, own, usize::MAX)
+pub(crate) fn breaker(
+    stage: &'static str,
+    keys: Vec<Key>,
+    longest: Option<usize>,
+    own: usize,
+) -> Factory<Arc<dyn Breaker>> {
+    breaker_of(stage, keys, longest, own, usize::MAX)
 }
 
 /// The same, of which a lane keeps no more than `most` bytes in memory.
 pub(super) fn breaker_of(
     stage: &'static str,
     keys: Vec<Key>,
-    short: bool,
+    longest: Option<usize>,
     own: usize,
     most: usize,
 ) -> Factory<Arc<dyn Breaker>> {
-    Box::new(move |setup: &Setup| Ok(Sort::new(stage, keys.clone(), short, own, most, 1, setup)))
+    Box::new(move |setup: &Setup| Ok(Sort::new(stage, keys.clone(), longest, own, most, 1, setup)))
 }
 
 /// What a segment has at most, unless there is memory for more than a few of them.
@@ -113,7 +118,9 @@ const ATTEMPTS: usize = 100;
 pub(super) struct Sort {
     stage: &'static str,
     keys: Keys,
-    /// Every key fits into an entry.
+    /// Bytes of each key that are in its entry, the rest of which are zeros.
+    head: usize,
+    /// That is all of every key.
     short: bool,
     own: usize,
     /// Bytes of a lane's rows from which on it spills, whatever there is.
@@ -128,15 +135,34 @@ pub(super) struct Sort {
     lanes: Mutex<Vec<Arc<Mutex<Lane>>>>,
 }
 
-/// A row: 16 bytes of its key as numbers, its batch and its number in it.
+/// Bytes of a key in its entry: those of two numbers, and a little. Longer keys are read where they are.
+const HEAD_BYTES: usize = 24;
+
+/// A row: the first bytes of its key as numbers, its batch and its number in it.
 #[derive(Clone, Copy)]
 struct Entry {
-    prefix: [u64; 2],
+    head: [u64; HEAD_BYTES / 8],
     piece: u32,
     row: u32,
 }
 
-/// A batch that is kept, and what its rows' keys have behind the prefix.
+impl Entry {
+    /// As many of the key's first bytes as `out` has room for.
+    #[inline]
+    fn write_head(&self, out: &mut [u8]) {
+        let (whole, rest) = out.as_chunks_mut::<8>();
+        // Byte by byte where there are less than eight: a copy of any length would be a call.
+        if let Some(&last) = self.head.get(whole.len()) {
+            let bytes = (0..rest.len()).map(|at| (last >> (56 - 8 * at)) as u8);
+            rest.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        }
+        for (bytes, number) in whole.iter_mut().zip(self.head) {
+            *bytes = number.to_be_bytes();
+        }
+    }
+}
+
+/// A batch that is kept, and what its rows' keys have behind their heads.
 struct Piece {
     rows: Kept,
     chunk: u64,
@@ -191,16 +217,18 @@ impl Sort {
     pub(super) fn new(
         stage: &'static str,
         keys: Vec<Key>,
-        short: bool,
+        longest: Option<usize>,
         own: usize,
         most: usize,
         merges: usize,
         setup: &Setup,
     ) -> Arc<Sort> {
+        let short = longest.filter(|&bytes| bytes <= HEAD_BYTES);
         Arc::new(Sort {
             stage,
             keys: Keys::new(keys),
-            short,
+            head: short.unwrap_or(HEAD_BYTES),
+            short: short.is_some(),
             own,
             most,
             merges,
@@ -476,7 +504,7 @@ impl Collected {
         });
         let (tails, kept) = made.inspect_err(|_| self.extra.shrink(self.extra.bytes() - charged))?;
         self.entries.extend((0..rows).map(|row| Entry {
-            prefix: prefix(keys.get(row)),
+            head: head(keys.get(row)),
             piece,
             row: row as u32,
         }));
@@ -504,7 +532,7 @@ impl Collected {
         while from < rows.end && (from == rows.start || !writer.is_full()) {
             let some = &self.entries[from..rows.end.min(from + len)];
             let some = picked::alike(some, |e| kinds.get(e.piece as usize));
-            match self.append(some, writer, scratch, sort.own) {
+            match self.append(some, writer, scratch, sort) {
                 Ok(()) => {
                     from += some.len();
                     len = usual;
@@ -518,24 +546,28 @@ impl Collected {
         Ok(from)
     }
 
-    fn append(&self, some: &[Entry], writer: &mut SegmentWriter, scratch: &Arena, own: usize) -> Result<()> {
+    fn append(&self, some: &[Entry], writer: &mut SegmentWriter, scratch: &Arena, sort: &Sort) -> Result<()> {
+        let width = sort.head;
         let picks = scratch.map(some, |e| (e.piece, e.row))?;
-        let batch = picked::gather_of(picks, own, scratch, |piece| self.pieces[piece as usize].rows.batch())?;
+        let batch = picked::gather_of(picks, sort.own, scratch, |piece| {
+            self.pieces[piece as usize].rows.batch()
+        })?;
         let piece = |at: usize| &self.pieces[some[at].piece as usize];
         let mut end = 0;
         let ends = scratch.collect(some.len() + 1, |at| {
             let before = end;
             if at < some.len() {
-                end += PREFIX_BYTES + piece(at).tails.get(some[at].row).len();
+                end += width + piece(at).tails.get(some[at].row).len();
             }
             before as u32
         })?;
         let bytes = scratch.fill(end, 0u8)?;
         for (at, entry) in some.iter().enumerate() {
-            let (head, tail) = bytes[ends[at] as usize..ends[at + 1] as usize].split_at_mut(PREFIX_BYTES);
-            head[..8].copy_from_slice(&entry.prefix[0].to_be_bytes());
-            head[8..].copy_from_slice(&entry.prefix[1].to_be_bytes());
-            tail.copy_from_slice(piece(at).tails.get(entry.row));
+            let (head, tail) = bytes[ends[at] as usize..ends[at + 1] as usize].split_at_mut(width);
+            entry.write_head(head);
+            if !tail.is_empty() {
+                tail.copy_from_slice(piece(at).tails.get(entry.row));
+            }
         }
         let chunks = scratch.collect(some.len(), |at| piece(at).chunk)?;
         let rows = scratch.collect(some.len(), |at| piece(at).first + some[at].row)?;
@@ -557,11 +589,11 @@ impl Tails {
             return Ok(tails);
         }
         grow_to(&mut tails.ends, keys.len() + 1, room)?;
-        let bytes = (0..keys.len()).map(|row| keys.tail(row).len()).sum();
+        let bytes = (0..keys.len()).map(|row| tail(keys.get(row)).len()).sum();
         grow_to(&mut tails.bytes, bytes, room)?;
         tails.ends.push(0);
         for row in 0..keys.len() {
-            tails.bytes.extend_from_slice(keys.tail(row));
+            tails.bytes.extend_from_slice(tail(keys.get(row)));
             // A block of keys has at most 32 bits of bytes.
             tails.ends.push(tails.bytes.len() as u32);
         }
@@ -569,17 +601,31 @@ impl Tails {
     }
 }
 
+/// What is not in the entry of a key.
+fn tail(key: &[u8]) -> &[u8] {
+    key.get(HEAD_BYTES..).unwrap_or_default()
+}
+
 #[inline]
-fn prefix(key: &[u8]) -> [u64; 2] {
-    let number = keys::prefix(key);
-    [(number >> 64) as u64, number as u64]
+fn head(key: &[u8]) -> [u64; HEAD_BYTES / 8] {
+    let mut head = [0; HEAD_BYTES / 8];
+    let (whole, rest) = key[..key.len().min(HEAD_BYTES)].as_chunks::<8>();
+    for (number, bytes) in head.iter_mut().zip(whole) {
+        *number = u64::from_be_bytes(*bytes);
+    }
+    if let Some(last) = head.get_mut(whole.len()) {
+        let rest = rest.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        let bits = 8 * (key.len().min(HEAD_BYTES) % 8);
+        *last = if bits == 0 { 0 } else { rest << (64 - bits) };
+    }
+    head
 }
 
 /// By (key, chunk, batch, row). Batches of one chunk are in one lane, so their numbers compare.
 #[inline]
 fn compare(a: &Entry, in_a: &Piece, b: &Entry, in_b: &Piece) -> Ordering {
-    a.prefix
-        .cmp(&b.prefix)
+    a.head
+        .cmp(&b.head)
         .then_with(|| in_a.tails.get(a.row).cmp(in_b.tails.get(b.row)))
         .then_with(|| (in_a.chunk, a.piece, a.row).cmp(&(in_b.chunk, b.piece, b.row)))
 }
@@ -858,6 +904,7 @@ mod tests {
         let sort = Sort {
             stage: "sort",
             keys: Keys::grouping([0]),
+            head: 9,
             short: true,
             own: 2,
             most: usize::MAX,
@@ -946,6 +993,7 @@ mod tests {
         let sort = Arc::new(Sort {
             stage: "sort",
             keys: Keys::grouping([0]),
+            head: 9,
             short: true,
             own: 2,
             most: usize::MAX,

@@ -9,7 +9,7 @@
 //! - Rows keep what may be asked of their origin, as columns before their own: place and chunk, file, line and text.
 
 use super::super::codes::held;
-use super::super::keys::{Key, Keys};
+use super::super::keys::{Key, Keys, max_width};
 use super::super::parts::Parts;
 use super::super::sort;
 use super::super::spill::{lane_floor, merge_floor};
@@ -18,7 +18,7 @@ use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Asked, Least, Room, Setup};
 use standpipe_sdk::{
-    Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Text, Trace,
+    Arena, Batch, Breaker, Column, Columns, Data, Emitter, Fill, Flow, Locator, Place, Reservation, Text, Trace, Type,
 };
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub(super) struct Overflow {
 
 impl Overflow {
     pub(super) fn new(keys: Keys, own: usize, setup: &Setup) -> Result<Overflow> {
-        let breaker = sort::breaker("distinct", vec![ascending(KEY)], false, OWN + own)(setup)?;
+        let breaker = sort::breaker("distinct", vec![ascending(KEY)], None, OWN + own)(setup)?;
         let filler = breaker.clone().filler()?;
         let mut cushion = setup.budget.reserve();
         cushion.grow(cushion_bytes(setup.budget.limit()))?;
@@ -157,7 +157,12 @@ impl Overflow {
         let room = (self.setup.budget.limit() / PART_OF_MEMORY).max(LEAST_ROOM);
         let mut parts = Parts::new(&self.setup.budget, room.min(self.setup.share))?;
         // The second sort sets its memory aside before the first one takes what there is for its merge.
-        let in_order = sort::breaker("distinct", vec![ascending(NUMBER)], true, OWN + self.own)(&self.setup)?;
+        let in_order = sort::breaker(
+            "distinct",
+            vec![ascending(NUMBER)],
+            max_width([&Type::Int]),
+            OWN + self.own,
+        )(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
         let by_key = self.breaker.clone().drain()?;
         // The last row's key: rows with the same one may follow in the next part.

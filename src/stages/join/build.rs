@@ -9,6 +9,7 @@
 
 use super::super::codes::held;
 use super::super::groups::{grow, grow_to};
+use super::super::keys::max_width;
 use super::super::sort::Sort;
 use super::Plan;
 use super::again::Again;
@@ -21,7 +22,7 @@ use super::table::Table;
 use super::wait::{Holder, MERGES, Wait};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Breaker, Budget, Build, Fill, Hold, Probe, Reservation, Source};
+use standpipe_sdk::{Breaker, Budget, Build, Fill, Hold, Probe, Reservation, Source, Type};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -61,7 +62,7 @@ impl Join {
             sorted: Mutex::new(Some(Sort::new(
                 "join",
                 key,
-                !is_asof,
+                if is_asof { None } else { max_width([&Type::Int]) },
                 width + R_WIDTH,
                 usize::MAX,
                 MERGES,

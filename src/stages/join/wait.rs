@@ -336,7 +336,7 @@ impl Wait {
 /// All rows in the order of these columns.
 fn sorted(columns: &[usize], width: usize, setup: &Setup) -> Arc<Sort> {
     let keys = columns.iter().map(|&column| ascending(column)).collect();
-    Sort::new("join", keys, false, width, usize::MAX, MERGES, setup)
+    Sort::new("join", keys, None, width, usize::MAX, MERGES, setup)
 }
 
 /// Into how many parts left keys go: each with about as many right rows as a load has.

@@ -66,7 +66,7 @@ const MOST_FOR_PASS: usize = 4 << 20;
 /// How such a window runs.
 pub(super) fn make(plan: Plan, call: &Call<'_>) -> Make {
     let types = |at: &usize| call.input.get(*at).map(|field| &field.ty);
-    let short = keys::max_width(plan.by.iter().filter_map(types)).is_some_and(|bytes| bytes <= keys::PREFIX_BYTES);
+    let longest = keys::max_width(plan.by.iter().filter_map(types));
     let totals = (!plan.totals.is_empty()).then(|| {
         let fields = plan.by.iter().filter_map(|&at| call.input.get(at)).cloned().collect();
         let calls = plan.totals.iter().map(|(arg, span)| aggregate::Called {
@@ -75,7 +75,7 @@ pub(super) fn make(plan: Plan, call: &Call<'_>) -> Make {
         });
         aggregate::breaker(STAGE, plan.by.clone(), fields, calls.collect())
     });
-    let shared = Arc::new(Shared { plan, short, totals });
+    let shared = Arc::new(Shared { plan, longest, totals });
     Make::Breaker(Box::new(move |setup: &Setup| {
         Ok(Arc::new(Ahead::new(&shared, setup)?) as Arc<dyn Breaker>)
     }))
@@ -83,8 +83,8 @@ pub(super) fn make(plan: Plan, call: &Call<'_>) -> Make {
 
 struct Shared {
     plan: Plan,
-    /// The key of a group fits into an entry of the sort.
-    short: bool,
+    /// Bytes of the longest key of a group.
+    longest: Option<usize>,
     totals: Option<Factory<Arc<dyn Breaker>>>,
 }
 
@@ -111,7 +111,9 @@ impl Shared {
             keys.extend((0..PLACE).map(|at| key(self.plan.width + at, true)));
         }
         let most = setup.budget.limit() / part;
-        sort::breaker_of(STAGE, keys, self.short && !mirrored, width, most)(setup)
+        let places = if mirrored { place_width() } else { Some(0) };
+        let longest = self.longest.zip(places).map(|(group, place)| group + place);
+        sort::breaker_of(STAGE, keys, longest, width, most)(setup)
     }
 
     /// A sort by the order of the input.
@@ -122,15 +124,19 @@ impl Shared {
             descending: false,
             nulls_first: false,
         };
-        let short = keys::max_width([&Type::Int; PLACE]).is_some_and(|bytes| bytes <= keys::PREFIX_BYTES);
         sort::breaker_of(
             STAGE,
             (0..PLACE).map(key).collect(),
-            short,
+            place_width(),
             width,
             setup.budget.limit() / LAST_PART,
         )(setup)
     }
+}
+
+/// Bytes of the columns that say where a row stands, as a key.
+fn place_width() -> Option<usize> {
+    keys::max_width([&Type::Int; PLACE])
 }
 
 struct Ahead {
