@@ -7,7 +7,9 @@
 
 pub mod aggregate;
 pub mod assert;
+mod bounds;
 pub mod cast;
+mod chosen;
 pub mod codes;
 mod copies;
 pub mod dedup;
@@ -43,6 +45,7 @@ pub mod set;
 pub mod skip;
 pub mod sort;
 pub mod spill;
+mod spiller;
 pub mod tail;
 pub mod take;
 pub mod tap;

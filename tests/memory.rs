@@ -41,22 +41,36 @@ const SCRIPTS: &[(&str, &str)] = &[
         "stream o = from range(1, 300000) | derive k = 1, s = f\"text number {value}\"\nfrom range(1, 3) | derive k = 1 | join o as p on k | write none",
     ),
     (
+        "top",
+        "from range(1, 400000) | derive s = f\"text number {value}\" | top 200000 on -value | write none",
+    ),
+    (
+        "top of groups",
+        "from range(1, 400000) | derive k = value * 7919 % 1000003, s = f\"text number {value}\" | top 3 on -s by k | write none",
+    ),
+    (
+        "tail",
+        "from range(1, 400000) | derive s = f\"text number {value}\" | tail 200000 | write none",
+    ),
+    (
+        "tail of groups",
+        "from range(1, 400000) | derive k = value % 3, s = f\"text number {value}\" | tail 100000 by k | write none",
+    ),
+    (
+        "sample",
+        "from range(1, 400000) | derive s = f\"text number {value}\" | sample 200000 | write none",
+    ),
+    (
         "describe",
         "from range(1, 400000) | derive k = value * 7919 % 1000003, s = f\"text number {value}\" | describe | write none",
     ),
 ];
 
 /// Those that may also end with an error.
-const GREEDY: &[(&str, &str)] = &[
-    (
-        "collect",
-        "from range(1, 200000) | aggregate a = collect(value), j = string_join(f\"{value}\", \",\"), m = median(value), c = count_distinct(value) by k = value % 3 | write none",
-    ),
-    (
-        "top",
-        "from range(1, 200000) | derive s = f\"text number {value}\" | top 60000 on -value | write none",
-    ),
-];
+const GREEDY: &[(&str, &str)] = &[(
+    "collect",
+    "from range(1, 200000) | aggregate a = collect(value), j = string_join(f\"{value}\", \",\"), m = median(value), c = count_distinct(value) by k = value % 3 | write none",
+)];
 
 fn command(program: &str, folder: &Path, script: &str, limit_mib: u64, workers: u64) -> Command {
     let mut command = Command::new(program);

@@ -147,6 +147,28 @@ fn the_disk_limit_is_reached() {
 }
 
 #[test]
+fn the_disk_limit_is_reached_by_first_and_last_rows() {
+    let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = spill.path().display().to_string();
+    let stages = [
+        "top 300000 on -key",
+        "top 100000 on key by value % 3",
+        "tail 300000",
+        "tail 100000 by key % 3",
+    ];
+    for stage in stages.into_iter().chain(["sample 300000"]) {
+        let script = format!(
+            "from range(1, 500000) | derive key = value * 7919 % 1000003, name = f\"the name of {{value}}\" | {stage} | write csv \"out.csv\""
+        );
+        let name = format!("`{}` needs ", stage.split(' ').next().unwrap());
+        let output = run_script(&script, folder.path(), spill.path(), &["--disk", "1MiB"]);
+        let said = ["E0703", &name, &place, "the disk limit is 1048576", "--disk"];
+        assert_failed(folder.path(), &output, &said);
+        assert!(is_empty(spill.path()));
+    }
+}
+
+#[test]
 fn the_script_limits_the_disk_and_the_command_line_wins() {
     let (folder, spill) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let run = |options: &[&str]| {

@@ -57,6 +57,8 @@ pub(super) struct Told {
     pub(super) sorts: Option<Vec<SortKey>>,
     /// The order of its input makes no difference.
     pub(super) unordered: bool,
+    /// It gives nothing before the last row came in.
+    pub(super) to_the_end: bool,
 }
 
 impl Told {
@@ -69,6 +71,7 @@ impl Told {
             meets: (spec.meets)(call),
             sorts: (spec.sorts)(call),
             unordered: (spec.unordered)(call),
+            to_the_end: spec.to_the_end,
         }
     }
 }

@@ -7,10 +7,9 @@
 use super::from::numbered;
 use super::groups::{grow, grow_to};
 use super::picked::{PIECE_BYTES, gather, kinds};
-use super::unnest::{least_room, scratch_room};
+use super::unnest::scratch_room;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
-use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Batch, Budget, Emitter, Flow, Kept, Reservation};
 use std::sync::Arc;
 
@@ -20,6 +19,8 @@ pub(super) struct Copies {
     budget: Arc<Budget>,
     pieces: Vec<Kept>,
     reservation: Reservation,
+    /// Rows of all pieces.
+    rows: usize,
     /// What the copies took when they were last moved together.
     after: usize,
 }
@@ -45,8 +46,32 @@ impl Copies {
             budget: budget.clone(),
             pieces: vec![],
             reservation: budget.reserve(),
+            rows: 0,
             after: 0,
         }
+    }
+
+    /// Sets `bytes` of the budget aside for copies.
+    pub(super) fn set_aside(&mut self, bytes: usize) -> Result<()> {
+        self.reservation.set_aside(bytes)
+    }
+
+    /// Gives up all copies; what is set aside stays.
+    pub(super) fn clear(&mut self) {
+        self.pieces = vec![];
+        self.reservation.shrink(self.reservation.bytes());
+        (self.rows, self.after) = (0, 0);
+    }
+
+    /// What they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.reservation.bytes()
+    }
+
+    /// About what one row takes.
+    pub(super) fn row_bytes(&self) -> usize {
+        let bytes: usize = self.pieces.iter().map(Kept::bytes).sum();
+        bytes / self.rows.max(1)
     }
 
     /// The number of the next piece.
@@ -75,6 +100,7 @@ impl Copies {
         self.reservation.grow(bytes + PIECE_BYTES)?;
         match Kept::copy(&rows, bytes) {
             Ok(copy) => {
+                self.rows += rows.rows();
                 self.pieces.push(copy);
                 Ok(())
             }
@@ -85,21 +111,12 @@ impl Copies {
         }
     }
 
-    /// Keeps copies of the rows of `batch` that `indices` names as the next piece; none, no piece.
-    pub(super) fn add_some(&mut self, batch: &Batch<'_>, indices: &[u32], scratch: &mut Scratch) -> Result<()> {
-        if indices.is_empty() {
-            return Ok(());
-        }
-        let own = self.own;
-        scratch.with(|arena| self.add(batch.gather(indices, own, arena)?))
-    }
-
     /// Whether the rows should move together.
     pub(super) fn is_wasteful(&self) -> bool {
         self.reservation.bytes() > 2 * self.after + SOME
     }
 
-    /// Moves the rows that are `wanted` together and gives up all others.
+    /// Moves the rows that are `wanted` together and gives up all others. Refused, all is as it was.
     pub(super) fn compact<E: Located, G: AsMut<[E]>>(&mut self, wanted: &mut [G], scratch: &mut Scratch) -> Result<()> {
         let mut lent = self.budget.reserve();
         let kinds = kinds(self.pieces.iter());
@@ -121,27 +138,30 @@ impl Copies {
         }
         stay.sort_unstable_by_key(|&((piece, row), ..)| (kind(piece), piece, row));
         let mut moved = Copies::new(self.own, &self.budget);
-        for same in stay.chunk_by(|a, b| kind(a.0.0) == kind(b.0.0)) {
-            for part in same.chunks(PIECE_ROWS) {
+        for same in stay.chunk_by_mut(|a, b| kind(a.0.0) == kind(b.0.0)) {
+            for part in same.chunks_mut(PIECE_ROWS) {
                 let number = moved.next_piece()?;
                 scratch.with(|arena| {
                     let picks = arena.collect(part.len(), |i| part[i].0)?;
                     let rows = gather(&self.pieces, picks, self.own, arena)?;
                     moved.add(rows)
                 })?;
-                for (row, &(_, heap, entry)) in part.iter().enumerate() {
-                    wanted[heap as usize].as_mut()[entry as usize].set((number, row as u32));
-                }
+                (0..).zip(part).for_each(|(row, stays)| stays.0 = (number, row));
             }
         }
-        moved.after = moved.reservation.bytes();
-        *self = moved;
+        for (at, heap, entry) in stay {
+            wanted[heap as usize].as_mut()[entry as usize].set(at);
+        }
+        self.clear();
+        let after = moved.reservation.bytes();
+        (self.pieces, self.rows, self.after) = (moved.pieces, moved.rows, after);
+        self.reservation.join(moved.reservation);
         Ok(())
     }
 }
 
 /// A row of the input whose copy is kept.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct HeldRow {
     /// What it is chosen by.
     pub(super) rank: u64,
@@ -157,14 +177,6 @@ impl Located for HeldRow {
 
     fn set(&mut self, at: Pick) {
         self.at = at;
-    }
-}
-
-/// What [`emit`] cannot do without.
-pub(super) fn least(room: &Room) -> Least {
-    Least {
-        takes: 0,
-        gives: least_room(room.share),
     }
 }
 
@@ -225,18 +237,53 @@ impl Scratch {
         }
     }
 
+    /// With `bytes` set aside for good.
+    ///
+    /// # Errors
+    /// `Memory` if the budget does not have them.
+    pub(super) fn with_room(budget: &Arc<Budget>, bytes: usize) -> Result<Self> {
+        let mut scratch = Scratch::new(budget);
+        scratch.reservation.set_aside(bytes)?;
+        scratch.ensure(bytes)?;
+        Ok(scratch)
+    }
+
+    /// Makes the arena at least `bytes` large.
+    ///
+    /// # Errors
+    /// `Memory` if the budget does not have that.
+    pub(super) fn ensure(&mut self, bytes: usize) -> Result<()> {
+        let limit = self.arena.limit();
+        if bytes > limit {
+            self.reservation.grow(bytes - limit)?;
+            self.arena.set_limit(bytes);
+        }
+        Ok(())
+    }
+
+    /// Makes the arena `bytes` large again, if it is larger.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if self.arena.limit() > bytes {
+            self.reservation.shrink(self.arena.limit() - bytes);
+            self.arena = Arena::new(bytes);
+        }
+    }
+
     /// What `work` makes. It is called again when the arena was too small: until then it must change nothing.
     pub(super) fn with<T>(&mut self, mut work: impl FnMut(&Arena) -> Result<T>) -> Result<T> {
         loop {
-            self.arena.reset();
-            match work(&self.arena) {
+            match self.within(&mut work) {
                 Err(Error::Memory { wanted, used, limit }) if limit == self.arena.limit() => {
-                    let room = wanted.saturating_add(used).max(2 * limit).max(FIRST);
-                    self.reservation.grow(room - limit)?;
-                    self.arena.set_limit(room);
+                    self.ensure(wanted.saturating_add(used).max(2 * limit).max(FIRST))?;
                 }
                 other => return other,
             }
         }
+    }
+
+    /// What `work` makes in an arena as large as it is.
+    pub(super) fn within<T>(&mut self, mut work: impl FnMut(&Arena) -> Result<T>) -> Result<T> {
+        self.arena.reset();
+        work(&self.arena)
     }
 }

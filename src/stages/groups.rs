@@ -43,19 +43,43 @@ impl Groups {
     /// # Errors
     /// `Failed`, with the stage's name, if a new group does not fit; `Memory` if `arena` is full.
     pub fn of<'a>(&mut self, batch: &Batch<'_>, arena: &'a Arena) -> Result<&'a [u32]> {
-        let keys = KeyMaker::read(batch)?;
         let ids = arena.fill(batch.rows(), 0u32)?;
-        let numbered = self.set.number(keys.hashes(), |row| keys.get(row), ids);
-        numbered
-            .and_then(|()| self.count_all())
-            .map_err(|e| held(self.stage, e))?;
+        self.number(batch, ids).map_err(|e| held(self.stage, e))?;
         Ok(ids)
     }
 
-    /// The same for a batch that was not prepared.
-    pub(super) fn of_unprepared<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<&'a [u32]> {
-        let batch = self.maker.prepare(batch, arena)?;
-        self.of(&batch, arena)
+    /// The same into `ids`.
+    ///
+    /// # Errors
+    /// `Memory` if a new group does not fit.
+    pub(super) fn number(&mut self, batch: &Batch<'_>, ids: &mut [u32]) -> Result<()> {
+        let keys = KeyMaker::read(batch)?;
+        self.set.number(keys.hashes(), |row| keys.get(row), ids)?;
+        self.count_all()
+    }
+
+    /// A batch as [`Groups::number`] takes it.
+    pub(super) fn prepared<'a>(&self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+        self.maker.made(batch, arena)
+    }
+
+    /// What makes the keys.
+    pub(super) fn maker(&self) -> &KeyMaker {
+        &self.maker
+    }
+
+    /// Sets `bytes` of the budget aside for groups.
+    pub(super) fn set_aside(&mut self, bytes: usize) -> Result<()> {
+        let counts = bytes / 8;
+        self.reservation.set_aside(counts)?;
+        self.set.set_aside(bytes - counts)
+    }
+
+    /// Forgets all groups; what is set aside stays.
+    pub(super) fn clear(&mut self) {
+        self.set.clear();
+        self.rows = vec![];
+        self.reservation.shrink(self.reservation.bytes());
     }
 
     /// A count for each group.

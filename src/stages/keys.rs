@@ -116,6 +116,13 @@ fn room(out: &mut Vec<u8>, more: usize) -> Result<()> {
     })
 }
 
+/// Appends `bytes` as they are.
+pub(super) fn append(bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    room(out, bytes.len())?;
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
 fn fixed<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) -> Result<()> {
     room(out, N + 1)?;
     out.push(VALUE);
@@ -124,7 +131,7 @@ fn fixed<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) -> Result<()> {
 }
 
 /// Appends one value that may be null, as within lists and records.
-fn value(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
+pub(super) fn value(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<()> {
     match cell {
         Cell::Null => {
             room(out, 1)?;

@@ -61,6 +61,11 @@ impl KeySet {
         }
     }
 
+    /// Sets `bytes` of the budget aside for keys.
+    pub(super) fn set_aside(&mut self, bytes: usize) -> Result<()> {
+        self.reservation.set_aside(bytes)
+    }
+
     /// Forgets all keys and gives the memory back.
     pub(super) fn clear(&mut self) {
         (self.slots, self.segments, self.long) = (vec![], vec![], vec![]);

@@ -4,11 +4,11 @@
 //! - Rows have equal keys iff their values are equal in the key's columns, nulls and NaN being values like others.
 //! - A key of one text column is that text, not a copy; null is a byte that no text has.
 
-use super::keys::Keys;
+use super::keys::{self, Keys};
 use foldhash::fast::RandomState;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Call;
-use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Prepare, Text, Type};
+use standpipe_sdk::{Arena, Batch, Cell, Column, Columns, Data, Prepare, Text, Type};
 use std::hash::BuildHasher;
 
 /// Stands for a null text.
@@ -55,8 +55,25 @@ impl KeyMaker {
         &self.keys
     }
 
+    /// What [`KeyMaker::sortable`] appends for a key of so many bytes, at most.
+    pub(super) fn sortable_bytes(bytes: usize) -> usize {
+        2 * bytes + 3
+    }
+
+    /// Appends to `out` what a key that [`RowKeys::get`] gave is among keys that sort, and that no other begins with.
+    ///
+    /// # Errors
+    /// `Memory` if `out` cannot grow.
+    pub(super) fn sortable(&self, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match self.text {
+            Some(_) if key == NULL => keys::value(Cell::Null, out),
+            Some(_) => keys::value(Cell::Verbatim(key), out),
+            None => keys::append(key, out),
+        }
+    }
+
     /// The batch with what [`KeyMaker::read`] finds behind its columns.
-    fn made<'a>(&self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
+    pub(super) fn made<'a>(&self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>> {
         let width = batch.columns().len();
         let mut columns = Columns::new(arena, width + 2)?;
         for &column in batch.columns() {
@@ -108,5 +125,36 @@ impl<'a> RowKeys<'a> {
 
     pub(super) fn hashes(&self) -> &'a [i64] {
         self.hashes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::values;
+    use super::*;
+
+    #[test]
+    fn sortable_keys_order_like_the_values_of_the_rows() {
+        let schema = schema(&[("s", STRING), ("n", INT)]);
+        let texts = ["", "\0", "\0a", "a", "a\0", "a\0b", "ab", "b", "ÿ"];
+        let mut rows: Rows = texts.iter().map(|&t| vec![text(t), int(1)]).collect();
+        rows.push(vec![standpipe_sdk::Value::Null, int(1)]);
+        let arena = Arena::new(1 << 20);
+        let batch = values::batch(&schema, &rows, &arena).unwrap();
+        for columns in [&[0][..], &[0, 1]] {
+            let mut maker = KeyMaker::new(columns, |at| schema.get(at).map(|field| &field.ty));
+            let made = maker.prepare(batch, &arena).unwrap();
+            let keys = KeyMaker::read(&made).unwrap();
+            let sortable: Vec<Vec<u8>> = (0..rows.len())
+                .map(|row| {
+                    let mut out = b"before".to_vec();
+                    maker.sortable(keys.get(row), &mut out).unwrap();
+                    assert!(out.starts_with(b"before"));
+                    out
+                })
+                .collect();
+            assert!(sortable.is_sorted_by(|a, b| a < b && !b.starts_with(a)), "{sortable:?}");
+        }
     }
 }

@@ -4,11 +4,13 @@
 //!
 //! Laws
 //! - Which rows stay depends on the seed, `n` and the number of rows alone.
-//! - It holds `n` rows, and for a while as many again.
+//! - It holds `n` rows, and for a while as many again, as far as they fit into memory; what does not fit goes the way of [`super::chosen`].
 
+use super::chosen::{BLOCK_ROWS, Chooses, Chosen, RankBounds};
 use super::codes::held;
-use super::copies::{Copies, HeldRow, Scratch, emit};
+use super::copies::HeldRow;
 use super::groups::grow;
+use super::keys::append;
 use super::{heap, take};
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
@@ -28,9 +30,10 @@ pub const SPEC: StageSpec = StageSpec {
         Some("0"),
         "another number chooses other rows",
     )],
-    memory: Memory::Frame,
+    memory: Memory::Spill,
     holds_back: true,
-    least: super::copies::least,
+    to_the_end: true,
+    least: super::chosen::least,
     examples: &[
         Example {
             script: "from range(1, 1_000) | sample 3 seed: 7",
@@ -52,16 +55,16 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     };
     let (own, seed) = (call.own, mix(call.int("seed").unwrap_or(0) as u64));
     let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
-        Ok(Box::new(Sample {
+        let ranks = Ranks {
             seed,
             rows: usize::try_from(rows).unwrap_or(usize::MAX),
             seen: 0,
-            chosen: vec![],
-            copies: Copies::new(own, &setup.budget),
-            scratch: Scratch::new(&setup.budget),
-            extra: setup.budget.reserve(),
-            share: setup.share,
-        }))
+            heap: vec![],
+            bounds: RankBounds::new(rows, setup).map_err(|e| held("sample", e))?,
+            indices: Vec::with_capacity(BLOCK_ROWS),
+        };
+        let chosen = Some(Chosen::new("sample", own, setup)?);
+        Ok(Box::new(Sample { ranks, chosen }))
     };
     Ok(Bound::keeps(call, vec![], Make::Serial(Box::new(make))))
 }
@@ -75,16 +78,23 @@ fn mix(value: u64) -> u64 {
 }
 
 struct Sample {
+    ranks: Ranks,
+    /// `None` at the end: what it took is there for those that come behind.
+    chosen: Option<Chosen>,
+}
+
+/// The rows of the least ranks so far.
+struct Ranks {
     seed: u64,
     rows: usize,
     /// Rows so far.
     seen: u64,
     /// A heap: the greatest rank first.
-    chosen: Vec<HeldRow>,
-    copies: Copies,
-    scratch: Scratch,
-    extra: Reservation,
-    share: usize,
+    heap: Vec<HeldRow>,
+    /// What the rows on disk say about the ranks of those to come.
+    bounds: RankBounds,
+    /// The rows of a block that are kept.
+    indices: Vec<u32>,
 }
 
 fn is_worse(a: &HeldRow, b: &HeldRow) -> bool {
@@ -92,49 +102,100 @@ fn is_worse(a: &HeldRow, b: &HeldRow) -> bool {
 }
 
 impl Serial for Sample {
-    fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
-        let indices = arena.fill(batch.rows(), 0u32)?;
-        // From here on only what is held can be refused, which ends the run.
-        self.choose(&batch, indices).map_err(|e| held("sample", e))?;
+    fn step<'a>(&mut self, batch: Batch<'a>, _: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+        if let Some(chosen) = &mut self.chosen {
+            chosen.take(&mut self.ranks, &batch)?;
+        }
         Ok((None, Flow::More))
     }
 
     fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
-        emit(&self.copies, &mut self.chosen, self.share, out).map_err(|e| held("sample", e))
+        let Sample { ranks, chosen } = self;
+        let Some(mut chosen) = chosen.take() else {
+            return Ok(());
+        };
+        if !chosen.has_spilled() {
+            let mut heap = std::mem::take(&mut ranks.heap);
+            return chosen.give_held(&mut heap, out);
+        }
+        ranks.spill(&mut chosen).map_err(|e| held("sample", e))?;
+        chosen.give_firsts(ranks.rows as u64, false, out)
     }
 }
 
-impl Sample {
-    fn choose(&mut self, batch: &Batch<'_>, indices: &mut [u32]) -> Result<()> {
-        let piece = self.copies.next_piece()?;
-        let mut count = 0;
-        for at in 0..batch.rows() {
-            let row = self.seen;
-            self.seen += 1;
+impl Chooses for Ranks {
+    fn choose(&mut self, chosen: &mut Chosen, batch: &Batch<'_>, from: usize, rows: usize) -> Result<()> {
+        if chosen.copies.is_wasteful() {
+            let heaps = std::slice::from_mut(&mut self.heap);
+            chosen.copies.compact(heaps, &mut chosen.scratch)?;
+        }
+        let piece = chosen.copies.next_piece()?;
+        let kept = self.keep(rows, piece, &mut chosen.extra);
+        let taken = kept.and_then(|()| chosen.copy(batch, from, rows, &self.indices, 0));
+        match taken {
+            Ok(()) => self.seen += rows as u64,
+            Err(_) => self.forget(chosen, piece),
+        }
+        taken
+    }
+
+    fn spill(&mut self, chosen: &mut Chosen) -> Result<()> {
+        self.heap.sort_unstable_by_key(|row| (row.rank, row.row));
+        let heap = &self.heap;
+        chosen.write(1, &|_| heap, &|_, row: &HeldRow, key| {
+            append(&row.rank.to_be_bytes(), key)?;
+            append(&row.row.to_be_bytes(), key)
+        })?;
+        self.bounds.add(&self.heap);
+        self.heap = vec![];
+        chosen.clear();
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        self.heap.len()
+    }
+}
+
+impl Ranks {
+    /// The rows of the least ranks go into the heap; `indices` names them.
+    fn keep(&mut self, rows: usize, piece: u32, extra: &mut Reservation) -> Result<()> {
+        self.indices.clear();
+        for at in 0..rows {
+            let row = self.seen + at as u64;
             let new = HeldRow {
                 rank: mix(self.seed.wrapping_add(row)),
                 row,
-                at: (piece, count as u32),
+                at: (piece, self.indices.len() as u32),
             };
-            if self.chosen.len() < self.rows {
-                grow(&mut self.chosen, 1, &mut self.extra)?;
-                self.chosen.push(new);
-                heap::sift_up(&mut self.chosen, is_worse);
-            } else if self.chosen.first().is_some_and(|worst| is_worse(worst, &new)) {
-                self.chosen[0] = new;
-                heap::sift_down(&mut self.chosen, is_worse);
+            if new.rank > self.bounds.most {
+                continue;
+            }
+            if self.heap.len() < self.rows {
+                grow(&mut self.heap, 1, extra)?;
+                self.heap.push(new);
+                heap::sift_up(&mut self.heap, is_worse);
+            } else if self.heap.first().is_some_and(|worst| is_worse(worst, &new)) {
+                self.heap[0] = new;
+                heap::sift_down(&mut self.heap, is_worse);
             } else {
                 continue;
             }
-            indices[count] = at as u32;
-            count += 1;
-        }
-        self.copies.add_some(batch, &indices[..count], &mut self.scratch)?;
-        if self.copies.is_wasteful() {
-            self.copies
-                .compact(std::slice::from_mut(&mut self.chosen), &mut self.scratch)?;
+            self.indices.push(at as u32);
         }
         Ok(())
+    }
+
+    /// The rows of piece `piece`, which is not there, leave the heap.
+    fn forget(&mut self, chosen: &mut Chosen, piece: u32) {
+        self.heap.retain(|row| row.at.0 != piece);
+        // The worst first, and all others behind it in order: a heap.
+        self.heap
+            .sort_unstable_by_key(|row| std::cmp::Reverse((row.rank, row.row)));
+        if self.heap.is_empty() {
+            self.heap = vec![];
+            chosen.clear();
+        }
     }
 }
 
@@ -175,9 +236,11 @@ mod tests {
                 ranked.sort_unstable();
                 let want: Rows = ranked.iter().map(|&row| rows(count)[row as usize].clone()).collect();
                 for chunk in CHUNKS {
-                    let got = run(&bound(n, seed), &columns(), &rows(count), chunk);
-                    assert_eq!(got.rows, want);
-                    assert!(got.places.iter().enumerate().all(|(i, place)| place.offset == i as u64));
+                    let spilling = run_spilling(&bound(n, seed), &columns(), &rows(count), chunk, 3);
+                    for got in [run(&bound(n, seed), &columns(), &rows(count), chunk), spilling] {
+                        assert_eq!(got.rows, want);
+                        assert!(got.places.iter().enumerate().all(|(i, place)| place.offset == i as u64));
+                    }
                 }
             }
         }
@@ -207,17 +270,47 @@ mod tests {
     }
 
     #[test]
-    fn memory_grows_with_the_sample_and_not_with_the_rows() {
-        let many = rows(20_000);
-        // The rows take 2 MB.
-        assert_eq!(
-            try_run(&bound(50, 3), &columns(), &many, 300, 900_000)
-                .unwrap()
-                .rows
-                .len(),
-            50
-        );
-        let error = try_run(&bound(20_000, 3), &columns(), &many, 300, 900_000).unwrap_err();
-        assert!(error.to_string().contains("`sample` needs"), "{error}");
+    fn what_does_not_fit_goes_to_disk_but_for_rows_that_are_known_not_to_be_chosen() {
+        // The rows take 10 MB.
+        let many = rows(100_000);
+        let got = try_run(&bound(50, 3), &columns(), &many, 300, 2_500_000).unwrap();
+        assert_eq!(got.rows.len(), 50);
+        let want = run(&bound(40_000, 3), &columns(), &many, 300).rows;
+        let mut refused = 0;
+        for limit in (300_000..4_000_000).step_by(900_000) {
+            match try_run(&bound(40_000, 3), &columns(), &many, 300, limit) {
+                Ok(got) => assert!(got.rows == want, "{limit}"),
+                Err(error) => {
+                    refused += 1;
+                    assert!(
+                        limit < 1_500_000 && error.to_string().contains("`sample` needs"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        assert!(refused > 0);
+    }
+
+    #[test]
+    fn rows_of_greater_ranks_than_those_on_disk_are_not_kept() {
+        let budget = setup(8 << 20);
+        let Make::Serial(make) = &bound(1000, 3).make else {
+            panic!("serial")
+        };
+        let disk = standpipe_sdk::Disk::new(std::env::temp_dir(), None).spill_rows(Some(300));
+        let setup = Setup {
+            spill: standpipe_sdk::Spill::new(std::sync::Arc::new(disk)),
+            ..budget
+        };
+        let mut sample = make(&setup).unwrap();
+        for rows in rows(60_000).chunks(100) {
+            let arena = Arena::new(1 << 20);
+            let batch = super::super::values::batch(&columns(), rows, &arena).unwrap();
+            sample.step(batch, &arena, &Faults::new(&arena, true)).unwrap();
+        }
+        let segments = setup.spill.done().segments;
+        // All rows would be 200 segments.
+        assert!((4..40).contains(&segments), "{segments}");
     }
 }

@@ -15,6 +15,8 @@
 //!   calls [`Merge::next`] with a [`Picks`] again and again (it lets go of the picks before): [`Picks::key`] and [`Picks::row`] say (key, frame, row in it) of each row,
 //!   [`Frame::rows`] is the frame's batch, [`Picks::gather`] makes batches of ranges. Other columns than the stage's own can be spilled and merged
 //!   as well: what is in the batches is the stage's affair (partial states, places, flags).
+//! - Where only the first rows are wanted, of all or of each group: keys that begin with the group's and end with [`end_group`], and
+//!   [`Merged::of_firsts`].
 //! - Whoever reads several merges at the same time says how many, so that none takes the memory of the others: `Store::beside`, `Merge::one_of`.
 //! - Keys are compared as bytes. "Order" is (u64 chunk, u32 row), what makes equal keys keep the order of the input; segments of one merge may not
 //!   have rows of the same key and order.
@@ -30,11 +32,13 @@
 //! - The file has no name and disk is given back as segments are dropped: nothing is left behind, whatever ends the run.
 
 pub mod file;
+pub mod firsts;
 pub mod frame;
 pub mod merge;
 pub mod segment;
 
 pub use file::{Address, SpillFile};
+pub use firsts::{Firsts, end_group};
 use standpipe_sdk::spec::{Least, Room};
 
 pub use merge::{Merge, Merged, Picks, merge_floor, merge_least};

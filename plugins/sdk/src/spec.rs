@@ -42,6 +42,8 @@ pub struct StageSpec {
     pub memory: Memory,
     /// It gives rows after the last one came in, some that it could have given before: [`Serial::finish`] emits.
     pub holds_back: bool,
+    /// All the rows that it gives come after the last one came in, whatever memory there is.
+    pub to_the_end: bool,
     /// What it reserves however small its input is.
     pub least: fn(&Room) -> Least,
     /// Scripts that run: printed as documentation, checked as tests.
@@ -189,6 +191,7 @@ impl StageSpec {
         order: Order::Keeps,
         memory: Memory::Batch,
         holds_back: false,
+        to_the_end: false,
         least: |_| Least::default(),
         examples: &[],
         bind: &|_| Err(vec![]),

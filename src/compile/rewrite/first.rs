@@ -9,9 +9,8 @@
 
 use crate::compile::draft::Draft;
 use crate::graph::{NodeId, Op, Port};
-use standpipe_sdk::spec::{Least, Memory};
 
-/// More rows than this are sorted: they might not fit, and a sort can do with less memory than it has rows.
+/// More rows than this are sorted: a heap of so many is no faster.
 const MOST_ROWS: u64 = 10_000;
 
 /// Limits what only first rows are wanted of.
@@ -27,8 +26,6 @@ pub(super) fn limit(draft: &mut Draft) {
         if let Some(limited) = draft.facts[breaker].told.limited.take() {
             let node = &mut draft.nodes[breaker];
             node.op = Op::Breaker((limited.0)(rows));
-            node.memory = Memory::Frame;
-            node.least = |_| Least::default();
             node.detail = match rows {
                 1 => format!("{} (only the first row)", node.detail),
                 _ => format!("{} (only the first {rows} rows)", node.detail),
@@ -106,7 +103,6 @@ mod tests {
         let derive = add(&mut draft, &[select], compute(false));
         take(&mut draft, derive, 3);
         assert!(is_limited(&mut draft, sort));
-        assert_eq!(draft.nodes[sort].memory, Memory::Frame);
     }
 
     #[test]

@@ -51,7 +51,8 @@ fn mark_cut_short(draft: &mut Draft) {
     for id in (0..draft.nodes.len()).rev() {
         let is_enough = draft.facts[id].told.first.is_some() || (limited[id] && !wanted[id]);
         let node = &mut draft.nodes[id];
-        node.cut_short = node.holds_back && node.memory == Memory::Spill && limited[id] && !wanted[id];
+        let may_hold_back = node.holds_back && node.memory == Memory::Spill && !draft.facts[id].told.to_the_end;
+        node.cut_short = may_hold_back && limited[id] && !wanted[id];
         let is_limited = is_enough && !matches!(node.op, Op::Breaker(_) | Op::Build(_));
         let users = if is_limited { &mut limited } else { &mut wanted };
         for edge in node.inputs.iter().filter(|edge| matches!(edge.port, Port::Out(_))) {

@@ -132,7 +132,11 @@ fn rejects_of_phases(draft: &Draft) -> Option<(NodeId, Vec<Vec<Edge>>)> {
         let mut phases: BTreeMap<(usize, Vec<NodeId>), Vec<Edge>> = BTreeMap::new();
         for &edge in &node.inputs {
             let mut before: Vec<NodeId> = ancestors(draft, edge.from).into_iter().collect();
-            before.retain(|&id| draft.nodes[id].holds_back && draft.nodes[id].memory == Memory::Spill);
+            let may_hold_back = |&id: &NodeId| {
+                let node = &draft.nodes[id];
+                node.holds_back && node.memory == Memory::Spill && !draft.facts[id].told.to_the_end
+            };
+            before.retain(may_hold_back);
             phases.entry((before.len(), before)).or_default().push(edge);
         }
         if phases.len() > 1 {

@@ -10,6 +10,7 @@
 //!   picks are held: so whoever is refused has to let picks go, or wait for others to do so. Picks are made in ticket order, so the earliest
 //!   chunk never waits for a later one.
 
+use super::firsts::Firsts;
 use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, short_writer_floor, writer_floor};
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
@@ -161,6 +162,24 @@ impl Picks {
             arena.collect(len, |at| order(at).0)?,
             arena.collect(len, |at| order(at).1)?,
         ))
+    }
+
+    /// Leaves the first `len` rows.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.picks.truncate(len);
+    }
+
+    /// Leaves the rows whose keys `stays` says so of, asked in order.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        let mut count = 0;
+        for at in 0..self.picks.len() {
+            if stays(self.key(at))? {
+                self.picks[count] = self.picks[at];
+                count += 1;
+            }
+        }
+        self.picks.truncate(count);
+        Ok(())
     }
 
     fn clear(&mut self) {
@@ -528,6 +547,8 @@ pub struct Merged {
 
 struct State {
     merge: Merge,
+    /// If only first rows are given.
+    firsts: Option<Firsts>,
     /// The ticket that is picked for next.
     next: u64,
     /// The number of the next row.
@@ -551,12 +572,20 @@ impl Merged {
         Merged::with(merge, setup.chunk_bytes, setup.cancelled.clone())
     }
 
+    /// The same of those rows alone that are among the first.
+    pub fn of_firsts(merge: Merge, firsts: Firsts, setup: &Setup) -> Merged {
+        let merged = Merged::new(merge, setup);
+        merged.state.lock().unwrap_or_else(PoisonError::into_inner).firsts = Some(firsts);
+        merged
+    }
+
     /// With parts of about `chunk_bytes`.
     pub fn with(merge: Merge, chunk_bytes: usize, cancelled: Arc<AtomicBool>) -> Merged {
         Merged {
             part_rows: (chunk_bytes / merge.row_bytes()).max(1),
             state: Mutex::new(State {
                 merge,
+                firsts: None,
                 next: 0,
                 row: 0,
                 ready: VecDeque::new(),
@@ -579,9 +608,8 @@ impl Merged {
                 return Ok(claim.unwrap_or_default());
             }
             let mut picks = Picks::default();
-            let rows = state.merge.claim_rows;
-            match state.merge.next(rows, &mut picks) {
-                Ok(()) => {}
+            let is_over = match state.next_picks(&mut picks) {
+                Ok(is_over) => is_over,
                 Err(Error::Memory { limit, .. }) if limit == state.merge.pool.limit() => {
                     // Other lanes hold all frames that there is room for.
                     drop(state);
@@ -589,15 +617,35 @@ impl Merged {
                     continue;
                 }
                 Err(error) => return Err(held(state.merge.store.stage(), error)),
-            }
-            if picks.is_empty() {
+            };
+            if is_over {
                 self.over.store(true, SeqCst);
+            } else if picks.is_empty() {
+                // None of these rows stays.
+                continue;
             }
             let (number, row) = (state.next, state.row);
             state.next += 1;
             state.row += picks.len() as u64;
             state.ready.push_back((number, Claim { picks, row, given: 0 }));
         }
+    }
+}
+
+impl State {
+    /// The next rows, and whether none come behind them.
+    fn next_picks(&mut self, picks: &mut Picks) -> Result<bool> {
+        let Some(firsts) = &mut self.firsts else {
+            self.merge.next(self.merge.claim_rows, picks)?;
+            return Ok(picks.is_empty());
+        };
+        if firsts.is_over() {
+            return Ok(true);
+        }
+        self.merge.next(self.merge.claim_rows, picks)?;
+        let none = picks.is_empty();
+        firsts.keep(picks)?;
+        Ok(none || firsts.is_over())
     }
 }
 

@@ -192,6 +192,11 @@ impl Store {
         self.lock().is_empty()
     }
 
+    /// Memory that the largest frame of all segments takes.
+    pub fn largest(&self) -> usize {
+        self.lock().iter().map(Segment::largest).max().unwrap_or(0)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Segment>> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,14 +331,34 @@ impl SegmentWriter {
         if frame::bound(batch, 0, rows) <= 2 * self.store.frame_bytes {
             return Ok(());
         }
-        let widest = (0..rows).map(|row| frame::bound(batch, row, 1)).max().unwrap_or(0);
         let longest_key = (0..rows).map(|row| keys.get(row).len()).max().unwrap_or(0);
+        self.room_for_widest(batch, longest_key, from).map(|_| ())
+    }
+
+    /// The same for keys of which the longest has `longest_key` bytes; about what the widest row takes, if it is a wide one.
+    ///
+    /// # Errors
+    /// `Memory` if there is no room for it.
+    pub fn make_room_for(&mut self, batch: &Batch<'_>, longest_key: usize) -> Result<usize> {
+        let frames = 2 * self.store.frame_bytes;
+        if longest_key < frames / 2 && frame::bound(batch, 0, batch.rows()) <= frames {
+            return Ok(0);
+        }
+        let mut nothing = self.store.budget.reserve();
+        self.room_for_widest(batch, longest_key, &mut nothing)
+    }
+
+    fn room_for_widest(&mut self, batch: &Batch<'_>, longest_key: usize, from: &mut Reservation) -> Result<usize> {
+        let widest = (0..batch.rows())
+            .map(|row| frame::bound(batch, row, 1))
+            .max()
+            .unwrap_or(0);
         let contents = widest.max(keys_bound(longest_key, 1));
         if contents > 2 * self.store.frame_bytes {
             let bytes = contents + packed_bytes(contents) + PACKER_BYTES;
             self.room.set_aside_from(bytes, from)?;
         }
-        Ok(())
+        Ok(contents)
     }
 
     /// Makes room for frames that take `bytes` of memory once they are loaded.
@@ -693,6 +718,19 @@ impl Segment {
     /// Memory that its largest frame takes.
     pub fn largest(&self) -> usize {
         self.largest
+    }
+
+    /// Gives its disk back: nobody reads it any more.
+    ///
+    /// # Errors
+    /// `Failed` if the file is damaged.
+    pub fn free(self) -> Result<()> {
+        for index in 0..self.frames() {
+            let at = self.frame(index)?;
+            self.file.free(at.keys);
+            self.file.free(at.rows);
+        }
+        Ok(())
     }
 
     /// Reads the keys of frame `index`, with memory of `budget` for its rows too. With `frees`, the frame's disk is given back with it: nobody
