@@ -353,6 +353,11 @@ fn an_isolated_sink_writes_the_same_bytes() {
     let script = "use plugin odd\nfrom range(1, 30_000) | write odd.lines \"out.txt\", value";
     let [_, out, report] = same_for_all("odd", &odd, script);
     assert!(out == numbers && report.contains("out.txt"), "{report}");
+    let metrics = built("standpipe-metrics", "libmetrics.so");
+    let script = "use plugin metrics\nfrom range(1, 30_000) | derive at = @2026-01-31T00:00:00Z + value * 1s, host = f\"host {value % 7}\"\
+        | write metrics.lines \"out.txt\", at measurement: \"m\", tags: \"host\"";
+    let [_, out, _] = same_for_all("metrics", &metrics, script);
+    assert_eq!(out.lines().count(), 30_000);
     // Rows that it sets aside, and what it says once it is done.
     let script = "use plugin odd\nfrom range(1, 30_000) | derive t = f\"{value} is longer than any view\"\
         | write odd.lines \"out.txt\", value, does: \"reject\" on error skip";
