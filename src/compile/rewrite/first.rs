@@ -10,8 +10,8 @@
 use crate::compile::draft::Draft;
 use crate::graph::{NodeId, Op, Port};
 
-/// More rows than this are sorted: a heap of so many is no faster.
-const MOST_ROWS: u64 = 10_000;
+/// More rows than this are sorted: a heap of so many is hardly faster.
+const MOST_ROWS: u64 = 100_000;
 
 /// Limits what only first rows are wanted of.
 pub(super) fn limit(draft: &mut Draft) {
