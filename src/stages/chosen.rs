@@ -11,7 +11,7 @@ use super::bounds::{Bounds, Rank};
 use super::codes::held;
 use super::copies::{Copies, HeldRow, Scratch, emit};
 use super::from::numbered;
-use super::keys::Key;
+use super::keys::{Key, max_width};
 use super::parts::Parts;
 use super::sort;
 use super::spill::{Firsts, Merge, Merged, Store, lane_floor, merge_floor};
@@ -19,7 +19,7 @@ use super::spiller::{Cursor, Held, KeyOf, Lists, Spiller};
 use super::unnest::{LEAST_ROOM, least_room};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Room, Setup};
-use standpipe_sdk::{Arena, Batch, Emitter, Flow, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Emitter, Flow, Reservation, Source, Type};
 use std::sync::Arc;
 
 /// What is set aside of the lane's frames: for work, for copies, and for lists; the one that is left is for groups or bounds.
@@ -252,7 +252,7 @@ impl Chosen {
             nulls_first: false,
         };
         // The sort sets its memory aside before the merge takes what there is.
-        let in_order = sort::breaker(self.stage, vec![number], true, self.own + 1)(&self.setup)?;
+        let in_order = sort::breaker(self.stage, vec![number], max_width([&Type::Int]), self.own + 1)(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
         // Long rows take more of the sort than what it sets aside.
         let beside = LEAST_ROOM + ROOM_FOR_ROW * self.store.largest();
