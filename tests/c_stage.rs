@@ -114,7 +114,7 @@ fn rust_and_c_agree_on_every_layout() {
             struct_size, abi_major, abi_minor, reserved, name, version, alloc, grow, arena_release, emit, reject, reserve, log,
             cancelled, extension
         }
-        ffi::Call = "sp_call" { struct_size, input_port, host, owner, batch_seq, max_rows, folder }
+        ffi::Call = "sp_call" { struct_size, input_port, host, owner, batch_seq, max_rows, folder, run_flags, reserved }
         ffi::BindIn = "sp_bind_in" { struct_size, n_inputs, inputs, config_json, max_workers, flags, n_own, reserved }
         ffi::BindOut = "sp_bind_out" {
             struct_size, flags, schema, bound, parallelism, n_splits, key_columns, n_keys, max_workers, used_columns,

@@ -377,6 +377,36 @@ fn an_isolated_sink_writes_the_same_bytes() {
 }
 
 #[test]
+fn a_sink_is_told_that_it_need_not_wait_for_the_disk() {
+    let odd = built("standpipe-odd", "libodd.so");
+    let crash = project("crash", None);
+    for isolate in ["", ISOLATED] {
+        let folder = project_of("odd", &odd, isolate);
+        let script = "use plugin odd\nfrom range(1, 3) | write odd.lines \"out.txt\", value, does: \"note\"\n";
+        fs::write(folder.path().join("s.pipe"), script).unwrap();
+        for (more, want) in [(None, "sync true"), (Some("--no-sync"), "sync false")] {
+            let arguments: Vec<&str> = ["run", "s.pipe"].into_iter().chain(more).collect();
+            let (status, _, stderr) = cli(folder.path(), &arguments);
+            assert!(status == Some(0) && stderr.contains(want), "{isolate}{want}: {stderr}");
+        }
+        let folder = project_of("crash", &crash.path().join("libcrash.so"), isolate);
+        let script =
+            "use plugin crash\nfrom range(1, 3) | write crash.drain \"out.txt\", value, at: \"none\", how: \"none\"\n";
+        fs::write(folder.path().join("s.pipe"), script).unwrap();
+        for (more, want) in [(None, false), (Some("--no-sync"), true)] {
+            let arguments: Vec<&str> = ["run", "s.pipe", "--report", "r.json"]
+                .into_iter()
+                .chain(more)
+                .collect();
+            let (status, _, stderr) = cli(folder.path(), &arguments);
+            assert_eq!(status, Some(0), "{stderr}");
+            let report = fs::read_to_string(folder.path().join("r.json")).unwrap();
+            assert_eq!(report.contains("not synced"), want, "{isolate}: {report}");
+        }
+    }
+}
+
+#[test]
 fn an_isolated_source_gives_the_same_rows() {
     let synth = built("standpipe-synth", "libsynth.so");
     let script = "use plugin synth\nread synth.rows seed: 7, rows: 200_000, columns: \"id: row, name: string?, price: float?, on: date\"\

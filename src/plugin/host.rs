@@ -257,13 +257,15 @@ fn owner_of(owner: *mut c_void) -> Option<Arc<Owner>> {
 pub(super) struct Registered {
     number: usize,
     folder: Arc<str>,
+    run_flags: u32,
 }
 
 impl Registered {
     /// An owner of a run.
     pub(super) fn new(name: &'static str, setup: &Setup, meter: Arc<Meter>) -> Registered {
+        let run_flags = if setup.sync { 0 } else { ffi::RUN_NO_SYNC };
         Registered::add(
-            &setup.folder.to_string_lossy(),
+            (&setup.folder.to_string_lossy(), run_flags),
             Owner {
                 name,
                 say: setup.say.clone(),
@@ -277,7 +279,7 @@ impl Registered {
     /// An owner that has nothing of its own: a function.
     pub(super) fn without_memory(name: &'static str, meter: Arc<Meter>) -> Registered {
         Registered::add(
-            "",
+            ("", 0),
             Owner {
                 name,
                 say: say_on_stderr(),
@@ -291,7 +293,7 @@ impl Registered {
     /// An owner that keeps states of a table of groups, whose memory is the table's.
     pub(super) fn of_table(name: &'static str, reserve: Reserve, meter: Arc<Meter>) -> Registered {
         Registered::add(
-            "",
+            ("", 0),
             Owner {
                 name,
                 say: say_on_stderr(),
@@ -302,16 +304,16 @@ impl Registered {
         )
     }
 
-    /// An owner whose memory, words and end are another process's business.
+    /// An owner whose memory, words and end are another process's business. `of_run`: its folder and flags.
     pub(super) fn elsewhere(
         say: Say,
         cancelled: Arc<AtomicBool>,
         reserve: Reserve,
         meter: Arc<Meter>,
-        folder: &str,
+        of_run: (&str, u32),
     ) -> Registered {
         Registered::add(
-            folder,
+            of_run,
             Owner {
                 name: "",
                 say,
@@ -322,7 +324,7 @@ impl Registered {
         )
     }
 
-    fn add(folder: &str, owner: Owner) -> Registered {
+    fn add((folder, run_flags): (&str, u32), owner: Owner) -> Registered {
         let number = NEXT.fetch_add(1, Relaxed);
         OWNERS
             .write()
@@ -331,12 +333,18 @@ impl Registered {
         Registered {
             number,
             folder: folder.into(),
+            run_flags,
         }
     }
 
     /// What the plugin sees.
     pub(super) fn handle(&self) -> *mut c_void {
         std::ptr::without_provenance_mut(self.number)
+    }
+
+    /// What holds for the whole run.
+    pub(super) fn run_flags(&self) -> u32 {
+        self.run_flags
     }
 
     /// Where relative paths start.

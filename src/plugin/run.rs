@@ -302,6 +302,8 @@ pub(super) fn call_of(owner: &Registered, calls: u64) -> ffi::Call {
         batch_seq: calls,
         max_rows: 0,
         folder: owner.folder(),
+        run_flags: owner.run_flags(),
+        reserved: 0,
     }
 }
 

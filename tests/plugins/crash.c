@@ -197,7 +197,8 @@ static sp_status publish(void *inst, const sp_call *call, sp_published *out, sp_
   }
   out->bytes = (uint64_t)fprintf(file, "%lld\n", (long long)b->sum);
   out->rows = 1;
-  snprintf(out->name, sizeof(out->name), "the sum in %s", b->path);
+  snprintf(out->name, sizeof(out->name), "the sum in %s%s", b->path,
+           SP_HAS(call, sp_call, run_flags) && (call->run_flags & SP_RUN_NO_SYNC) ? ", not synced" : "");
   fclose(file);
   return SP_OK;
 }

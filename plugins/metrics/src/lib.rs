@@ -124,7 +124,7 @@ impl Outlet for Lines {
         let opening = Opening::new(reads, move |setup| {
             Ok(Box::new(Writing {
                 shape: shape.clone(),
-                file: NewFile::beside(&setup.folder, &path)?,
+                file: NewFile::beside(&setup.folder, &path)?.sync(setup.sync),
                 lines: String::new(),
                 rows: 0,
             }))

@@ -140,7 +140,9 @@ struct sp_call {
   uint64_t batch_seq; /* calls of this instance so far */
   uint64_t max_rows;  /* source: the most rows that one array may have */
   sp_str folder;      /* where relative paths start; empty = where the process is */
+  uint32_t run_flags, reserved;
 };
+enum { SP_RUN_NO_SYNC = 1u << 0 /* a sink need not wait until its output is on the disk */ };
 
 typedef sp_status (*sp_write_fn)(void *ctx, const void *p, size_t n);
 

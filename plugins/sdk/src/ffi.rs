@@ -210,7 +210,12 @@ pub struct Call {
     pub batch_seq: u64,
     pub max_rows: u64,
     pub folder: Str,
+    pub run_flags: u32,
+    pub reserved: u32,
 }
+
+/// In `Call::run_flags`: a sink need not wait until its output is on the disk.
+pub const RUN_NO_SYNC: u32 = 1;
 
 /// Kinds of stages.
 pub const KIND_SOURCE: u32 = 1;

@@ -348,7 +348,8 @@ impl Own {
             workers: 1,
             chunk_bytes: 256 << 10,
             max_record: 8 << 20,
-            sync: true,
+            // SAFETY: as above.
+            sync: unsafe { run_flags_of(call) } & ffi::RUN_NO_SYNC == 0,
             folder: Path::new(&folder).into(),
             cancelled: self.cancelled.clone(),
             // The host keeps the origin of rows itself.
@@ -413,6 +414,21 @@ unsafe fn folder_of<'c>(call: *const ffi::Call) -> &'c [u8] {
         match (*call).struct_size as usize >= END {
             true => (*call).folder.bytes(),
             false => &[],
+        }
+    }
+}
+
+/// What holds for the whole run, as far as the host says it.
+///
+/// # Safety
+/// As [`folder_of`].
+unsafe fn run_flags_of(call: *const ffi::Call) -> u32 {
+    const END: usize = std::mem::offset_of!(ffi::Call, run_flags) + size_of::<u32>();
+    // SAFETY: the caller's promise; a field is read only where the struct goes that far.
+    unsafe {
+        match (*call).struct_size as usize >= END {
+            true => (*call).run_flags,
+            false => 0,
         }
     }
 }

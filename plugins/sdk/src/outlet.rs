@@ -28,7 +28,7 @@
 //!         self.of.must_be(call, &Type::Int)?;
 //!         let (path, at) = (self.path, self.of.at);
 //!         Ok(Opening::new(vec![at], move |setup| {
-//!             let file = NewFile::beside(&setup.folder, &path)?;
+//!             let file = NewFile::beside(&setup.folder, &path)?.sync(setup.sync);
 //!             Ok(Box::new(Lines { file, at, rows: 0 }))
 //!         }))
 //!     }

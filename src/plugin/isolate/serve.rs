@@ -284,9 +284,10 @@ impl Server {
             ask::UNBIND => drop(self.bounds.remove(&body.u64()?)),
             ask::CREATE => {
                 let (id, bound, split) = (body.u64()?, body.u64()?, body.u32()?);
+                let run_flags = body.u32()?;
                 let folder = body.str()?;
                 let given = self.bounds.get(&bound).ok_or(Broken)?.given.clone();
-                match Object::new(&given, self.owner(folder), split) {
+                match Object::new(&given, self.owner((folder, run_flags)), split) {
                     Ok(object) => drop(self.objects.insert(id, (object, bound))),
                     Err(error) => {
                         done.status = ffi::E_INTERNAL;
@@ -368,13 +369,13 @@ impl Server {
         }))
     }
 
-    fn owner(&self, folder: &str) -> Registered {
+    fn owner(&self, of_run: (&str, u32)) -> Registered {
         let (link, logged) = (self.link.clone(), self.link.clone());
         let say = Arc::new(move |text: &str| {
             let _ = logged.send(tell::LOG, text.as_bytes());
         });
         let reserve = Arc::new(move |delta: i64| link.reserve(delta));
-        Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone(), folder)
+        Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone(), of_run)
     }
 }
 

@@ -22,6 +22,7 @@ pub struct NewFile {
     temp: Option<PathBuf>,
     file: Option<BufWriter<File>>,
     bytes: u64,
+    sync: bool,
 }
 
 /// Names of temporary files must differ within a process, too.
@@ -52,7 +53,16 @@ impl NewFile {
             temp: Some(temp),
             file: Some(BufWriter::with_capacity(64 << 10, file)),
             bytes: 0,
+            sync: true,
         })
+    }
+
+    /// Whether `finish` waits until it is on the disk, which it does by default:
+    /// [`Setup::sync`](crate::spec::Setup::sync) says what the run wants.
+    #[must_use]
+    pub fn sync(mut self, on: bool) -> NewFile {
+        self.sync = on;
+        self
     }
 
     fn failed(&self, error: io::Error) -> Error {
@@ -94,15 +104,15 @@ impl NewFile {
         }
     }
 
-    /// It is complete: brings it to disk, still under no name.
+    /// It is complete: brings it to the disk, unless it need not, still under no name.
     ///
     /// # Errors
     /// `Io`, as the system says.
     pub fn finish(&mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let file = file.into_inner().map_err(io::IntoInnerError::into_error);
-        file.and_then(|file| file.sync_all())
-            .map_err(|error| self.failed(error))
+        let done = file.and_then(|file| if self.sync { file.sync_all() } else { Ok(()) });
+        done.map_err(|error| self.failed(error))
     }
 
     /// Gives it its name.
@@ -148,7 +158,7 @@ mod tests {
         let name = folder.join("out.txt");
         std::fs::write(&name, "before").unwrap();
         let read = || std::fs::read_to_string(&name).unwrap();
-        let mut file = NewFile::beside(&folder, "out.txt").unwrap();
+        let mut file = NewFile::beside(&folder, "out.txt").unwrap().sync(false);
         file.write(format_args!("{}-", 12)).unwrap();
         file.write_bytes(b"after").unwrap();
         file.finish().unwrap();

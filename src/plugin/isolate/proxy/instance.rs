@@ -114,7 +114,7 @@ impl Instance {
     /// Makes the instance in a process.
     fn create(&self, worker: &mut Worker, call: &ffi::Call, split: u32) -> Result<(), Failed> {
         let mut body = Writer::default();
-        body.u64(self.id).u64(self.bound.id).u32(split);
+        body.u64(self.id).u64(self.bound.id).u32(split).u32(call.run_flags);
         // SAFETY: a text of the host's, valid for the call.
         body.bytes(unsafe { call.folder.bytes() });
         let answer = worker.ask(
@@ -138,6 +138,8 @@ impl Instance {
             batch_seq: 0,
             max_rows: 0,
             folder: ffi::Str::new(""),
+            run_flags: 0,
+            reserved: 0,
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Lines {
     path: String,
     /// the column with the numbers
     of: ColumnArg,
-    /// what it does: nothing, panic, fail, reject
+    /// what it does: nothing, panic, fail, reject, note
     #[param(default = "nothing")]
     does: String,
     /// where: bind, open, write, finish, publish, discard
@@ -26,6 +26,7 @@ struct Open {
     rows: u64,
     does: String,
     at: String,
+    sync: bool,
 }
 
 fn act(does: &str, at: &str, here: &str) -> Result<()> {
@@ -52,7 +53,7 @@ impl Outlet for Lines {
         }
         let rejects = does == "reject";
         let opening = Opening::new(vec![of.at], move |setup| {
-            let file = NewFile::beside(&setup.folder, &path)?;
+            let file = NewFile::beside(&setup.folder, &path)?.sync(setup.sync);
             act(&does, &at, "open")?;
             Ok(Box::new(Open {
                 file,
@@ -60,6 +61,7 @@ impl Outlet for Lines {
                 rows: 0,
                 does: does.clone(),
                 at: at.clone(),
+                sync: setup.sync,
             }))
         });
         Ok(if rejects { opening.rejecting() } else { opening })
@@ -107,7 +109,7 @@ impl Output for Open {
 
     fn notes(&self) -> Vec<String> {
         match self.does.as_str() {
-            "note" => vec!["it is written".into()],
+            "note" => vec![format!("it is written, sync {}", self.sync)],
             _ => vec![],
         }
     }
