@@ -99,12 +99,13 @@ mod tests {
         let schema = Schema::default();
         let node = |inputs, op| NewNode::new("n", Span::default(), inputs, schema.clone(), op);
         let source = || source_op(Box::new(|_, _| Err(Error::Cancelled)), &Schema::default());
-        let cut_short = |all_wanted: bool| {
+        let cut_short = |all_wanted: bool, to_the_end: bool| {
             let mut draft = Draft::default();
             let read = draft.push(node(vec![], source()));
             let mut holds = node(vec![out(read)], Op::Pass);
             holds.holds_back = true;
             holds.memory = Memory::Spill;
+            holds.facts.told.to_the_end = to_the_end;
             let holds = draft.push(holds);
             let mut takes = node(vec![out(holds)], Op::Pass);
             takes.facts.told.first = Some(3);
@@ -119,7 +120,9 @@ mod tests {
             assert_eq!(request.places, draft.nodes[holds].cut_short);
             Some((draft.nodes[holds].cut_short, draft.nodes[holds].asked))
         };
-        assert_eq!(cut_short(false), Some((true, Asked::Line)));
-        assert_eq!(cut_short(true), Some((false, Asked::Nothing)));
+        assert_eq!(cut_short(false, false), Some((true, Asked::Line)));
+        assert_eq!(cut_short(true, false), Some((false, Asked::Nothing)));
+        // Nothing that could have come earlier, in more memory, ends the need for the rest of the input.
+        assert_eq!(cut_short(false, true), Some((false, Asked::Nothing)));
     }
 }
