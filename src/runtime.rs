@@ -76,6 +76,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
         breakers: (0..graph.nodes.len()).map(|_| None).collect(),
         builds: (0..graph.nodes.len()).map(|_| None).collect(),
         sinks: Vec::new(),
+        budgets: (graph.nodes.iter().map(|_| budget.part(0))).collect::<Result<_>>()?,
         ahead: budget.reserve(),
     };
     let mut report = Report {
@@ -94,7 +95,7 @@ pub fn run(graph: &Graph, script: &str, settings: &Settings, progress: &Arc<Prog
     let outcome = (|| {
         let floors = floors::floors(graph, settings);
         for (at, region) in regions.iter().enumerate() {
-            let totals = world.region(region, floors[at].ahead)?;
+            let totals = world.region(region, &floors[at])?;
             // What nobody meets any more gives its memory back.
             for &id in &region.uses {
                 if !regions[at + 1..].iter().any(|later| later.uses.contains(&id)) {

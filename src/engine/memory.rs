@@ -134,6 +134,15 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
             let line = format!("{id:>4}  {:<12}{class:<10}{least:>12}{most:>12}  {how}", node.name);
             let _ = writeln!(out, "{}", line.trim_end());
         }
+        for floor in region.waits.iter().filter(|floor| floor.bytes > 0) {
+            let node = &graph.nodes[floor.node];
+            let (id, least, class) = (floor.node, mebibytes(floor.bytes), node.memory.to_string());
+            let _ = writeln!(
+                out,
+                "{id:>4}  {:<12}{class:<10}{least:>12}{most:>12}  keeps what it took",
+                node.name
+            );
+        }
         if region.ahead > 0 {
             let _ = writeln!(
                 out,
@@ -158,9 +167,13 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
 fn grows(memory: Memory) -> Option<&'static str> {
     match memory {
         Memory::Batch | Memory::Constant => None,
-        Memory::Groups => Some("with the number of groups"),
-        Memory::Frame => Some("with the number of rows that the script gives, in each group"),
-        Memory::Windows => Some("with the number of windows that are open"),
+        Memory::Groups => Some("with the number of groups; what does not fit ends the run with an error"),
+        Memory::Frame => Some(
+            "with the number of rows that the script gives, in each group; what does not fit ends the run with an error",
+        ),
+        Memory::Windows => {
+            Some("with the number of windows that are open; what does not fit ends the run with an error")
+        }
         Memory::Spill => Some("with its input; what does not fit goes to disk"),
         Memory::Held => Some("with its input; what does not fit ends the run with an error"),
     }

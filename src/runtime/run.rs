@@ -9,6 +9,7 @@ use crate::expr::{Compute, Condition, Fixed};
 use crate::graph::regions::Region;
 use crate::graph::{Edge, Graph, NodeId, OnError, Op, Port};
 use crate::runtime::feeds::{self, Feed, Kind};
+use crate::runtime::floors::RegionFloor;
 use crate::runtime::lane::{Chunk, Edges, InOrder, Info, LastEdges, Node, Operator, Waits, first_of};
 use crate::runtime::limit::Gate;
 use crate::runtime::progress::Progress;
@@ -17,8 +18,8 @@ use crate::runtime::settings::Settings;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket, Turnstile};
 use standpipe_sdk::spec::{Rearrange, Setup};
 use standpipe_sdk::{
-    Arena, Batch, Breaker, Build, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader, Reservation,
-    Result, Schema, Serial, Sink, Source, Spill,
+    Arena, Batch, Breaker, Budget, Build, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader,
+    Reservation, Result, Schema, Serial, Sink, Source, Spill,
 };
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -340,15 +341,35 @@ pub(crate) struct World<'g> {
     /// Builds by node, once filled and as long as somebody needs them.
     pub builds: Vec<Option<Arc<dyn Build>>>,
     pub sinks: Vec<Arc<dyn Sink>>,
+    /// Each node's part of the memory.
+    pub budgets: Vec<Arc<Budget>>,
     /// What stays free for later regions.
     pub ahead: Reservation,
 }
 
 impl World<'_> {
-    /// Runs one region to its end. `ahead`: bytes that later ones set aside when they begin.
-    pub(crate) fn region(&mut self, region: &Region, ahead: usize) -> Result<Totals> {
-        // What is set aside comes first: a breaker that is drained may have all the rest, and can do with less.
+    /// Sets aside what the stages of a region cannot do without. Nobody works meanwhile, so what one region gives back is there for the next.
+    fn set_aside(&mut self, floor: &RegionFloor) {
         self.ahead = self.setup.budget.reserve();
+        let wanted = self.budgets.iter().enumerate();
+        let wanted: Vec<usize> = wanted.map(|(node, budget)| floor.of(node, budget.used())).collect();
+        let lower = |budget: &Budget, bytes: usize| budget.set_floor(bytes.min(budget.floor()));
+        // As much as there is, if there is less: whoever misses it says so.
+        let raise = |budget: &Budget, bytes: usize| {
+            let least = || budget.set_floor(bytes.min(budget.used().saturating_add(budget.free())));
+            budget.set_floor(bytes).or_else(|_| least())
+        };
+        for change in [lower as fn(&Budget, usize) -> Result<()>, raise] {
+            for (budget, &bytes) in self.budgets.iter().zip(&wanted) {
+                let _ = change(budget, bytes);
+            }
+        }
+        let _ = self.ahead.grow(floor.ahead.min(self.setup.budget.free()));
+    }
+
+    /// Runs one region to its end. `floor`: what it and later ones cannot do without.
+    pub(crate) fn region(&mut self, region: &Region, floor: &RegionFloor) -> Result<Totals> {
+        self.set_aside(floor);
         let waits = |id: NodeId| matches!(self.graph.nodes[id].op, Op::Probe { .. }) && self.waits(id);
         let feeds = feeds::of(self.graph, region, waits);
         let is_rejects = |id: NodeId| matches!(self.graph.nodes[id].op, Op::Rejects);
@@ -367,11 +388,6 @@ impl World<'_> {
                 .zip(&shared)
                 .map(|(&id, shared)| self.operator(id, shared, &feeds));
             operators.push(made.collect::<Result<_>>()?);
-        }
-        if self.ahead.grow(ahead).is_err() {
-            // Then what is drained has it, and gives it back before a later region begins.
-            let free = self.setup.budget.limit().saturating_sub(self.setup.budget.used());
-            let _ = self.ahead.grow(free.min(ahead));
         }
         let spilled = |&id: &NodeId| self.spills[id].done().segments > 0;
         self.progress.phase(region.sources.iter().any(spilled));
@@ -502,6 +518,7 @@ impl World<'_> {
     /// What node `id` is made with.
     fn setup_of(&self, id: NodeId) -> Setup {
         Setup {
+            budget: self.budgets[id].clone(),
             spill: self.spills[id].clone(),
             asked: self.graph.nodes[id].asked,
             ..self.setup.clone()

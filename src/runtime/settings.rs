@@ -92,6 +92,7 @@ impl Settings {
             share: self.share(),
             workers: self.workers.max(1),
             max_record: self.max_record,
+            columns: 0,
         }
     }
 

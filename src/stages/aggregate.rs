@@ -33,7 +33,7 @@ pub(super) use fill::take_of;
 pub(super) use key::{Keyed, shown as shown_key};
 use packed::Packed;
 use spill::Spiller;
-pub(super) use spill::least;
+pub(super) use spill::{least, least_of, least_of_long};
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     AggregateArg, Arg, ArgKind, Bound, Call, Class, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage,
@@ -244,7 +244,7 @@ const SHARDS_PART: usize = 16;
 const MOST_LANE_BYTES: usize = 4 << 20;
 
 /// Whether a value of this type may be as long as a row may.
-fn is_long(ty: &Type) -> bool {
+pub(super) fn is_long(ty: &Type) -> bool {
     keys::max_width([ty]).is_none()
 }
 

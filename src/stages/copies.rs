@@ -34,8 +34,13 @@ pub(super) trait Located {
     fn set(&mut self, at: Pick);
 }
 
-/// Waste that is not worth moving rows for, in bytes.
-const SOME: usize = 256 << 10;
+/// Waste that is not worth moving rows for, in a budget of so many bytes: a small part of it.
+pub(super) fn waste_bytes(budget_bytes: usize) -> usize {
+    const PART: usize = 32;
+    const BYTES: std::ops::RangeInclusive<usize> = (16 << 10)..=(256 << 10);
+    (budget_bytes / PART).clamp(*BYTES.start(), *BYTES.end())
+}
+
 /// Rows that move into one new piece.
 const PIECE_ROWS: usize = 8 << 10;
 
@@ -113,7 +118,7 @@ impl Copies {
 
     /// Whether the rows should move together.
     pub(super) fn is_wasteful(&self) -> bool {
-        self.reservation.bytes() > 2 * self.after + SOME
+        self.reservation.bytes() > 2 * self.after + waste_bytes(self.budget.limit())
     }
 
     /// Moves the rows that are `wanted` together and gives up all others. Refused, all is as it was.

@@ -10,7 +10,7 @@ use super::keys;
 use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Make, Memory, Setup, StageSpec, Want,
+    ArgKind, Bound, Call, Complaint, Example, Items, Kind, Least, Make, Memory, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{Arena, Batch, Faults, Flow, Prepare, Reservation, Serial};
 
@@ -21,6 +21,10 @@ pub const SPEC: StageSpec = StageSpec {
     kind: Kind::Serial,
     by: Items::some(ArgKind::Expr(Want::Any), 0, usize::MAX, "what makes rows equal"),
     memory: Memory::Constant,
+    least: |_| Least {
+        takes: KEY_BYTES,
+        gives: 0,
+    },
     examples: &[
         Example {
             script: "from rows [{n: 1}, {n: 1}, {n: 2}, {n: 1}] | dedup",
@@ -34,6 +38,9 @@ pub const SPEC: StageSpec = StageSpec {
     bind: &bind,
     ..StageSpec::BASE
 };
+
+/// For a key that is not too long.
+const KEY_BYTES: usize = 4 << 10;
 
 fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let reads = keys::grouping(call, &rows_or(call))?;

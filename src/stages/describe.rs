@@ -23,7 +23,7 @@ use crate::expr::scalar::print;
 use sketch::Sketch;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    Bound, Call, Complaint, Example, Kind, Lineage, Make, Memory, Order, Request, Setup, StageSpec, Wanted,
+    Bound, Call, Complaint, Example, Kind, Least, Lineage, Make, Memory, Order, Request, Room, Setup, StageSpec, Wanted,
 };
 use standpipe_sdk::{Arena, Batch, Breaker, Cell, Column, Field, Fill, Reservation, Schema, Source, Type, Value};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +41,7 @@ pub const SPEC: StageSpec = StageSpec {
         output: "column,type,rows,nulls,distinct,min,max,mean\nk,string,3,0,2,a,b,\nn,int?,3,1,2,1,4,2.5\n",
     }],
     bind: &bind,
+    least,
     ..StageSpec::BASE
 };
 
@@ -82,6 +83,18 @@ fn figures() -> Schema {
 const BLOCK_ROWS: usize = 4 << 10;
 /// A value that is longer is cut before it is printed, in bytes.
 const SHOWN_BYTES: usize = 1 << 10;
+
+/// What the figures of a column take, if its values are not too long.
+const FIGURES_BYTES: usize = sketch::BYTES + 512;
+/// What a lane has to look at a block of rows.
+const SCRATCH_BYTES: usize = 128 << 10;
+
+fn least(room: &Room) -> Least {
+    Least {
+        takes: room.workers * (room.columns * FIGURES_BYTES + SCRATCH_BYTES),
+        gives: 0,
+    }
+}
 
 struct Describe {
     fields: Arc<[Field]>,
@@ -253,6 +266,8 @@ fn shown(cell: Cell<'_>, ty: &Type) -> String {
 impl Breaker for Describe {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         let mut room = self.setup.budget.reserve();
+        let all = room.set_aside(self.fields.len() * FIGURES_BYTES);
+        all.map_err(|e| held("describe", e))?;
         let figures = (self.fields.iter().enumerate()).map(|(at, field)| Figures::new(at, field, &mut room));
         let figures = figures.collect::<Result<Vec<_>>>().map_err(|e| held("describe", e))?;
         Ok(Box::new(Filler {
@@ -303,17 +318,21 @@ impl Fill for Filler {
             scratch,
             room,
         } = self;
-        let mut from = 0;
-        while from < batch.rows() {
-            let rows = BLOCK_ROWS.min(batch.rows() - from);
-            for (at, (figures, field)) in figures.iter_mut().zip(&*describe.fields).enumerate() {
+        for (at, (figures, field)) in figures.iter_mut().zip(&*describe.fields).enumerate() {
+            let (mut from, mut rows) = (0, BLOCK_ROWS);
+            while from < batch.rows() {
+                let len = rows.min(batch.rows() - from);
                 let added = scratch.with(|arena| {
-                    let block = batch.slice(from, rows, arena)?;
+                    let block = batch.slice(from, len, arena)?;
                     figures.add(&block.column(at), &block, &field.ty, arena, room)
                 });
-                added.map_err(|e| held("describe", e))?;
+                match added {
+                    Ok(()) => from += len,
+                    // Nothing of it was counted.
+                    Err(Error::Memory { .. }) if len > 1 => rows = len.div_ceil(2),
+                    Err(error) => return Err(held("describe", error)),
+                }
             }
-            from += rows;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::rowkeys::KeyMaker;
 use down::Down;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Filters, Item, Items, Kind, Lineage, Make, Memory, Names, Setup,
+    ArgKind, Bound, Call, Class, Complaint, Example, Filters, Item, Items, Kind, Lineage, Make, Memory, Names, Setup,
     StageSpec, Want,
 };
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, RowWise, Serial, Type};
@@ -54,6 +54,15 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    class: |call| {
+        Some(Class {
+            least: match call.mode {
+                Some(_) => down::least,
+                None => StageSpec::BASE.least,
+            },
+            ..Class::of(&SPEC)
+        })
+    },
     filters: |call| match call.mode {
         Some(_) => keys::filters(call, call.by),
         None => Filters::Pass,

@@ -8,8 +8,33 @@ use super::codes::held;
 use super::keyset::KeySet;
 use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::{Call, Class, Least, Room, StageSpec};
 use standpipe_sdk::{Arena, Batch, Budget, Prepare, Reservation};
 use std::sync::Arc;
+
+/// What a stage has for a few hundred groups with short keys, whatever others take. Beyond that, groups take what others leave,
+/// and a refusal ends the run (E0701).
+const SOME_GROUPS: usize = 32 << 10;
+
+/// What a stage cannot do without that keeps a count for each group.
+pub(super) fn least(_: &Room) -> Least {
+    Least {
+        takes: SOME_GROUPS,
+        gives: 0,
+    }
+}
+
+/// Of calls with `by` that, of others nothing.
+pub(super) fn class(spec: &StageSpec, call: &Call<'_>) -> Class {
+    Class {
+        least: if call.by.is_empty() {
+            |_| Least::default()
+        } else {
+            least
+        },
+        ..Class::of(spec)
+    }
+}
 
 /// The groups seen so far and a count for each.
 pub struct Groups {

@@ -15,10 +15,10 @@ use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Budget, Reservation};
 use std::sync::Arc;
 
-/// Bytes of keys that are allocated together. Keys never move, so that growing never copies them.
+/// Bytes of keys that are allocated together, at most. Keys never move, so that growing never copies them.
 const SEGMENT_BYTES: usize = 1 << SEGMENT_BITS;
 const SEGMENT_BITS: u32 = 16;
-/// The first segment: most scripts have few groups.
+/// The first segment, behind which each is twice as long as the one before: most scripts have few groups.
 const FIRST_SEGMENT_BYTES: usize = 1 << 10;
 /// Places are counted in units of so many bytes.
 const UNIT: usize = 4;
@@ -207,11 +207,8 @@ impl KeySet {
             .is_none_or(|s| s.capacity().min(SEGMENT_BYTES) - s.len() < bytes)
         {
             grow(&mut self.segments, 1, &mut self.reservation)?;
-            let usual = if self.segments.is_empty() {
-                FIRST_SEGMENT_BYTES
-            } else {
-                SEGMENT_BYTES
-            };
+            let before = self.segments.len().min(SEGMENT_BITS as usize);
+            let usual = (FIRST_SEGMENT_BYTES << before).min(SEGMENT_BYTES);
             let mut segment = vec![];
             grow_to(&mut segment, usual.max(bytes), &mut self.reservation)?;
             self.segments.push(segment);

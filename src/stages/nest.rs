@@ -13,18 +13,19 @@ use super::codes::{self, held};
 use super::keys::{self, Key};
 use super::parts::Parts;
 use super::sort;
-use super::spill::lane_floor;
+use super::spill::{lane_floor, merge_floor};
 use super::unnest::LEAST_ROOM;
 use crate::expr::{Given, aggregate as aggregates};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    AggregateArg, ArgKind, Bound, Call, Complaint, Example, Item, Items, Kind, Least, Lineage, Make, Memory, Names,
-    Room, Setup, StageSpec, Want,
+    AggregateArg, ArgKind, Bound, Call, Complaint, Example, Factory, Item, Items, Kind, Least, Lineage, Make, Memory,
+    Names, Room, Setup, StageSpec, Want,
 };
 use standpipe_sdk::{
-    Batch, Breaker, Column, Columns, Data, Field, Fill, Flow, RecordData, Reservation, Schema, Source, Span, Type,
+    Batch, Breaker, Budget, Column, Columns, Data, Field, Fill, Flow, RecordData, Reservation, Schema, Source, Span,
+    Type,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// `nest`.
 pub const SPEC: StageSpec = StageSpec {
@@ -125,16 +126,15 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         nulls_first: false,
     };
     let in_order = sort::breaker("nest", vec![in_order], keys::max_width([&Type::Int]), keys + 1);
+    let in_order: Arc<Factory<Arc<dyn Breaker>>> = Arc::new(in_order);
     let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
-        let sorted = in_order(setup)?;
-        let ways = Ways {
-            filler: sorted.clone().filler()?,
-            parts: Parts::new(&setup.budget, LEAST_ROOM).map_err(|e| held("nest", e))?,
-        };
+        let floors = aggregate::least_of(setup.budget.limit(), setup.workers.max(1));
+        let for_groups = with_floor(setup, floors.takes)?;
         Ok(Arc::new(Nest {
-            groups: groups(setup)?,
-            sorted,
-            ways: Mutex::new(Some(ways)),
+            groups: groups(&for_groups)?,
+            of_groups: for_groups.budget,
+            gives: floors.takes.max(floors.gives),
+            in_order: in_order.clone(),
             columns: columns.clone(),
             keys,
             setup: setup.clone(),
@@ -207,23 +207,33 @@ fn called(name: &str, ty: &Type, column: usize, span: Span) -> Option<Called> {
     })
 }
 
-/// What the groups take, and a way out of them into a sort.
+/// What the groups take, and then a way out of them into a sort, which gives its rows once they are gone.
 fn least(room: &Room) -> Least {
     let groups = aggregate::least(room);
+    let merge = merge_floor(room.bytes);
     let way = lane_floor(room.bytes) + LEAST_ROOM;
     Least {
-        takes: groups.takes + way,
-        gives: groups.gives + way,
+        takes: groups.takes + room.workers * PLACES_BYTES,
+        gives: (groups.takes.max(groups.gives) + way).max(merge),
     }
 }
+
+fn with_floor(setup: &Setup, bytes: usize) -> Result<Setup> {
+    setup.with_floor(bytes).map_err(|e| held("nest", e))
+}
+
+/// Rows that are given their places at a time, and what those of a lane take.
+const PLACES: usize = 4 << 10;
+const PLACES_BYTES: usize = PLACES * size_of::<i64>();
 
 struct Nest {
     /// Rows by key.
     groups: Arc<dyn Breaker>,
-    /// Groups by their first row.
-    sorted: Arc<dyn Breaker>,
-    /// Until the groups are known.
-    ways: Mutex<Option<Ways>>,
+    /// Makes what sorts groups by their first row.
+    in_order: Arc<Factory<Arc<dyn Breaker>>>,
+    /// The groups' part of the memory, and what they cannot do without when they are given.
+    of_groups: Arc<Budget>,
+    gives: usize,
     /// The columns that make a record.
     columns: Vec<usize>,
     keys: usize,
@@ -231,29 +241,29 @@ struct Nest {
     span: Span,
 }
 
-/// From the groups into the sort.
-struct Ways {
-    filler: Box<dyn Fill>,
-    parts: Parts,
-}
-
 impl Breaker for Nest {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
+        let mut reservation = self.setup.budget.reserve();
+        reservation.set_aside(PLACES_BYTES).map_err(|e| held("nest", e))?;
         Ok(Box::new(Nester {
             filler: self.groups.clone().filler()?,
             chunk: 0,
             before: 0,
             places: vec![],
-            reservation: self.setup.budget.reserve(),
+            reservation,
             nest: self,
         }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Ways { mut filler, mut parts }) = ways else {
-            return Err(Error::Panic("groups that are drained twice".into()));
-        };
+        // What is new comes first: the groups may have all the rest, and can do with less.
+        let bytes = self.setup.budget.limit();
+        let for_sort = with_floor(&self.setup, lane_floor(bytes))?;
+        let for_parts = with_floor(&self.setup, LEAST_ROOM)?;
+        let mut parts = Parts::new(&for_parts.budget, LEAST_ROOM).map_err(|e| held("nest", e))?;
+        let sorted = (self.in_order)(&for_sort)?;
+        let mut filler = sorted.clone().filler()?;
+        self.of_groups.set_floor(self.gives).map_err(|e| held("nest", e))?;
         let groups = self.groups.clone().drain()?;
         let mut number = 0;
         parts
@@ -269,10 +279,12 @@ impl Breaker for Nest {
                 Ok(Flow::More)
             })
             .map_err(|e| held("nest", e))?;
-        drop((groups, parts));
+        drop((groups, parts, for_parts));
         filler.done()?;
         drop(filler);
-        self.sorted.clone().drain()
+        let moved = (self.of_groups.set_floor(0)).and_then(|()| for_sort.budget.set_floor(merge_floor(bytes)));
+        moved.map_err(|e| held("nest", e))?;
+        sorted.drain()
     }
 }
 
@@ -314,19 +326,27 @@ impl Fill for Nester {
         if self.chunk != chunk {
             (self.chunk, self.before) = (chunk, 0);
         }
-        self.places.clear();
-        self.reservation
-            .room(&mut self.places, rows)
-            .map_err(|e| held("nest", e))?;
-        let before = self.before;
-        self.places
-            .extend((0..rows as u64).map(|row| place(chunk, before + row)));
-        self.before += rows as u64;
-        let fields: Vec<Column<'_>> = self.nest.columns.iter().map(|&at| batch.column(at)).collect();
-        let mut columns = batch.columns().to_vec();
-        columns.push(Column::int(&self.places, None));
-        columns.push(Column::new(Data::Record(RecordData::new(&fields)), None, rows));
-        self.filler.push(chunk, Batch::new(&columns, None, rows))
+        let mut from = 0;
+        while from < rows {
+            let len = PLACES.min(rows - from);
+            self.places.clear();
+            if self.places.capacity() < PLACES {
+                let room = self.reservation.room_to(&mut self.places, PLACES);
+                room.map_err(|e| held("nest", e))?;
+            }
+            let before = self.before;
+            self.places
+                .extend((0..len as u64).map(|row| place(chunk, before + row)));
+            self.before += len as u64;
+            let own: Vec<Column<'_>> = batch.columns().iter().map(|column| column.slice(from, len)).collect();
+            let fields: Vec<Column<'_>> = self.nest.columns.iter().map(|&at| own[at]).collect();
+            let mut columns = own.clone();
+            columns.push(Column::int(&self.places, None));
+            columns.push(Column::new(Data::Record(RecordData::new(&fields)), None, len));
+            self.filler.push(chunk, Batch::new(&columns, None, len))?;
+            from += len;
+        }
+        Ok(())
     }
 
     fn done(&mut self) -> Result<()> {

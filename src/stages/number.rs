@@ -1,7 +1,7 @@
 //! `number as n (by k)`: row numbers from 1, over all rows or within each group.
 
 use super::codes;
-use super::groups::Groups;
+use super::groups::{self, Groups};
 use super::keys;
 use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
@@ -29,6 +29,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    class: |call| Some(groups::class(&SPEC, call)),
     filters: |call| keys::filters(call, call.by),
     ..StageSpec::BASE
 };

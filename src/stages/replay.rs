@@ -50,7 +50,7 @@ pub fn gives(room: &Room) -> Least {
 
 /// What lists of what is on disk may take of a budget, whatever others take: this part of it, within bounds, in bytes.
 const CUSHION_PART: usize = 64;
-const LEAST_CUSHION: usize = 64 << 10;
+const LEAST_CUSHION: usize = 128 << 10;
 const MOST_CUSHION: usize = 4 << 20;
 
 fn cushion_bytes(budget_bytes: usize) -> usize {

@@ -1,5 +1,6 @@
 //! `skip n (by k)`: all but the first rows, of all or of each group.
 
+use super::groups;
 use super::take::bind_as;
 use standpipe_sdk::spec::{ArgKind, Bound, Call, Complaint, Example, Items, Kind, Memory, StageSpec, Want};
 
@@ -22,6 +23,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    class: |call| Some(groups::class(&SPEC, call)),
     filters: |call| super::keys::filters(call, call.by),
     ..StageSpec::BASE
 };

@@ -5,7 +5,7 @@
 //! - With `by` it cannot know the end; it holds a key and a count per group.
 
 use super::codes;
-use super::groups::Groups;
+use super::groups::{self, Groups};
 use super::keys;
 use super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
@@ -33,6 +33,7 @@ pub const SPEC: StageSpec = StageSpec {
         },
     ],
     bind: &bind,
+    class: |call| Some(groups::class(&SPEC, call)),
     filters: |call| keys::filters(call, call.by),
     first: |call| match (call.by, call.items) {
         ([], [item]) => rows_of(item),

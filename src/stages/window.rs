@@ -4,6 +4,9 @@
 //! Rows stay in their order, with one more column per call. Frames that look back only go through one batch after the other; others
 //! are put in the order of the groups, and back again, by two sorts that spill.
 //!
+//! Whole groups go to disk where they must. Frames that look back only hold the rows they may still look at, windows in time hold those that are
+//! open: for some of them there is memory whatever others take; beyond that a refusal ends the run (E0701).
+//!
 //! Laws
 //! - The stage knows no aggregate by name.
 //! - What a row gets hangs on the rows of its group and their order alone: not on batches, lanes, or what was on disk.
@@ -16,6 +19,7 @@ mod stream;
 mod tests;
 mod time;
 
+use super::aggregate;
 use super::codes;
 use super::keys;
 use super::rowkeys::KeyMaker;
@@ -101,7 +105,7 @@ fn class(call: &Call<'_>) -> Class {
         order: Order::Keeps,
         memory: Memory::Frame,
         holds_back: false,
-        least: StageSpec::BASE.least,
+        least: stream::least,
     };
     match call.mode {
         Some(_) => Class {
@@ -112,7 +116,7 @@ fn class(call: &Call<'_>) -> Class {
         },
         None if Plan::looks_ahead(call) => Class {
             memory: Memory::Spill,
-            least: ahead::least(Plan::has_totals(call), Plan::goes_twice(call)),
+            least: ahead::least(Plan::totals_of(call), Plan::goes_twice(call)),
             ..of_rows
         },
         None => of_rows,
@@ -183,10 +187,22 @@ impl Plan {
         })
     }
 
-    /// Aggregates are over whole groups.
-    fn has_totals(call: &Call<'_>) -> bool {
-        let aggregate = |item: &Item| matches!(item.arg, Arg::Aggregate(_));
-        Plan::written(call) == (None, None) && call.items.iter().any(aggregate)
+    /// Where aggregates are over whole groups: whether a value of them may be as long as a row.
+    fn totals_of(call: &Call<'_>) -> Option<bool> {
+        let is_long = |item: &Item| match &item.arg {
+            Arg::Aggregate(arg) => Some(aggregate::is_long(arg.aggregate.ty())),
+            _ => None,
+        };
+        let whole = Plan::written(call) == (None, None);
+        let longs = call.items.iter().filter(|_| whole).filter_map(is_long);
+        longs.reduce(|a, b| a | b)
+    }
+
+    /// The same of a plan that has such aggregates.
+    fn makes_long(&self) -> bool {
+        self.totals
+            .iter()
+            .any(|(arg, _)| aggregate::is_long(arg.aggregate.ty()))
     }
 
     /// Rows are numbered from the first to the last of a group, and followed from the last to the first.

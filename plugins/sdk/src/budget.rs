@@ -1,15 +1,51 @@
 //! The memory of a run: one limit, reservations against it.
 
-use crate::error::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+//!
+//! A part of a budget ([`Budget::part`]) has a floor, which is set aside for it: what is reserved of the part comes out of that first, and only
+//! beyond it out of what the whole has left, then out of what is left of the floor of that which it is a part of.
+//!
+//! Laws
+//! - What a part reserves below its floor is never refused, whatever others do.
 
-/// One limit in bytes and what is reserved of it. Shared by all stages of a run.
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One limit in bytes and what is reserved of it. Shared by all stages of a run, each of which may have a part of its own.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    used: AtomicUsize,
-    peak: AtomicUsize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Whole {
+        used: AtomicUsize,
+        peak: AtomicUsize,
+    },
+    Part {
+        of: Arc<Budget>,
+        whole: Arc<Budget>,
+        own: Mutex<Own>,
+    },
+}
+
+/// What a part has.
+#[derive(Debug)]
+struct Own {
+    used: usize,
+    /// Of that which it is a part of.
+    floor: usize,
+    /// The same, beyond the floor.
+    more: usize,
+}
+
+impl Own {
+    /// What it has of the whole.
+    fn of_whole(&self) -> usize {
+        self.used.saturating_sub(self.floor + self.more)
+    }
 }
 
 impl Budget {
@@ -17,25 +53,169 @@ impl Budget {
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Budget {
             limit,
-            used: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
+            kind: Kind::Whole {
+                used: AtomicUsize::new(0),
+                peak: AtomicUsize::new(0),
+            },
         })
+    }
+
+    /// A part of this one, for which `floor` bytes are set aside as long as it lives. Its limit is that of the whole.
+    ///
+    /// # Errors
+    /// `Memory` if there are not as many.
+    pub fn part(self: &Arc<Self>, floor: usize) -> Result<Arc<Self>> {
+        let part = Budget {
+            limit: self.limit,
+            kind: Kind::Part {
+                of: self.clone(),
+                whole: match &self.kind {
+                    Kind::Whole { .. } => self.clone(),
+                    Kind::Part { whole, .. } => whole.clone(),
+                },
+                own: Mutex::new(Own {
+                    used: 0,
+                    floor: 0,
+                    more: 0,
+                }),
+            },
+        };
+        part.set_floor(floor)?;
+        Ok(Arc::new(part))
+    }
+
+    /// Sets that much aside for this part from now on, what it has reserved included; nothing for a whole.
+    ///
+    /// # Errors
+    /// `Memory` if there is not as much; nothing changes then.
+    pub fn set_floor(&self, bytes: usize) -> Result<()> {
+        let Kind::Part { of, whole, own } = &self.kind else {
+            return Ok(());
+        };
+        let mut own = locked(own);
+        if bytes < own.floor {
+            // What it has reserved it keeps.
+            let kept = own.used.min(own.floor).saturating_sub(bytes);
+            of.give(own.floor - bytes - kept);
+            own.more += kept;
+        } else {
+            let held = own.more.min(bytes - own.floor);
+            let added = bytes - own.floor - held;
+            let back = own.of_whole().min(added);
+            if Arc::ptr_eq(of, whole) {
+                of.take(bytes, added - back)?;
+            } else {
+                of.take(bytes, added)?;
+                whole.give(back);
+            }
+            own.more -= held;
+        }
+        own.floor = bytes;
+        Ok(())
+    }
+
+    /// What is set aside for this part.
+    pub fn floor(&self) -> usize {
+        match &self.kind {
+            Kind::Whole { .. } => 0,
+            Kind::Part { own, .. } => locked(own).floor,
+        }
     }
 
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Bytes reserved now.
+    /// Bytes reserved now, what is set aside included; of a part without what is set aside for the part.
     pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        match &self.kind {
+            Kind::Whole { used, .. } => used.load(Relaxed),
+            Kind::Part { own, .. } => locked(own).used,
+        }
     }
 
-    /// The most bytes ever reserved.
+    /// Bytes that nobody has reserved; of a part those below its floor too.
+    pub fn free(&self) -> usize {
+        match &self.kind {
+            Kind::Whole { used, .. } => self.limit.saturating_sub(used.load(Relaxed)),
+            Kind::Part { whole, .. } => whole.free().saturating_add(self.slack()),
+        }
+    }
+
+    /// What is left of its floor, and of those that it stands in.
+    fn slack(&self) -> usize {
+        match &self.kind {
+            Kind::Whole { .. } => 0,
+            Kind::Part { of, own, .. } => {
+                let own = locked(own);
+                own.floor.saturating_sub(own.used) + of.slack()
+            }
+        }
+    }
+
+    /// The most bytes ever reserved of the whole.
     pub fn peak(&self) -> usize {
-        self.peak.load(Relaxed)
+        match &self.kind {
+            Kind::Whole { peak, .. } => peak.load(Relaxed),
+            Kind::Part { whole, .. } => whole.peak(),
+        }
     }
 
+    /// `more` bytes for what somebody wants `wanted` bytes for.
+    fn take(&self, wanted: usize, more: usize) -> Result<()> {
+        if more == 0 {
+            return Ok(());
+        }
+        match &self.kind {
+            Kind::Whole { used, peak } => {
+                let limit = self.limit;
+                let add = |used: usize| used.checked_add(more).filter(|&sum| sum <= limit);
+                match used.fetch_update(Relaxed, Relaxed, add) {
+                    Ok(before) => {
+                        peak.fetch_max(before + more, Relaxed);
+                        Ok(())
+                    }
+                    Err(used) => Err(Error::Memory { wanted, used, limit }),
+                }
+            }
+            Kind::Part { of, whole, own } => {
+                let mut own = locked(own);
+                let used = own.used.saturating_add(more);
+                let beyond = used.saturating_sub(own.floor + own.more) - own.of_whole();
+                match whole.take(wanted, beyond) {
+                    Ok(()) => {}
+                    Err(error) if Arc::ptr_eq(of, whole) => return Err(error),
+                    Err(_) => {
+                        of.take(wanted, beyond)?;
+                        own.more += beyond;
+                    }
+                }
+                own.used = used;
+                Ok(())
+            }
+        }
+    }
+
+    fn give(&self, bytes: usize) {
+        match &self.kind {
+            Kind::Whole { used, .. } => {
+                used.fetch_sub(bytes, Relaxed);
+            }
+            Kind::Part { of, whole, own } => {
+                let mut own = locked(own);
+                let before = own.used.saturating_sub(own.floor);
+                own.used -= bytes;
+                let back = before - own.used.saturating_sub(own.floor);
+                let more = own.more.min(back);
+                own.more -= more;
+                of.give(more);
+                whole.give(back - more);
+            }
+        }
+    }
+}
+
+impl Budget {
     /// Reserves nothing yet: [`Reservation::grow`] does.
     pub fn reserve(self: &Arc<Self>) -> Reservation {
         Reservation {
@@ -46,7 +226,20 @@ impl Budget {
     }
 }
 
-/// Part of a budget; given back when dropped.
+impl Drop for Budget {
+    fn drop(&mut self) {
+        if let Kind::Part { of, own, .. } = &self.kind {
+            // Reservations keep their budget alive: all that is left is what is set aside.
+            of.give(locked(own).floor);
+        }
+    }
+}
+
+fn locked(own: &Mutex<Own>) -> MutexGuard<'_, Own> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes of a budget; given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -84,6 +277,7 @@ impl Reservation {
     /// # Errors
     /// `Memory` if that is not enough and the budget has no more; nothing changes then.
     pub fn set_aside_from(&mut self, bytes: usize, from: &mut Reservation) -> Result<()> {
+        debug_assert!(Arc::ptr_eq(&self.budget, &from.budget), "two budgets");
         let floor = self.floor.max(bytes);
         let more = floor.saturating_sub(self.bytes.max(self.floor));
         let moved = more.min(from.spare());
@@ -95,6 +289,7 @@ impl Reservation {
 
     /// Moves at most `bytes` of what `from` has here: they are no longer its own, and never free in between.
     pub fn move_from(&mut self, bytes: usize, from: &mut Reservation) {
+        debug_assert!(Arc::ptr_eq(&self.budget, &from.budget), "two budgets");
         // What is asked for here below what is set aside is reserved already.
         let held = self.floor.saturating_sub(self.bytes);
         let moved = bytes.saturating_sub(held).min(from.spare());
@@ -108,15 +303,7 @@ impl Reservation {
     }
 
     fn take(&self, wanted: usize, more: usize) -> Result<()> {
-        let limit = self.budget.limit;
-        let add = |used: usize| used.checked_add(more).filter(|&sum| sum <= limit);
-        match self.budget.used.fetch_update(Relaxed, Relaxed, add) {
-            Ok(before) => {
-                self.budget.peak.fetch_max(before + more, Relaxed);
-                Ok(())
-            }
-            Err(used) => Err(Error::Memory { wanted, used, limit }),
-        }
+        self.budget.take(wanted, more)
     }
 
     /// A reservation of its own for `bytes` of what is reserved here: nobody else can take them in between.
@@ -159,14 +346,14 @@ impl Reservation {
         let before = self.bytes.max(self.floor) + other.bytes.max(other.floor);
         self.bytes += other.bytes;
         (other.bytes, other.floor) = (0, 0);
-        self.budget.used.fetch_sub(before - self.bytes.max(self.floor), Relaxed);
+        self.budget.give(before - self.bytes.max(self.floor));
     }
 
     /// Gives `bytes` back (at most what is reserved), except for what is set aside.
     pub fn shrink(&mut self, bytes: usize) {
         let before = self.bytes.max(self.floor);
         self.bytes -= bytes.min(self.bytes);
-        self.budget.used.fetch_sub(before - self.bytes.max(self.floor), Relaxed);
+        self.budget.give(before - self.bytes.max(self.floor));
     }
 
     pub fn bytes(&self) -> usize {
@@ -223,7 +410,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes.max(self.floor), Relaxed);
+        self.budget.give(self.bytes.max(self.floor));
     }
 }
 
@@ -329,6 +516,87 @@ mod tests {
         b.grow(40).unwrap();
         drop(a);
         assert_eq!((budget.used(), budget.peak()), (40, 100));
+    }
+
+    #[test]
+    fn what_a_part_takes_below_its_floor_is_never_refused() {
+        let whole = Budget::new(100);
+        let part = whole.part(40).unwrap();
+        assert_eq!(
+            (part.limit(), part.used(), part.free(), whole.free()),
+            (100, 0, 100, 60)
+        );
+        assert!(whole.part(61).is_err());
+        let (mut own, mut other) = (part.reserve(), whole.reserve());
+        other.grow(60).unwrap();
+        assert!(other.grow(1).is_err());
+        for _ in 0..2 {
+            own.grow(40).unwrap();
+            assert!(matches!(
+                own.grow(1),
+                Err(Error::Memory {
+                    wanted: 1,
+                    used: 100,
+                    limit: 100
+                })
+            ));
+            own.shrink(40);
+        }
+        // Beyond the floor it is as everybody is.
+        other.shrink(30);
+        own.grow(70).unwrap();
+        assert!(own.grow(1).is_err() && other.grow(1).is_err());
+        assert_eq!((part.used(), part.free(), whole.used()), (70, 0, 100));
+        own.shrink(20);
+        assert_eq!((part.free(), whole.used()), (20, 80));
+        own.shrink(20);
+        assert_eq!((part.free(), whole.used()), (40, 70));
+        drop((own, part));
+        assert_eq!((whole.used(), whole.peak()), (30, 100));
+    }
+
+    #[test]
+    fn floors_change_and_stand_in_each_other() {
+        let whole = Budget::new(100);
+        let part = whole.part(0).unwrap();
+        let mut other = whole.reserve();
+        other.grow(40).unwrap();
+        part.set_floor(60).unwrap();
+        let inner = part.part(40).unwrap();
+        let mut a = inner.reserve();
+        assert_eq!((inner.free(), part.free(), whole.used()), (60, 20, 100));
+        // What the whole has left comes first, then what the part has.
+        other.shrink(5);
+        a.grow(45).unwrap();
+        assert_eq!((part.used(), whole.used()), (40, 100));
+        a.grow(20).unwrap();
+        assert!(a.grow(1).is_err());
+        assert_eq!((part.used(), whole.used()), (60, 100));
+        // And that is given back first.
+        a.shrink(20);
+        assert_eq!((part.used(), whole.used()), (40, 100));
+        a.shrink(5);
+        assert_eq!((part.used(), whole.used()), (40, 95));
+        // A higher floor takes nothing twice, a lower one nothing that is reserved.
+        a.grow(15).unwrap();
+        assert_eq!((part.used(), whole.used()), (55, 95));
+        inner.set_floor(60).unwrap();
+        assert!(inner.set_floor(66).is_err());
+        assert_eq!((part.used(), whole.used()), (60, 95));
+        inner.set_floor(20).unwrap();
+        part.set_floor(20).unwrap();
+        assert_eq!((part.used(), whole.used()), (55, 90));
+        assert!(part.set_floor(66).is_err());
+        part.set_floor(65).unwrap();
+        assert_eq!(whole.used(), 100);
+        part.set_floor(0).unwrap();
+        a.shrink(20);
+        assert_eq!((part.used(), whole.used()), (35, 70));
+        drop((a, inner));
+        assert_eq!((part.used(), whole.used()), (0, 35));
+        part.set_floor(60).unwrap();
+        drop(part);
+        assert_eq!(whole.used(), 35);
     }
 
     #[test]

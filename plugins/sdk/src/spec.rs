@@ -157,6 +157,8 @@ pub struct Room {
     pub workers: usize,
     /// The most that one row may take, in bytes.
     pub max_record: usize,
+    /// Columns of the rows that the stage takes.
+    pub columns: usize,
 }
 
 /// What a stage cannot do without, all lanes together, in bytes.
@@ -672,6 +674,20 @@ pub struct Setup {
     pub say: Say,
     /// What somebody behind the stage may want to know of the origin of its rows.
     pub asked: Asked,
+}
+
+impl Setup {
+    /// The same with a part of the budget for which `bytes` are set aside: for one of several things that a stage does at the same time, so
+    /// that none takes what another cannot do without.
+    ///
+    /// # Errors
+    /// `Memory` if there is not as much.
+    pub fn with_floor(&self, bytes: usize) -> Result<Setup> {
+        Ok(Setup {
+            budget: self.budget.part(bytes)?,
+            ..self.clone()
+        })
+    }
 }
 
 /// What may be asked of a row's origin, for error messages and reject rows.

@@ -58,6 +58,21 @@ pub(super) fn value_floor(budget_bytes: usize, longest: usize) -> usize {
     longest.saturating_mul(COPIES).min(budget_bytes / 2)
 }
 
+/// What groups that are put together have for themselves, whatever the merge takes: this part of the memory, and no more than that, in
+/// bytes.
+const GROUPS_PART: usize = 8;
+const MOST_FOR_GROUPS: usize = 4 << 20;
+
+/// The same in a budget of so many bytes.
+pub(super) fn groups_floor(budget_bytes: usize) -> usize {
+    (budget_bytes / GROUPS_PART).min(MOST_FOR_GROUPS)
+}
+
+/// The same where values may be as long as a row.
+pub(super) fn long_floor(budget_bytes: usize, longest: usize) -> usize {
+    value_floor(budget_bytes, longest).max(groups_floor(budget_bytes))
+}
+
 struct Merging {
     merge: Merge,
     /// The ticket that is picked for next.
@@ -117,6 +132,12 @@ impl Merged {
                 (beside, beside / value.max(1))
             }
         };
+        let floor = match stage.plan.makes_long() {
+            false => groups_floor(limit),
+            true => long_floor(limit, stage.longest),
+        };
+        // Where there is less, that has to do.
+        let budget = stage.budget.part(floor).or_else(|_| stage.budget.part(0))?;
         Ok(Merged {
             plan: stage.plan.clone(),
             state: Mutex::new(Merging {
@@ -126,11 +147,11 @@ impl Merged {
                 groups: 0,
                 ready: VecDeque::new(),
                 at_hand: 0,
-                window: Window::new(&stage.budget, stage.share),
+                window: Window::new(&budget, stage.share),
             }),
             over: AtomicBool::new(false),
             tickets: AtomicU64::new(0),
-            budget: stage.budget.clone(),
+            budget,
             cancelled: stage.cancelled.clone(),
             share: stage.share,
             longest: stage.longest,

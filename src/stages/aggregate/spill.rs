@@ -46,20 +46,24 @@ const MOST_SLACK: usize = 32 << 20;
 
 /// What is set aside to write tables, and what merging what was written takes.
 pub(in crate::stages) fn least(room: &Room) -> Least {
-    let slack = (room.bytes / SLACK_PART).min(MOST_SLACK);
-    let tables = room.workers * super::fill::FRAMES_OF_TABLE * frame_bytes(room.bytes);
+    least_of(room.bytes, room.workers)
+}
+
+/// The same in a budget of so many bytes.
+pub(in crate::stages) fn least_of(budget_bytes: usize, workers: usize) -> Least {
+    let slack = (budget_bytes / SLACK_PART).min(MOST_SLACK);
+    let tables = workers * super::fill::FRAMES_OF_TABLE * frame_bytes(budget_bytes);
     Least {
-        takes: lane_floor(room.bytes) + slack + tables,
-        gives: merge_floor(room.bytes),
+        takes: lane_floor(budget_bytes) + slack + tables,
+        gives: merge_floor(budget_bytes) + merged::groups_floor(budget_bytes),
     }
 }
 
 /// The same where a value that is made of a group may be as long as a row.
-pub(super) fn least_of_long(room: &Room) -> Least {
-    let least = least(room);
+pub(in crate::stages) fn least_of_long(room: &Room) -> Least {
     Least {
-        gives: least.gives + merged::value_floor(room.bytes, room.max_record),
-        ..least
+        gives: merge_floor(room.bytes) + merged::long_floor(room.bytes, room.max_record),
+        ..least(room)
     }
 }
 

@@ -12,6 +12,9 @@ const FEW: usize = 1 << 10;
 const REGISTER_BITS: u32 = 12;
 const REGISTERS: usize = 1 << REGISTER_BITS;
 
+/// What one takes.
+pub(super) const BYTES: usize = 2 * FEW * size_of::<u64>() + REGISTERS;
+
 pub(super) struct Sketch {
     /// Slots, zero being free; none once there are too many.
     few: Vec<u64>,

@@ -4,12 +4,13 @@
 //! - A batch that is refused leaves the last values as they were.
 
 use super::super::codes::held;
-use super::super::copies::{Copies, Located, NOWHERE, Scratch};
-use super::super::groups::{Groups, grow};
+use super::super::copies::{Copies, Located, NOWHERE, Scratch, waste_bytes};
+use super::super::groups::{self, Groups, grow};
 use super::super::picked::gather;
 use super::super::rowkeys::KeyMaker;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::interleave::Pick;
+use standpipe_sdk::spec::{Least, Room};
 use standpipe_sdk::{Arena, Batch, Budget, Column, Columns, Faults, Flow, Prepare, Reservation, Serial};
 use std::sync::Arc;
 
@@ -35,6 +36,18 @@ impl Located for Last {
 struct Change {
     group: u32,
     before: Last,
+}
+
+/// For copies of some values, and to move them together.
+const COPIES_BYTES: usize = 160 << 10;
+
+/// What it cannot do without, if groups are few and values are short.
+pub(super) fn least(room: &Room) -> Least {
+    let groups = groups::least(room);
+    Least {
+        takes: groups.takes + COPIES_BYTES + waste_bytes(room.bytes),
+        ..groups
+    }
 }
 
 pub(super) struct Down {

@@ -268,7 +268,7 @@ impl Wait {
                 drop(of_keys);
                 let mut load_room = reserve(least_load(budget.limit()))?;
                 let right = Cursor::new(right.merged(LOADS_OF_BUDGET)?, room);
-                let free = budget.limit().saturating_sub(budget.used());
+                let free = budget.free();
                 // The rest is for lists of frames.
                 let _ = load_room.grow(free / 4 * 3);
                 let meeting = Meeting::new(plan, right, (keys, parts), outs, hot, making, load_room, setup);
@@ -452,9 +452,10 @@ impl Hold for Holder {
             let outcome = made.and_then(|some| {
                 let rows = some.rows.rows();
                 if rows > 0 {
+                    let timed = some.timed_keys((*number, *count), &scratch.arena)?;
                     spool.push(&some.rows, order_of(&self.plan), &scratch.arena)?;
                     // The rows are taken: this cannot be tried again.
-                    some.push_keys(keys, (*number, *count), &scratch.arena)
+                    some.push_keys(keys, timed, (*number, *count))
                         .map_err(|e| held("join", e))?;
                 }
                 Ok(rows as u64)
@@ -534,8 +535,29 @@ impl<'a> Waiters<'a> {
         })
     }
 
+    /// For `asof`: what is sorted of rows that have a time and a key, of which the first is the row at `order`.
+    fn timed_keys(&self, order: (u64, u64), arena: &'a Arena) -> Result<Option<Batch<'a>>> {
+        let Some(times) = self.times else { return Ok(None) };
+        let rows = self.codes.codes.len();
+        let is_some = |row: usize| times.is_valid(row) && self.key.is_valid(row);
+        let bits = standpipe_sdk::Bits::collect(arena, rows, is_some)?;
+        let columns = [
+            times,
+            self.key,
+            Column::int(arena.fill(rows, order.0 as i64)?, None),
+            Column::int(arena.collect(rows, |row| (order.1 + row as u64) as i64)?, None),
+        ];
+        let all = Batch::new(arena.copy(&columns)?, None, rows);
+        let some = all.gather(bits.indices(arena)?, K_WIDTH, arena)?;
+        let columns = arena.copy(some.columns())?;
+        if let Data::Int(times) = some.column(K_TIME).data() {
+            columns[K_TIME] = Column::int(times, None);
+        }
+        Ok(Some(Batch::new(columns, None, some.rows())))
+    }
+
     /// Keys without a null, of which the first is that of the row at `order`.
-    fn push_keys(&self, keys: &mut KeysOfLane, order: (u64, u64), arena: &Arena) -> Result<()> {
+    fn push_keys(&self, keys: &mut KeysOfLane, timed: Option<Batch<'_>>, order: (u64, u64)) -> Result<()> {
         match keys {
             KeysOfLane::Parted(keys, parts) => {
                 let Data::Bytes(texts) = self.key.data() else {
@@ -549,32 +571,11 @@ impl<'a> Waiters<'a> {
                 }
                 Ok(())
             }
-            KeysOfLane::Sorted(sorted) => {
-                let Some(times) = self.times else {
-                    return Err(Error::Panic("keys without their times".into()));
-                };
-                let rows = self.codes.codes.len();
-                let is_some = |row: usize| times.is_valid(row) && self.key.is_valid(row);
-                let bits = standpipe_sdk::Bits::collect(arena, rows, is_some)?;
-                let columns = [
-                    times,
-                    self.key,
-                    Column::int(arena.fill(rows, order.0 as i64)?, None),
-                    Column::int(arena.collect(rows, |row| (order.1 + row as u64) as i64)?, None),
-                ];
-                let all = Batch::new(arena.copy(&columns)?, None, rows);
-                let some = all.gather(bits.indices(arena)?, K_WIDTH, arena)?;
-                let times = match some.column(K_TIME).data() {
-                    Data::Int(times) => Column::int(times, None),
-                    _ => return Ok(()),
-                };
-                let columns = arena.copy(some.columns())?;
-                columns[K_TIME] = times;
-                if some.rows() == 0 {
-                    return Ok(());
-                }
-                sorted.push(order.0, Batch::new(columns, None, some.rows()))
-            }
+            KeysOfLane::Sorted(sorted) => match timed {
+                Some(rows) if rows.rows() > 0 => sorted.push(order.0, rows),
+                Some(_) => Ok(()),
+                None => Err(Error::Panic("keys without their times".into())),
+            },
         }
     }
 }

@@ -228,7 +228,7 @@ impl Merge {
             let need = need(&segments, budget);
             let more = need / 2 + 4 * segments.iter().map(Segment::largest).max().unwrap_or(0);
             let fits = segments.len() <= 2 || need <= most;
-            let free = budget.limit().saturating_sub(budget.used()).saturating_sub(beside);
+            let free = budget.free().saturating_sub(beside);
             let wanted = [need + more, need + more / 4, need].into_iter();
             let wanted = wanted.filter(|&bytes| fits && (bytes <= free || bytes == need));
             let mut room = budget.reserve();
@@ -448,7 +448,7 @@ fn need(segments: &[Segment], budget: &Budget) -> usize {
 /// Merges as many of the shortest segments as fit into one, and takes them out of the list.
 fn reduce(store: &Arc<Store>, segments: &mut Vec<Segment>, budget: &Arc<Budget>, most: usize) -> Result<Segment> {
     segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows()));
-    let free = budget.limit().saturating_sub(budget.used());
+    let free = budget.free();
     let is_short = segments.iter().any(Segment::is_of_short);
     let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
     let arena_bytes = 4 * store.frame_bytes() + largest;

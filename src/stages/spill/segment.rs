@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 const FRAME_BYTES: usize = 96 << 10;
 const SMALLEST_FRAME_BYTES: usize = 16 << 10;
 /// Frames of this many bytes fit into a budget side by side.
-const FRAMES_OF_BUDGET: usize = 256;
+const FRAMES_OF_BUDGET: usize = 1024;
 /// Frames of a segment whose addresses are set aside.
 const FRAMES_SET_ASIDE: usize = 128;
 /// For the list of pages: of several GiB, if they are not merged.

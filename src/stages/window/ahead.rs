@@ -21,36 +21,74 @@ use super::super::unnest::least_room;
 use super::frames::Asked;
 use super::{Plan, STAGE};
 use pass::{Pass, Ways, Work};
-use standpipe_sdk::budget::Reservation;
-use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{Call, Factory, Least, Make, Room, Setup};
-use standpipe_sdk::{Arena, Batch, Breaker, Code, Column, Columns, Data, Fill, Part, Reader, Source, Type};
-use std::sync::{Arc, Mutex, PoisonError};
+use standpipe_sdk::{Arena, Batch, Breaker, Budget, Code, Column, Columns, Data, Fill, Part, Reader, Source, Type};
+use std::sync::Arc;
 use totals::Totals;
 
-/// What such a window cannot do without: two sorts one after the other, of which the second is filled while the first gives its rows; a
-/// third one between them where it goes over the rows `twice`; the groups of aggregates over whole ones.
-pub(super) fn least(totals: bool, twice: bool) -> fn(&Room) -> Least {
+/// What such a window cannot do without: where there are aggregates over whole groups, their groups (whether values of them may be `long` is
+/// the question), and where it goes over the rows `twice`, a sort between the two.
+pub(super) fn least(totals: Option<bool>, twice: bool) -> fn(&Room) -> Least {
     match (totals, twice) {
-        (false, false) => |room| sorts(room, 1),
-        (false, true) => |room| sorts(room, 2),
-        (true, _) => |room| {
-            let (sorts, groups) = (sorts(room, 1), aggregate::least(room));
-            Least {
-                takes: sorts.takes + groups.takes,
-                gives: sorts.gives + groups.gives + least_room(room.share),
-            }
-        },
+        (None, false) => |room| Floors::of(room, None).least(false),
+        (None, true) => |room| Floors::of(room, None).least(true),
+        (Some(false), _) => |room| Floors::of(room, Some(aggregate::least(room))).least(false),
+        (Some(true), _) => |room| Floors::of(room, Some(aggregate::least_of_long(room))).least(false),
     }
 }
 
-fn sorts(room: &Room, before_last: usize) -> Least {
-    let (lane, merge) = (lane_floor(room.bytes), merge_floor(room.bytes));
-    Least {
-        takes: (room.workers + 1) * lane + (room.bytes / PASS_PART).min(MOST_FOR_PASS),
-        gives: before_last * (lane + merge) + 2 * least_room(room.share),
+/// What each of those that work at the same time has for itself.
+#[derive(Clone, Copy)]
+struct Floors {
+    /// The sort by groups: its lanes.
+    lanes: usize,
+    totals: Least,
+    /// The pass that goes over what that gives.
+    pass: usize,
+    /// Each arena of it, and of what reads totals; and how many there are.
+    room: usize,
+    rooms: usize,
+    /// Any other sort, while it is filled.
+    lane: usize,
+    /// And while it gives its rows: then those before it are gone.
+    merge: usize,
+    /// The ways in.
+    fill: usize,
+}
+
+impl Floors {
+    fn of(room: &Room, totals: Option<Least>) -> Floors {
+        let (lane, merge) = (lane_floor(room.bytes), merge_floor(room.bytes));
+        Floors {
+            lanes: room.workers * lane,
+            totals: totals.unwrap_or_default(),
+            pass: (room.bytes / PASS_PART).clamp(LEAST_FOR_PASS, MOST_FOR_PASS),
+            room: least_room(room.share),
+            rooms: if totals.is_some() { 3 } else { 2 },
+            lane,
+            merge,
+            fill: room.workers * SCRATCH_BYTES,
+        }
+    }
+
+    fn least(self, twice: bool) -> Least {
+        let pass = self.pass + self.rooms * self.room;
+        let sorts = if twice { 2 } else { 1 };
+        Least {
+            takes: self.lanes + self.totals.takes + self.fill,
+            gives: self.lanes.max(self.merge) + self.gives_totals() + pass + sorts * self.lane,
+        }
+    }
+
+    fn gives_totals(self) -> usize {
+        self.totals.takes.max(self.totals.gives)
     }
 }
+
+/// Rows that are given their places at a time, for which there is room in that.
+const FILL_ROWS: usize = 2 << 10;
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// The columns that say where a row stands in the input: its chunk, and the number in it.
 const PLACE: usize = 2;
@@ -58,9 +96,9 @@ const PLACE: usize = 2;
 const ROWS_PART: usize = 4;
 /// What the sorts may that are filled while it gives its rows.
 const LAST_PART: usize = 8;
-/// What stays free for the pass between them: groups of aggregates over whole ones would take it, and the pass cannot spill.
+/// What the pass between them has for frames, which cannot spill: this part of the memory, within bounds, in bytes.
 const PASS_PART: usize = 16;
-/// And at most that much.
+const LEAST_FOR_PASS: usize = 640 << 10;
 const MOST_FOR_PASS: usize = 4 << 20;
 
 /// How such a window runs.
@@ -142,32 +180,73 @@ fn place_width() -> Option<usize> {
 struct Ahead {
     shared: Arc<Shared>,
     setup: Setup,
-    rows: Arc<dyn Breaker>,
-    totals: Option<Arc<dyn Breaker>>,
-    last: Arc<dyn Breaker>,
-    /// Its only way in: from the start, so that it has its memory.
-    into_last: Mutex<Option<Box<dyn Fill>>>,
-    /// Until the pass begins.
-    for_pass: Mutex<Reservation>,
+    floors: Floors,
+    rows: Sorting,
+    totals: Option<Sorting>,
+    /// The ways in's.
+    fill: Setup,
+}
+
+/// A breaker, and its part of the memory.
+struct Sorting {
+    breaker: Arc<dyn Breaker>,
+    budget: Arc<Budget>,
+}
+
+impl Sorting {
+    fn new(make: impl FnOnce(&Setup) -> Result<Arc<dyn Breaker>>, floor: usize, setup: &Setup) -> Result<Sorting> {
+        let setup = with_floor(setup, floor)?;
+        Ok(Sorting {
+            breaker: make(&setup)?,
+            budget: setup.budget,
+        })
+    }
+
+    fn drain(&self) -> Result<Arc<dyn Source>> {
+        self.breaker.clone().drain()
+    }
+
+    /// The same, for which it has `floor` bytes from now on.
+    fn drain_with(&self, floor: usize) -> Result<Arc<dyn Source>> {
+        self.budget.set_floor(floor).map_err(|e| held(STAGE, e))?;
+        self.drain()
+    }
+
+    /// Its rows are gone.
+    fn end(&self) -> Result<()> {
+        self.budget.set_floor(0)
+    }
+}
+
+fn with_floor(setup: &Setup, floor: usize) -> Result<Setup> {
+    setup.with_floor(floor).map_err(|e| held(STAGE, e))
 }
 
 impl Ahead {
     fn new(shared: &Arc<Shared>, setup: &Setup) -> Result<Ahead> {
-        let last = shared.by_order(setup)?;
+        let room = Room {
+            bytes: setup.budget.limit(),
+            share: setup.share,
+            workers: setup.workers.max(1),
+            max_record: setup.max_record,
+            columns: 0,
+        };
+        let totals = shared.totals.as_ref().map(|_| match shared.plan.makes_long() {
+            true => aggregate::least_of_long(&room),
+            false => aggregate::least(&room),
+        });
+        let floors = Floors::of(&room, totals);
         let mirrored = shared.mirrored() && !shared.numbers_first();
-        let mut for_pass = setup.budget.reserve();
-        let taken = for_pass.grow((setup.budget.limit() / PASS_PART).min(MOST_FOR_PASS));
-        taken.map_err(|e| held(STAGE, e))?;
-        let part = ROWS_PART * setup.workers.max(1);
+        let part = ROWS_PART * room.workers;
+        let by_group = |setup: &Setup| shared.by_group(shared.plan.width + PLACE, mirrored, part, setup);
         Ok(Ahead {
-            rows: shared.by_group(shared.plan.width + PLACE, mirrored, part, setup)?,
+            rows: Sorting::new(by_group, floors.lanes, setup)?,
             totals: match &shared.totals {
-                Some(make) => Some(make(setup)?),
+                Some(make) => Some(Sorting::new(make, floors.totals.takes, setup)?),
                 None => None,
             },
-            for_pass: Mutex::new(for_pass),
-            into_last: Mutex::new(Some(last.clone().filler()?)),
-            last,
+            fill: with_floor(setup, floors.fill)?,
+            floors,
             shared: shared.clone(),
             setup: setup.clone(),
         })
@@ -177,46 +256,59 @@ impl Ahead {
 impl Breaker for Ahead {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         Ok(Box::new(Filler {
-            rows: self.rows.clone().filler()?,
+            rows: self.rows.breaker.clone().filler()?,
             totals: match &self.totals {
-                Some(totals) => Some(totals.clone().filler()?),
+                Some(totals) => Some(totals.breaker.clone().filler()?),
                 None => None,
             },
-            scratch: Scratch::new(&self.setup.budget),
+            scratch: Scratch::new(&self.fill.budget),
             chunk: u64::MAX,
             before: 0,
         }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        let taken = self.into_last.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut last = match taken {
-            Some(filler) => filler,
-            None => return Err(Error::Panic("a window is drained twice".into())),
-        };
-        let (shared, setup) = (&self.shared, &self.setup);
-        *self.for_pass.lock().unwrap_or_else(PoisonError::into_inner) = setup.budget.reserve();
+        let (shared, setup, floors) = (&self.shared, &self.setup, self.floors);
+        // What is new comes first: what holds rows may have all the rest, and can do with less.
+        let mut raised = self.fill.budget.set_floor(0);
+        raised = raised.and_then(|()| self.rows.budget.set_floor(floors.lanes.max(floors.merge)));
+        if let Some(totals) = &self.totals {
+            raised = raised.and_then(|()| totals.budget.set_floor(floors.gives_totals()));
+        }
+        raised.map_err(|e| held(STAGE, e))?;
+        let pass = &with_floor(setup, floors.pass)?;
+        let rooms = (0..floors.rooms).map(|_| Ok(with_floor(setup, floors.room)?.budget));
+        let rooms: &Vec<Arc<Budget>> = &rooms.collect::<Result<_>>()?;
+        let sort_last = Sorting::new(|setup| shared.by_order(setup), floors.lane, setup)?;
+        let mut last = sort_last.breaker.clone().filler()?;
         let plan = &shared.plan;
-        let mut source = self.rows.clone().drain()?;
+        let mut source = self.rows.drain()?;
         let mut batches = 0;
+        let mut between = None;
         if shared.numbers_first() {
-            let next = shared.by_group(plan.width + PLACE + plan.numbers.len(), true, LAST_PART, setup)?;
-            let mut into = next.clone().filler()?;
+            let width = plan.width + PLACE + plan.numbers.len();
+            let by_group = |setup: &Setup| shared.by_group(width, true, LAST_PART, setup);
+            let next = Sorting::new(by_group, floors.lane, setup)?;
+            let mut into = next.breaker.clone().filler()?;
             let mut ways = Ways {
                 last: &mut last,
                 next: Some(&mut into),
                 batches: &mut batches,
             };
-            Pass::new(shared, setup, Work::Numbers, None)?.run(&source, &mut ways)?;
+            Pass::new(shared, pass, rooms, Work::Numbers, None)?.run(&source, &mut ways)?;
             into.done()?;
-            source = next.drain()?;
+            drop((source, into));
+            self.rows.end()?;
+            source = next.drain_with(floors.merge)?;
+            between = Some(next);
         }
         let totals = match &self.totals {
             Some(totals) => Some(Totals::new(
-                totals.clone().drain()?,
+                totals.drain()?,
                 plan.by.len(),
                 plan.totals.len(),
-                setup,
+                &rooms[2],
+                pass,
             )?),
             None => None,
         };
@@ -231,13 +323,17 @@ impl Breaker for Ahead {
             next: None,
             batches: &mut batches,
         };
-        Pass::new(shared, setup, work, totals)?.run(&source, &mut ways)?;
+        Pass::new(shared, pass, rooms, work, totals)?.run(&source, &mut ways)?;
         // The rows by group are gone before the last sort takes what it needs.
-        drop(source);
+        drop((source, between));
+        self.rows.end()?;
+        if let Some(totals) = &self.totals {
+            totals.end()?;
+        }
         last.done()?;
         drop(last);
         Ok(Arc::new(Reported {
-            inner: self.last.clone().drain()?,
+            inner: sort_last.drain_with(floors.merge)?,
             shared: shared.clone(),
         }))
     }
@@ -260,22 +356,27 @@ impl Fill for Filler {
         if let Some(totals) = &mut self.totals {
             totals.push(chunk, batch)?;
         }
-        let before = self.before as i64;
-        let rows = &mut self.rows;
-        // The sort's refusals are final, so they are not this memory's.
-        let pushed = self.scratch.with(|arena| {
-            let chunks = arena.fill(batch.rows(), chunk as i64)?;
-            let numbers = arena.collect(batch.rows(), |row| before + row as i64)?;
-            let mut columns = Columns::new(arena, batch.columns().len() + PLACE)?;
-            for &column in batch.columns() {
-                columns.push(column);
-            }
-            columns.push(Column::int(chunks, None));
-            columns.push(Column::int(numbers, None));
-            rows.push(chunk, Batch::new(columns.finish(), None, batch.rows()))
-        });
-        pushed.map_err(|e| held(STAGE, e))?;
-        self.before += batch.rows() as u64;
+        let mut from = 0;
+        while from < batch.rows() {
+            let len = FILL_ROWS.min(batch.rows() - from);
+            let before = self.before as i64;
+            let rows = &mut self.rows;
+            // The sort's refusals are final, so they are not this memory's.
+            let pushed = self.scratch.with(|arena| {
+                let chunks = arena.fill(len, chunk as i64)?;
+                let numbers = arena.collect(len, |row| before + row as i64)?;
+                let mut columns = Columns::new(arena, batch.columns().len() + PLACE)?;
+                for &column in batch.columns() {
+                    columns.push(column.slice(from, len));
+                }
+                columns.push(Column::int(chunks, None));
+                columns.push(Column::int(numbers, None));
+                rows.push(chunk, Batch::new(columns.finish(), None, len))
+            });
+            pushed.map_err(|e| held(STAGE, e))?;
+            self.before += len as u64;
+            from += len;
+        }
         Ok(())
     }
 

@@ -6,16 +6,35 @@
 //! - Bad rows go out; a row that breaks the order of a rank was never there.
 
 use super::super::codes::{NOT_SORTED, held};
-use super::super::copies::Scratch;
-use super::super::groups::Groups;
+use super::super::copies::{Scratch, waste_bytes};
+use super::super::groups::{self, Groups};
 use super::super::rowkeys::KeyMaker;
 use super::frames::{Failed, Frames};
 use super::numbers::Numbers;
 use super::{From, Plan, STAGE};
-use standpipe_sdk::error::Result;
-use standpipe_sdk::spec::Setup;
+use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::spec::{Least, Room, Setup};
 use standpipe_sdk::{Arena, Batch, Bits, Columns, Faults, Flow, Prepare, Serial, Verdict};
 use std::sync::Arc;
+
+/// Of a batch at most so many rows are taken at a time, in a budget of so many bytes: what they take until they are given is little of it.
+fn most_rows(budget_bytes: usize) -> usize {
+    const PART: usize = 8 << 10;
+    const LEAST: usize = 256;
+    (budget_bytes / PART).max(LEAST)
+}
+
+/// What it has for frames of some rows in some hundred groups.
+const FRAMES_BYTES: usize = 640 << 10;
+
+/// What it cannot do without if groups are few and values are short; beyond that, it takes what others leave.
+pub(super) fn least(room: &Room) -> Least {
+    let groups = groups::least(room);
+    Least {
+        takes: groups.takes + FRAMES_BYTES + waste_bytes(room.bytes),
+        ..groups
+    }
+}
 
 pub(super) struct Stream {
     plan: Arc<Plan>,
@@ -23,6 +42,7 @@ pub(super) struct Stream {
     frames: Frames,
     numbers: Numbers,
     scratch: Scratch,
+    most_rows: usize,
     /// Rows of the batch that is at hand, and how many have been given.
     rows: usize,
     given: usize,
@@ -36,6 +56,7 @@ impl Stream {
             frames: Frames::new(plan.asked.clone(), plan.frame(), 0, false, setup),
             numbers: Numbers::new(plan.numbers.clone(), budget),
             scratch: Scratch::new(budget),
+            most_rows: most_rows(budget.limit()),
             plan: plan.clone(),
             rows: 0,
             given: 0,
@@ -88,6 +109,14 @@ impl Serial for Stream {
         arena: &'a Arena,
         faults: &Faults<'a>,
     ) -> Result<(Option<Batch<'a>>, Flow)> {
+        if self.given == self.rows && batch.rows() > self.most_rows {
+            // Nothing has happened: it comes again, in halves.
+            return Err(Error::Memory {
+                wanted: batch.rows(),
+                used: 0,
+                limit: self.most_rows,
+            });
+        }
         if self.given == self.rows {
             self.take(&batch, arena)?;
         }

@@ -346,7 +346,7 @@ fn what_does_not_fit_names_the_stage() {
     let rows: Rows = (0..20_000).map(row).collect();
     let items = [window(WindowFunction::Lag, Some(1), 1)];
     let bound = bind_rows(&items, (None, Some(0)), &[column(1)]).unwrap();
-    let error = try_run(&bound, &fields(), &rows, 500, 1 << 20).unwrap_err();
+    let error = try_run(&bound, &fields(), &rows, 250, 1 << 20).unwrap_err();
     assert!(error.to_string().contains("`window` needs "), "{error}");
     // What looks ahead goes to disk.
     let items = [window(WindowFunction::Lead, Some(1), 1)];
@@ -504,10 +504,10 @@ fn windows_in_time_hold_those_that_are_open_only() {
     let rows: Rows = (0..40_000).map(row).collect();
     for mode in ["tumble", "session"] {
         let bound = time(mode, &[10], Some(1), None).unwrap();
-        let got = try_run(&bound, &events(), &rows, 500, 3 << 20).unwrap();
+        let got = try_run(&bound, &events(), &rows, 250, 3 << 20).unwrap();
         assert_eq!(got.rows.len(), 40_000);
         let bound = time(mode, &[1 << 40], Some(1), None).unwrap();
-        let error = try_run(&bound, &events(), &rows, 500, 3 << 20).unwrap_err();
+        let error = try_run(&bound, &events(), &rows, 250, 3 << 20).unwrap_err();
         assert!(error.to_string().contains("`window` needs "), "{error}");
     }
 }

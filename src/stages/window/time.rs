@@ -206,7 +206,7 @@ pub(super) fn bind(call: &Call<'_>, mode: &str) -> Result<Bound, Vec<Complaint>>
         reads,
         sorted_by,
         make: Make::Serial(Box::new(move |setup: &Setup| -> Result<Box<dyn Serial>> {
-            Ok(Box::new(Time::new(&plan, &maker, setup)))
+            Ok(Box::new(Time::new(&plan, &maker, setup)?))
         })),
         needs_places: true,
     })
@@ -216,6 +216,21 @@ pub(super) fn bind(call: &Call<'_>, mode: &str) -> Result<Bound, Vec<Complaint>>
 const NONE: u32 = u32::MAX;
 /// States of windows that are gone, before the others move together.
 const SOME: usize = 1 << 10;
+
+/// The same in a budget of so many bytes.
+fn some_windows(budget_bytes: usize) -> usize {
+    const PART: usize = 16 << 10;
+    const FEWEST: usize = 64;
+    (budget_bytes / PART).clamp(FEWEST, SOME)
+}
+
+/// Of a batch at most so many rows are taken at a time, in a budget of so many bytes.
+fn most_rows(budget_bytes: usize) -> usize {
+    const PART: usize = 8 << 10;
+    const LEAST: usize = 256;
+    (budget_bytes / PART).max(LEAST)
+}
+
 /// The most windows that go out together.
 const OUT: usize = 4 << 10;
 
@@ -259,6 +274,8 @@ struct Time {
     numbered: u64,
     scratch: Scratch,
     budget: Arc<Budget>,
+    /// For what goes out at the end.
+    out: Arc<Budget>,
     reservation: Reservation,
 }
 
@@ -273,8 +290,10 @@ struct Going<'a> {
 }
 
 impl Time {
-    fn new(plan: &Arc<Plan>, maker: &KeyMaker, setup: &Setup) -> Time {
-        Time {
+    fn new(plan: &Arc<Plan>, maker: &KeyMaker, setup: &Setup) -> Result<Time> {
+        let out = setup.budget.part(least_room(setup.share)).map_err(|e| held(STAGE, e))?;
+        Ok(Time {
+            out,
             states: (plan.calls.iter().map(|(arg, _)| arg.aggregate.states(setup.max_record))).collect(),
             longest: setup.max_record,
             plan: plan.clone(),
@@ -291,7 +310,7 @@ impl Time {
             scratch: Scratch::new(&setup.budget),
             budget: setup.budget.clone(),
             reservation: setup.budget.reserve(),
-        }
+        })
     }
 
     /// Rows that come in time, with the watermark behind each row of the batch.
@@ -671,7 +690,7 @@ impl Time {
             self.reservation.shrink(key_bytes(&key));
         }
         self.gone += rows;
-        if self.gone > self.windows.len() - self.gone + SOME {
+        if self.gone > self.windows.len() - self.gone + some_windows(self.budget.limit()) {
             self.compact()?;
         }
         Ok(())
@@ -748,6 +767,15 @@ impl Serial for Time {
         arena: &'a Arena,
         faults: &Faults<'a>,
     ) -> Result<(Option<Batch<'a>>, Flow)> {
+        let most = most_rows(self.budget.limit());
+        if batch.rows() > most {
+            // Nothing has happened: it comes again, in halves.
+            return Err(Error::Memory {
+                wanted: batch.rows(),
+                used: 0,
+                limit: most,
+            });
+        }
         let (good, latest, times) = self.in_time(&batch, arena, faults)?;
         let mut going = self.going(&batch, good, times, arena)?;
         // Nothing of the arena is needed from here on: what is refused ends the run.
@@ -801,10 +829,13 @@ impl Serial for Time {
     }
 }
 
-/// What the last windows go through.
+/// What it has for some hundreds of windows with short values.
+const WINDOWS_BYTES: usize = 640 << 10;
+
+/// What it cannot do without, and what the last windows go through.
 pub(super) fn least(room: &Room) -> Least {
     Least {
-        takes: 0,
+        takes: WINDOWS_BYTES,
         gives: least_room(room.share),
     }
 }
@@ -813,7 +844,7 @@ impl Time {
     fn end(&mut self, out: &mut Emitter<'_, '_>) -> Result<()> {
         self.close(i64::MAX, |_| Place::default())?;
         self.seal()?;
-        let mut reservation = self.budget.reserve();
+        let mut reservation = self.out.reserve();
         let mut arena = Arena::new(scratch_room(self.share, &mut reservation)?);
         let mut most = OUT;
         while !self.closed.is_empty() {

@@ -13,7 +13,7 @@ use crate::stages::unnest::scratch_room;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Code, Error, Result};
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, Fill, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Data, Fill, Reservation, Source};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -65,10 +65,25 @@ pub(super) struct Pass<'p> {
     scratch: Scratch,
     out: Arena,
     reservation: Reservation,
+    /// Of the two arenas.
+    _rooms: [Reservation; 2],
+}
+
+/// Memory for an arena, in a part of its own.
+pub(super) fn room_in(part: &Arc<Budget>, setup: &Setup) -> Result<(usize, Reservation)> {
+    let mut own = part.reserve();
+    Ok((scratch_room(setup.share, &mut own)?, own))
 }
 
 impl<'p> Pass<'p> {
-    pub(super) fn new(shared: &'p Shared, setup: &'p Setup, work: Work, totals: Option<Totals>) -> Result<Pass<'p>> {
+    /// Its arenas are in the first two of `rooms`.
+    pub(super) fn new(
+        shared: &'p Shared,
+        setup: &'p Setup,
+        rooms: &[Arc<Budget>],
+        work: Work,
+        totals: Option<Totals>,
+    ) -> Result<Pass<'p>> {
         let (plan, budget) = (&shared.plan, &setup.budget);
         let numbers: Vec<Number> = match work {
             Work::Mirrored { .. } => vec![],
@@ -98,9 +113,8 @@ impl<'p> Pass<'p> {
                 Some(Frames::new(turned.collect(), frame, own, true, setup))
             }
         };
-        let mut reservation = budget.reserve();
-        let room = scratch_room(setup.share, &mut reservation)?;
-        let out = scratch_room(setup.share, &mut reservation)?;
+        let (room, room_of) = room_in(&rooms[0], setup)?;
+        let (out, room_of_out) = room_in(&rooms[1], setup)?;
         Ok(Pass {
             shared,
             setup,
@@ -116,7 +130,8 @@ impl<'p> Pass<'p> {
             arena: Arena::new(room),
             scratch: Scratch::new(budget),
             out: Arena::new(out),
-            reservation,
+            reservation: budget.reserve(),
+            _rooms: [room_of, room_of_out],
         })
     }
 

@@ -1,15 +1,15 @@
 //! What aggregates give of whole groups, for a pass that meets the groups in the same order.
 
 use super::super::STAGE;
+use super::pass::room_in;
 use crate::stages::codes::held;
 use crate::stages::groups::grow;
 use crate::stages::picked::PIECE_BYTES;
-use crate::stages::unnest::scratch_room;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Kept, Reader, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Kept, Reader, Reservation, Source};
 use std::sync::Arc;
 
 /// Rows of groups that are read together.
@@ -32,12 +32,19 @@ pub(super) struct Totals {
     ready: usize,
     arena: Arena,
     reservation: Reservation,
+    /// Of the arena.
+    _room: Reservation,
 }
 
 impl Totals {
-    pub(super) fn new(source: Arc<dyn Source>, keys: usize, count: usize, setup: &Setup) -> Result<Totals> {
-        let mut reservation = setup.budget.reserve();
-        let room = scratch_room(setup.share, &mut reservation)?;
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        keys: usize,
+        count: usize,
+        room: &Arc<Budget>,
+        setup: &Setup,
+    ) -> Result<Totals> {
+        let (room, room_of) = room_in(room, setup)?;
         Ok(Totals {
             reader: source.clone().reader()?,
             source,
@@ -49,7 +56,8 @@ impl Totals {
             gone: 0,
             ready: 0,
             arena: Arena::new(room),
-            reservation,
+            reservation: setup.budget.reserve(),
+            _room: room_of,
         })
     }
 
