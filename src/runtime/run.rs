@@ -262,6 +262,13 @@ impl RegionRun {
         self.any_end.store(true, SeqCst);
     }
 
+    /// Whether nobody wants what a stage gives at its end: who gets it had enough of what came before. Rows may have been held all the same,
+    /// of a chunk that was at work on another lane.
+    fn had_enough(&self, source: usize) -> bool {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        self.feeds[source].ends.iter().any(|&from| ends.cuts[from].is_some())
+    }
+
     /// Whether what was rejected there never counted.
     fn is_cut(&self, source: usize, order: u64, place: Place) -> bool {
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
@@ -928,6 +935,7 @@ fn finish_early(run: &RegionRun, lane: &mut Lane, draw: &Draw) {
                 })
             })
         }
+        _ if run.had_enough(draw.source) => Ok(()),
         _ => finish_node(node, later, at + 1, &chunk, &lane.arena, &mut order),
     };
     if let Err(error) = outcome {
