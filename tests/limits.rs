@@ -25,7 +25,7 @@ const ROWS: u64 = 12_000;
 const OTHER_ROWS: u64 = 1_500;
 
 /// What does not spill, or not yet, needs a limit in which its state fits, in MiB.
-const HELD: &[(&str, usize)] = &[("window_ahead", 32)];
+const HELD: &[(&str, usize)] = &[];
 
 /// Stages that see more than one chunk and have no script.
 const GAPS: &[&str] = &["tap"];

@@ -331,9 +331,14 @@ impl Filler {
     }
 }
 
-/// What a lane sets aside for lists.
+/// What a lane sets aside for copies of rows.
+fn kept_aside(frame_bytes: usize) -> usize {
+    3 * frame_bytes
+}
+
+/// And for entries and lists.
 fn extra_aside(frame_bytes: usize) -> usize {
-    2 * frame_bytes
+    3 * frame_bytes
 }
 
 impl Lane {
@@ -345,7 +350,7 @@ impl Lane {
         scratch_room.set_aside(4 * frame)?;
         scratch_room.grow(4 * frame)?;
         // What is needed to take a row or two, however little the other stages leave.
-        rows.kept.set_aside(4 * frame)?;
+        rows.kept.set_aside(kept_aside(frame))?;
         rows.extra.set_aside(extra_aside(frame))?;
         Ok(Lane {
             rows,

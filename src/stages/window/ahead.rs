@@ -282,13 +282,16 @@ impl Breaker for Ahead {
         let sort_last = Sorting::new(|setup| shared.by_order(setup), floors.lane, setup)?;
         let mut last = sort_last.breaker.clone().filler()?;
         let plan = &shared.plan;
-        let mut source = self.rows.drain()?;
-        let mut batches = 0;
         let mut between = None;
         if shared.numbers_first() {
             let width = plan.width + PLACE + plan.numbers.len();
             let by_group = |setup: &Setup| shared.by_group(width, true, LAST_PART, setup);
-            let next = Sorting::new(by_group, floors.lane, setup)?;
+            between = Some(Sorting::new(by_group, floors.lane, setup)?);
+        }
+        // The merge takes what is free: so what comes after it has its own by now.
+        let mut source = self.rows.drain()?;
+        let mut batches = 0;
+        if let Some(next) = &between {
             let mut into = next.breaker.clone().filler()?;
             let mut ways = Ways {
                 last: &mut last,
@@ -300,7 +303,6 @@ impl Breaker for Ahead {
             drop((source, into));
             self.rows.end()?;
             source = next.drain_with(floors.merge)?;
-            between = Some(next);
         }
         let totals = match &self.totals {
             Some(totals) => Some(Totals::new(
