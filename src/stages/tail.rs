@@ -466,6 +466,7 @@ mod tests {
                 share: setup.share,
                 workers: 2,
                 max_record: setup.max_record,
+                columns: 2,
             });
             let (used, floor) = (setup.budget.used(), least.takes + least.gives);
             assert!((floor - (16 << 20) / 256..=floor).contains(&used), "{used} {floor}");
