@@ -192,6 +192,8 @@ impl Chosen {
         list: &dyn Fn(usize) -> &'r [HeldRow],
         key: &KeyOf<'_, HeldRow>,
     ) -> Result<()> {
+        // What the last segment took of it.
+        let _ = self.extra.set_aside(LIST_FRAMES * self.store.frame_bytes());
         let lists = Lists {
             count,
             list,
@@ -207,8 +209,8 @@ impl Chosen {
 
     /// The lists were written and are gone.
     pub(super) fn clear(&mut self) {
-        self.copies.clear();
-        self.extra.shrink(self.extra.bytes());
+        let aside = LIST_FRAMES * self.store.frame_bytes();
+        self.copies.clear_with(&mut self.extra, aside);
     }
 
     /// Of segments that follow one another leaves the last ones that have `most` rows together. How many rows are left.

@@ -62,10 +62,19 @@ impl Copies {
     }
 
     /// Gives up all copies; what is set aside stays.
-    pub(super) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.pieces = vec![];
         self.reservation.shrink(self.reservation.bytes());
         (self.rows, self.after) = (0, 0);
+    }
+
+    /// The same once the lists of them are gone, which `extra` was for: that has `aside` bytes set aside again, of what the copies had, so that
+    /// nobody else can take them in between.
+    pub(super) fn clear_with(&mut self, extra: &mut Reservation, aside: usize) {
+        // Refused, it is as much as there was.
+        let _ = extra.set_aside_from(aside, &mut self.reservation);
+        extra.shrink(extra.bytes());
+        self.clear();
     }
 
     /// What they take.

@@ -121,7 +121,7 @@ impl Spiller {
     }
 
     /// A segment of the rows from `cursor` on, which that moves behind; nothing is left behind it unless the segment is full. Its list of
-    /// frames counts instead of as much of `extra`, which the lists take.
+    /// frames counts instead of as much of `extra`, which the lists take; of what that sets aside, too, which is to be asked for again.
     ///
     /// # Errors
     /// `Memory` if the lists of frames do not fit; `Failed` if the disk is full or fails. Nothing was written then, and `cursor` stays.
@@ -137,8 +137,9 @@ impl Spiller {
             if self.writer.is_empty() {
                 return Ok(None);
             }
+            // The rows are given up for it, and with them what the lists have.
             let finished = match self.writer.finish_from(extra) {
-                Err(Error::Memory { .. }) if !lists.has(at) => self.writer.finish_aside(extra),
+                Err(Error::Memory { .. }) => self.writer.finish_aside(extra),
                 other => other,
             };
             finished.map(Some)

@@ -442,6 +442,30 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_take_all_that_is_set_aside_for_them_can_be_written() {
+        let wide = text(&"long ".repeat(80));
+        // Half, all and twice of what is set aside.
+        for count in [4000, 8000, 16_000] {
+            let setup = setup(96 << 20);
+            let Make::Serial(make) = &bound(30_000, &[]).make else {
+                panic!("serial")
+            };
+            let mut tail = make(&setup).unwrap();
+            let mut step = |ids: std::ops::Range<i64>| {
+                let arena = Arena::new(32 << 20);
+                let rows: Rows = ids.map(|id| vec![int(id), wide.clone()]).collect();
+                let batch = super::super::values::batch(&columns(), &rows, &arena).unwrap();
+                tail.step(batch, &arena, &Faults::new(&arena, true)).map(drop)
+            };
+            step(0..count).unwrap();
+            let mut other = setup.budget.reserve();
+            other.grow(setup.budget.free()).unwrap();
+            step(count..count + 12_000).unwrap();
+            assert!(setup.spill.done().segments > 0, "{count}");
+        }
+    }
+
+    #[test]
     fn rows_of_every_length_are_kept_in_a_small_memory() {
         let lens = [0, 5, 40, 3_000, 30_000, 10, 60_000, 1];
         let name = |i: i64| text(&format!("{:03}", i * 37 % 400).repeat(lens[i as usize % 8]));

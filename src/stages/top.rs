@@ -474,6 +474,31 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_take_all_that_is_set_aside_for_them_can_be_written() {
+        let wide = text(&"long ".repeat(80));
+        let aside = (96 << 10) * 2 / size_of::<Entry>();
+        for n in [aside / 2, aside - 10, aside, 2 * aside] {
+            let setup = setup(96 << 20);
+            let bound = bound(n as i64, &[(0, true)], &[], "last");
+            let Make::Breaker(make) = &bound.make else {
+                panic!("a breaker")
+            };
+            let mut filler = make(&setup).unwrap().filler().unwrap();
+            let mut push = |ids: std::ops::Range<usize>| {
+                let arena = Arena::new(16 << 20);
+                let rows: Rows = ids.map(|id| vec![int(id as i64), NULL, NULL, wide.clone()]).collect();
+                let batch = super::super::values::batch(&columns(), &rows, &arena).unwrap();
+                filler.push(rows.len() as u64, batch)
+            };
+            push(0..n).unwrap();
+            let mut other = setup.budget.reserve();
+            other.grow(setup.budget.free()).unwrap();
+            push(n..3 * n).unwrap();
+            assert!(setup.spill.done().segments > 0, "{n}");
+        }
+    }
+
+    #[test]
     fn a_lane_sets_aside_what_the_plan_says() {
         for by in [&[][..], &[column(1)]] {
             let setup = setup(64 << 20);

@@ -321,20 +321,22 @@ impl Reservation {
         Ok(part)
     }
 
-    /// The same out of what is set aside here and not asked for: that much less is set aside from now on.
+    /// The same of all that is reserved or set aside here, and nothing more of the budget: if less is left than is set aside, no more than that
+    /// is set aside until it is asked for again.
     ///
     /// # Errors
     /// `Memory` if that is less than `bytes`; nothing changes then.
     pub fn split_aside(&mut self, bytes: usize) -> Result<Reservation> {
-        let free = self.floor.saturating_sub(self.bytes);
-        if free < bytes {
+        let all = self.bytes.max(self.floor);
+        let Some(left) = all.checked_sub(bytes) else {
             return Err(Error::Memory {
                 wanted: bytes,
                 used: self.bytes,
-                limit: self.floor,
+                limit: all,
             });
-        }
-        self.floor -= bytes;
+        };
+        self.floor = self.floor.min(left);
+        self.bytes = self.bytes.min(left);
         let mut part = self.budget.reserve();
         part.bytes = bytes;
         Ok(part)
@@ -486,7 +488,7 @@ mod tests {
         let mut a = budget.reserve();
         a.set_aside(60).unwrap();
         a.grow(50).unwrap();
-        assert!(a.split_aside(11).is_err());
+        assert!(a.split_aside(61).is_err());
         let part = a.split_aside(10).unwrap();
         assert_eq!((a.bytes(), part.bytes(), budget.used()), (50, 10, 60));
         a.shrink(50);
@@ -495,7 +497,18 @@ mod tests {
         assert_eq!(budget.used(), 50);
         a.set_aside(60).unwrap();
         assert_eq!(budget.used(), 60);
-        drop(a);
+        // Of what is reserved beyond that, first.
+        a.grow(100).unwrap();
+        let part = a.split_aside(30).unwrap();
+        assert_eq!((a.bytes(), part.bytes(), budget.used()), (70, 30, 100));
+        a.shrink(70);
+        assert_eq!(budget.used(), 90);
+        a.grow(70).unwrap();
+        let more = a.split_aside(40).unwrap();
+        assert_eq!((a.bytes(), more.bytes(), budget.used()), (30, 40, 100));
+        a.shrink(30);
+        assert_eq!(budget.used(), 100);
+        drop((a, part, more));
         assert_eq!(budget.used(), 0);
     }
 

@@ -541,7 +541,7 @@ impl SegmentWriter {
         Ok(self.segment(frames, kept))
     }
 
-    /// The same out of what `aside` sets aside and nobody asked for.
+    /// The same where the budget has no more: out of all that `aside` has, what it sets aside included, until it sets that aside again.
     ///
     /// # Errors
     /// As [`SegmentWriter::finish`].

@@ -130,8 +130,9 @@ pub(super) struct Best {
     /// For each group the head of the worst row, once there are as many rows as are wanted.
     cuts: Vec<u64>,
     pub(super) copies: Copies,
-    /// For heaps, cuts and tails.
+    /// For heaps, cuts and tails, and what is set aside for them.
     extra: Reservation,
+    extra_aside: usize,
     /// Rows in all heaps.
     entries: usize,
     /// Of all rows, if they are one group: none behind this one is wanted.
@@ -149,12 +150,13 @@ impl Lane {
             cuts: vec![],
             copies: Copies::new(top.own, budget),
             extra: budget.reserve(),
+            extra_aside: LIST_FRAMES * frame,
             entries: 0,
             bound: None,
             longest: 0,
         };
         best.copies.set_aside(COPY_FRAMES * frame)?;
-        best.extra.set_aside(LIST_FRAMES * frame)?;
+        best.extra.set_aside(best.extra_aside)?;
         if let Some(maker) = &top.by {
             let mut groups = Groups::new(top.stage, maker.clone(), budget);
             groups.set_aside(frame)?;
@@ -275,6 +277,8 @@ impl Lane {
         if self.best.entries == 0 {
             return Ok(());
         }
+        // What the last segment took of it.
+        let _ = self.best.extra.set_aside(self.best.extra_aside);
         self.best.sort();
         self.write(top)?;
         if let (None, Some(heap)) = (&self.best.groups, self.best.heaps.first())
@@ -497,8 +501,7 @@ impl Best {
     fn clear(&mut self) {
         self.heaps = vec![];
         self.cuts = vec![];
-        self.copies.clear();
-        self.extra.shrink(self.extra.bytes());
+        self.copies.clear_with(&mut self.extra, self.extra_aside);
         self.entries = 0;
         if let Some(groups) = &mut self.groups {
             groups.clear();
