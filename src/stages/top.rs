@@ -499,6 +499,46 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_that_is_done_can_write_the_long_rows_that_it_holds() {
+        let disk = standpipe_sdk::Disk::new(std::env::temp_dir(), None).spill_rows(Some(10));
+        let setup = Setup {
+            spill: standpipe_sdk::Spill::new(Arc::new(disk)),
+            ..setup(64 << 20)
+        };
+        let bound = bound(20, &[(3, false)], &[], "last");
+        let Make::Breaker(make) = &bound.make else {
+            panic!("a breaker")
+        };
+        let top = make(&setup).unwrap();
+        let mut fillers = [top.clone().filler().unwrap(), top.clone().filler().unwrap()];
+        let mut push = |lane: usize, rows: &Rows| {
+            let arena = Arena::new(16 << 20);
+            let batch = super::super::values::batch(&columns(), rows, &arena).unwrap();
+            fillers[lane].push(lane as u64, batch).unwrap();
+            fillers[lane].done().unwrap();
+        };
+        let long = |at: i64| vec![int(at), NULL, NULL, text(&"a long key".repeat(100_000 + at as usize))];
+        push(0, &(0..3).map(long).collect());
+        assert_eq!(setup.spill.done().segments, 0);
+        push(1, &(3..23).map(|at| vec![int(at), NULL, NULL, text("b")]).collect());
+        let written = setup.spill.done().segments;
+        assert!(written > 0);
+        let mut other = setup.budget.reserve();
+        other.grow(setup.budget.free()).unwrap();
+        push(0, &vec![]);
+        assert_eq!(setup.spill.done().segments, written + 1);
+        drop(other);
+        drop(fillers);
+        let got = read_all(&top.drain().unwrap(), &columns(), 1000);
+        assert!(
+            got.rows
+                .iter()
+                .map(|row| &row[0])
+                .eq(&(0..20).map(int).collect::<Vec<_>>())
+        );
+    }
+
+    #[test]
     fn a_lane_sets_aside_what_the_plan_says() {
         for by in [&[][..], &[column(1)]] {
             let setup = setup(64 << 20);

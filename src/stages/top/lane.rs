@@ -106,6 +106,8 @@ impl Held for Entry {
 pub(super) struct Lane {
     pub(super) best: Best,
     scratch: Scratch,
+    /// What of it writing the longest of the rows that are held takes, if that is more than usual.
+    row_scratch: usize,
     spiller: Spiller,
     /// The key of the row that is looked at.
     key: Vec<u8>,
@@ -165,6 +167,7 @@ impl Lane {
         Ok(Lane {
             best,
             scratch: Scratch::with_room(budget, SCRATCH_FRAMES * frame)?,
+            row_scratch: 0,
             spiller: Spiller::new(&top.store, top.own)?,
             key: vec![],
             chosen: Vec::with_capacity(BLOCK_ROWS),
@@ -213,7 +216,8 @@ impl Lane {
 
     /// What is needed no more once all rows are here.
     pub(super) fn rest(&mut self, top: &Top) {
-        self.scratch.shrink(SCRATCH_FRAMES * top.store.frame_bytes());
+        let usual = SCRATCH_FRAMES * top.store.frame_bytes();
+        self.scratch.shrink(usual.max(self.row_scratch));
     }
 
     /// Keeps what may be among the first of rows `from..from + rows`. Refused, it has taken none of them.
@@ -239,6 +243,7 @@ impl Lane {
         let Lane {
             best,
             scratch,
+            row_scratch,
             spiller,
             key,
             chosen,
@@ -269,7 +274,9 @@ impl Lane {
             let room = spiller.make_room(&rows, best.longest);
             Ok(room.and_then(|bytes| best.copies.add(rows).map(|()| bytes)))
         })??;
-        scratch.ensure(scratch_bytes)
+        scratch.ensure(scratch_bytes)?;
+        *row_scratch = scratch_bytes.max(*row_scratch);
+        Ok(())
     }
 
     /// All rows in memory go to disk. After an error those that are in no segment are still here: it can be tried again.
@@ -288,6 +295,7 @@ impl Lane {
             top.version.fetch_add(1, Relaxed);
         }
         self.best.clear();
+        self.row_scratch = 0;
         Ok(())
     }
 
