@@ -297,15 +297,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
-        let mut from = 0;
-        for attempt in 0.. {
+        let (mut from, mut attempts) = (0, 0);
+        loop {
+            let before = from;
             let outcome = lock(&self.lane).push(&self.sort, chunk, &batch, &mut from);
+            // Each row has as many.
+            attempts = if from == before { attempts + 1 } else { 1 };
             match outcome {
-                Err(Error::Memory { .. }) if attempt < ATTEMPTS => self.others_make_room()?,
+                Err(Error::Memory { .. }) if attempts <= ATTEMPTS => self.others_make_room()?,
                 other => return other.map_err(|e| held(self.sort.stage, e)),
             }
         }
-        Ok(())
     }
 
     fn done(&mut self) -> Result<()> {

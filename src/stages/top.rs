@@ -203,15 +203,17 @@ impl Fill for Filler {
         if self.top.rows == 0 {
             return Ok(());
         }
-        let mut from = 0;
-        for attempt in 0.. {
+        let (mut from, mut attempts) = (0, 0);
+        loop {
+            let before = from;
             let outcome = lock(&self.lane).push(&self.top, chunk, &batch, &mut from);
+            // Each row has as many.
+            attempts = if from == before { attempts + 1 } else { 1 };
             match outcome {
-                Err(Error::Memory { .. }) if attempt < ATTEMPTS => self.others_make_room()?,
+                Err(Error::Memory { .. }) if attempts <= ATTEMPTS => self.others_make_room()?,
                 other => return other.map_err(|e| held(self.top.stage, e)),
             }
         }
-        Ok(())
     }
 
     fn done(&mut self) -> Result<()> {
