@@ -62,7 +62,8 @@ pub(super) trait Chooses {
     /// Takes of rows `from..from + rows` those that may be chosen; they become piece `piece`. Nothing is left of them in the lists after a refusal.
     fn choose(&mut self, chosen: &mut Chosen, batch: &Batch<'_>, from: usize, rows: usize) -> Result<()>;
 
-    /// Writes all rows of the lists, which are empty then and take no memory.
+    /// Writes all rows of the lists, which are empty then and take no memory. After an error the lists are as they were; it can be tried again
+    /// unless a segment was written before it, whose rows are in both then.
     fn spill(&mut self, chosen: &mut Chosen) -> Result<()>;
 
     /// Rows in the lists.

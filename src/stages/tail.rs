@@ -175,17 +175,37 @@ impl Chooses for Last {
             groups, rings, marks, ..
         } = self;
         for (ring, mark) in rings.iter_mut().zip(marks) {
-            // The last row first, where it is the group's first by rank.
             ring.rotate_left(mark.next);
+            mark.next = 0;
+            // The last row first, where it is the group's first by rank.
             if groups.is_some() {
                 ring.reverse();
             }
         }
-        let rings = &*rings;
+        let written = Last::write(groups.as_ref(), rings, chosen);
+        if written.is_err() && groups.is_some() {
+            rings.iter_mut().for_each(|ring| ring.reverse());
+        }
+        written?;
+        self.clear(chosen);
+        if self.groups.is_none() {
+            self.on_disk = chosen.leave_last(self.rows as u64)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        self.held
+    }
+}
+
+impl Last {
+    /// Writes the rings, which are sorted.
+    fn write(groups: Option<&Groups>, rings: &[Vec<HeldRow>], chosen: &mut Chosen) -> Result<()> {
         match groups {
             None => chosen.write(rings.len(), &|at| &rings[at], &|_, row: &HeldRow, key| {
                 append(&row.row.to_be_bytes(), key)
-            })?,
+            }),
             Some(groups) => {
                 // What this takes is reserved with the rings.
                 let mut order: Vec<(&[u8], u32)> = vec![];
@@ -203,22 +223,11 @@ impl Chooses for Last {
                         append(&(!row.row).to_be_bytes(), key)?;
                         end_group(key, group)
                     },
-                )?;
+                )
             }
         }
-        self.clear(chosen);
-        if self.groups.is_none() {
-            self.on_disk = chosen.leave_last(self.rows as u64)?;
-        }
-        Ok(())
     }
 
-    fn held(&self) -> usize {
-        self.held
-    }
-}
-
-impl Last {
     fn take(&mut self, chosen: &mut Chosen, batch: &Batch<'_>, from: usize, rows: usize, piece: u32) -> Result<()> {
         // What the budget refuses is within; what the arena refuses comes again in a larger one, and nothing happens twice.
         let (extra, scratch) = (&mut chosen.extra, &mut chosen.scratch);
@@ -462,6 +471,49 @@ mod tests {
             other.grow(setup.budget.free()).unwrap();
             step(count..count + 12_000).unwrap();
             assert!(setup.spill.done().segments > 0, "{count}");
+        }
+    }
+
+    #[test]
+    fn rows_that_could_not_be_written_are_still_the_last_ones() {
+        let columns = columns();
+        for by in [&[][..], &[column(1)]] {
+            let disk = std::sync::Arc::new(standpipe_sdk::Disk::new(std::env::temp_dir(), Some(1)));
+            let setup = Setup {
+                spill: standpipe_sdk::Spill::new(disk),
+                ..setup(16 << 20)
+            };
+            let call = call(&columns, 2, &[]);
+            let mut last = Last {
+                rows: 5,
+                groups: (!by.is_empty()).then(|| Groups::new("tail", KeyMaker::of(&call, &[1]), &setup.budget)),
+                rings: vec![],
+                marks: vec![],
+                held: 0,
+                seen: 0,
+                blocks: 0,
+                indices: vec![],
+                on_disk: 0,
+            };
+            let mut chosen = Chosen::new("tail", 2, &setup).unwrap();
+            let step = |last: &mut Last, chosen: &mut Chosen, ids: std::ops::Range<i64>| {
+                let arena = Arena::new(1 << 20);
+                let rows: Rows = ids.map(|id| vec![int(id), text("one")]).collect();
+                let batch = super::super::values::batch(&columns, &rows, &arena).unwrap();
+                let batch = match &last.groups {
+                    Some(groups) => groups.prepared(batch, &arena).unwrap(),
+                    None => batch,
+                };
+                chosen.take(last, &batch).unwrap();
+            };
+            // The first rows of the ring are the newest.
+            step(&mut last, &mut chosen, 0..5);
+            step(&mut last, &mut chosen, 5..8);
+            assert!(last.spill(&mut chosen).is_err());
+            step(&mut last, &mut chosen, 8..10);
+            let mut rows: Vec<u64> = last.rings[0].iter().map(|row| row.row).collect();
+            rows.sort_unstable();
+            assert_eq!(rows, [5, 6, 7, 8, 9]);
         }
     }
 
