@@ -279,10 +279,11 @@ mod tests {
         assert!(error.to_string().contains("`distinct` needs"), "{error}");
     }
 
-    /// Refuses keys from batch `at` on.
+    /// Refuses keys from batch `at` on, and at the end everything but `left` bytes.
     struct Full {
         inner: Distinct,
         at: usize,
+        left: usize,
     }
 
     impl Serial for Full {
@@ -304,16 +305,23 @@ mod tests {
         }
 
         fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+            let budget = self.inner.overflow.budget();
+            let mut others = budget.reserve();
+            others.grow(budget.free().saturating_sub(self.left))?;
             self.inner.finish(out)
         }
     }
 
     fn full(by: &'static [usize], at: usize) -> Bound {
+        full_beside_others(by, at, usize::MAX)
+    }
+
+    fn full_beside_others(by: &'static [usize], at: usize, left: usize) -> Bound {
         let schema = columns();
         let maker = KeyMaker::new(by, |at| schema.get(at).map(|field| &field.ty));
         let make = move |setup: &Setup| -> Result<Box<dyn Serial>> {
             let inner = Distinct::new(&maker, 4, setup)?;
-            Ok(Box::new(Full { inner, at }))
+            Ok(Box::new(Full { inner, at, left }))
         };
         let mut bound = bound(by);
         bound.make = Make::Serial(Box::new(make));
@@ -357,6 +365,25 @@ mod tests {
                 want
             );
         }
+    }
+
+    #[test]
+    fn what_the_end_takes_is_no_more_than_what_the_plan_sets_aside() {
+        let rows: Rows = (0..20_000i64)
+            .map(|i| vec![int(i), text(&format!("key {}", i * 7919 % 6000)), NULL, NULL])
+            .collect();
+        let want = run(&bound(&[1]), &columns(), &rows, 1000).rows;
+        let room = |bytes: usize| standpipe_sdk::spec::Room {
+            bytes,
+            share: 8 << 20,
+            workers: 2,
+            max_record: 1 << 20,
+            columns: 4,
+        };
+        let left = (SPEC.least)(&room(64 << 20)).gives;
+        // What is held would be free once it is written.
+        let got = run_spilling(&full_beside_others(&[1], 3, left), &columns(), &rows, 1000, 500);
+        assert_eq!(got.rows, want);
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl Overflow {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn budget(&self) -> Arc<standpipe_sdk::Budget> {
+        self.setup.budget.clone()
+    }
+
     /// Whether the set of keys is frozen.
     pub(super) fn is_open(&self) -> bool {
         self.open
@@ -154,9 +159,8 @@ impl Overflow {
             return Ok(());
         }
         self.filler.done()?;
-        let room = (self.setup.budget.limit() / PART_OF_MEMORY).max(LEAST_ROOM);
-        let mut parts = Parts::new(&self.setup.budget, room.min(self.setup.share))?;
-        // The second sort sets its memory aside before the first one takes what there is for its merge.
+        // The second sort sets its memory aside before the first one takes what there is for its merge, and for the way from one to the other
+        // there is no more than what both leave.
         let in_order = sort::breaker(
             "distinct",
             vec![ascending(NUMBER)],
@@ -164,6 +168,10 @@ impl Overflow {
             OWN + self.own,
         )(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
+        let budget = &self.setup.budget;
+        let usual = (budget.limit() / PART_OF_MEMORY).min(self.setup.share);
+        let left = budget.free().saturating_sub(merge_floor(budget.limit()));
+        let mut parts = Parts::new(budget, usual.min(left).max(LEAST_ROOM))?;
         let by_key = self.breaker.clone().drain()?;
         // The last row's key: rows with the same one may follow in the next part.
         let mut last: Option<Vec<u8>> = None;
