@@ -141,6 +141,15 @@ impl Groups {
     }
 }
 
+/// The system has not the `bytes` that the budget has.
+pub(super) fn refused(bytes: usize) -> Error {
+    Error::Memory {
+        wanted: bytes,
+        used: 0,
+        limit: usize::MAX,
+    }
+}
+
 /// Makes room for `more` values, doubling, under `reservation`.
 ///
 /// # Errors

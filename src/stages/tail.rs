@@ -8,7 +8,7 @@
 use super::chosen::{BLOCK_ROWS, Chooses, Chosen};
 use super::codes::held;
 use super::copies::HeldRow;
-use super::groups::{Groups, grow};
+use super::groups::{Groups, grow, refused};
 use super::keys::{self, append};
 use super::rowkeys::KeyMaker;
 use super::spill::end_group;
@@ -327,14 +327,6 @@ fn longest_key(batch: &Batch<'_>) -> Result<usize> {
     let keys = KeyMaker::read(batch)?;
     let longest = (0..batch.rows()).map(|row| keys.get(row).len()).max();
     Ok(KeyMaker::sortable_bytes(longest.unwrap_or(0)))
-}
-
-fn refused(bytes: usize) -> Error {
-    Error::Memory {
-        wanted: bytes,
-        used: 0,
-        limit: usize::MAX,
-    }
 }
 
 #[cfg(test)]

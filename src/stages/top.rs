@@ -12,6 +12,7 @@
 //! - Memory grows with the rows that are kept, never with those that come by.
 //! - The output is sorted by the group, then by the keys; a row's place is its number in it.
 
+mod entry;
 mod heads;
 mod lane;
 
@@ -24,7 +25,8 @@ use super::picked::Picked;
 use super::rowkeys::KeyMaker;
 use super::spill::{Firsts, Merge, Merged, Store};
 use super::take;
-use lane::{Entry, Lane};
+use entry::Entry;
+use lane::Lane;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
     ArgKind, Bound, Call, Complaint, Example, Factory, Item, Items, Kind, Limited, Make, Memory, Order, Setup,

@@ -3,8 +3,9 @@
 //! Laws
 //! - Rows of one group stand together, for their keys begin with the group's; how long that is stands in the key's last bytes ([`end_group`]).
 
+use super::super::groups::refused;
 use super::merge::Picks;
-use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::error::Result;
 
 /// Bytes of the group's length behind a key.
 const LENGTH_BYTES: usize = size_of::<u32>();
@@ -22,14 +23,6 @@ pub fn end_group(key: &mut Vec<u8>, group: usize) -> Result<()> {
 fn group_of(key: &[u8]) -> &[u8] {
     let length = key.last_chunk::<LENGTH_BYTES>().map_or(0, |b| u32::from_be_bytes(*b));
     key.get(..length as usize).unwrap_or(key)
-}
-
-fn refused(bytes: usize) -> Error {
-    Error::Memory {
-        wanted: bytes,
-        used: 0,
-        limit: usize::MAX,
-    }
 }
 
 /// Counts rows in their order.

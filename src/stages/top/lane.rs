@@ -9,12 +9,13 @@
 //! - After a refusal every row that was taken is in a heap with its copy, or on disk.
 
 use super::super::bounds::Rank;
-use super::super::copies::{Copies, Located, Scratch};
-use super::super::groups::{Groups, grow, grow_to};
+use super::super::copies::{Copies, Scratch};
+use super::super::groups::{Groups, grow, grow_to, refused};
 use super::super::heap;
 use super::super::rowkeys::KeyMaker;
 use super::super::spill::end_group;
-use super::super::spiller::{Cursor, Held, Lists, Spiller};
+use super::super::spiller::{Cursor, Lists, Spiller};
+use super::entry::{Entry, PREFIX_BYTES, is_worse, prefix_of, rank};
 use super::{Top, heads, lock};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
@@ -22,8 +23,6 @@ use standpipe_sdk::{Batch, Reservation};
 use std::cmp::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a key that an entry holds itself: two numbers with their tags, and more.
-const PREFIX_BYTES: usize = 24;
 /// Rows of a batch that are looked at together: what bounds the scratch memory.
 const BLOCK_ROWS: usize = 4 << 10;
 /// What a piece of a key on the heap costs beside its bytes.
@@ -32,75 +31,6 @@ const TAIL_BYTES: usize = 16;
 const SCRATCH_FRAMES: usize = 4;
 const COPY_FRAMES: usize = 3;
 const LIST_FRAMES: usize = 2;
-
-/// A row that is kept: its key, where it came from, where it is.
-pub(super) struct Entry {
-    prefix: [u64; PREFIX_BYTES / 8],
-    /// What the key has behind the prefix.
-    tail: Vec<u8>,
-    chunk: u64,
-    row: u32,
-    at: Pick,
-}
-
-impl Entry {
-    pub(super) fn cmp(&self, other: &Entry) -> Ordering {
-        self.compare_key(&other.prefix, &other.tail)
-            .then_with(|| (self.chunk, self.row).cmp(&(other.chunk, other.row)))
-    }
-
-    fn compare_key(&self, prefix: &[u64; PREFIX_BYTES / 8], tail: &[u8]) -> Ordering {
-        self.prefix.cmp(prefix).then_with(|| (*self.tail).cmp(tail))
-    }
-
-    fn rank(&self) -> Rank {
-        rank(self.prefix, &self.tail, (self.chunk, self.row))
-    }
-
-    /// The whole key, with zeros behind a short one.
-    fn key(&self, out: &mut Vec<u8>) -> Result<()> {
-        let bytes = PREFIX_BYTES + self.tail.len();
-        out.try_reserve(bytes).map_err(|_| refused(bytes))?;
-        self.prefix
-            .iter()
-            .for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
-        out.extend_from_slice(&self.tail);
-        Ok(())
-    }
-}
-
-/// No key begins with another: keys of the same first bytes are one key, unless something stands behind these.
-fn rank(prefix: [u64; PREFIX_BYTES / 8], tail: &[u8], order: (u64, u32)) -> Rank {
-    if tail.is_empty() {
-        Rank { prefix, order }
-    } else {
-        Rank::behind(prefix)
-    }
-}
-
-fn is_worse(a: &Entry, b: &Entry) -> bool {
-    a.cmp(b) == Ordering::Greater
-}
-
-impl Located for Entry {
-    fn at(&self) -> Pick {
-        self.at
-    }
-
-    fn set(&mut self, at: Pick) {
-        self.at = at;
-    }
-}
-
-impl Held for Entry {
-    fn order(&self) -> (u64, u32) {
-        (self.chunk, self.row)
-    }
-
-    fn number(&self) -> Option<i64> {
-        None
-    }
-}
 
 /// What one lane has collected, and what it works and spills with.
 pub(super) struct Lane {
@@ -514,25 +444,5 @@ impl Best {
         if let Some(groups) = &mut self.groups {
             groups.clear();
         }
-    }
-}
-
-/// The first bytes of a key as numbers that order like them.
-fn prefix_of(head: &[u8]) -> [u64; PREFIX_BYTES / 8] {
-    let mut bytes = [0u8; PREFIX_BYTES];
-    bytes[..head.len()].copy_from_slice(head);
-    let (words, _) = bytes.as_chunks::<8>();
-    let mut prefix = [0; PREFIX_BYTES / 8];
-    for (to, word) in prefix.iter_mut().zip(words) {
-        *to = u64::from_be_bytes(*word);
-    }
-    prefix
-}
-
-fn refused(bytes: usize) -> Error {
-    Error::Memory {
-        wanted: bytes,
-        used: 0,
-        limit: usize::MAX,
     }
 }
