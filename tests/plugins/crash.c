@@ -1,6 +1,7 @@
 /* A plugin that ends its process, hangs or eats memory where it is told to, for tests of isolation:
  * crash at: "process", how: "segv"   each row as it is; at is one of bind, create, process, finish, destroy, unbind and none,
- *                                    how one of segv, abort, exit, loop, eat;
+ *                                    how one of segv, abort, exit, loop, eat, and in process emit, log, reserve:
+ *                                    that without end, whatever it is answered;
  * boom(x: int)                       the number as it is; 7 ends the process;
  * write crash.drain "path", x, at: "publish", how: "segv"
  *                                    writes the sum of a column into a file; at may be publish as well;
@@ -22,8 +23,8 @@ static int says(sp_str json, const char *text) {
   return 0;
 }
 
-enum { SEGV, ABORT, EXIT, LOOP, EAT };
-static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\""};
+enum { SEGV, ABORT, EXIT, LOOP, EAT, EMIT, LOG, RESERVE, HOWS };
+static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\"", "\"emit\"", "\"log\"", "\"reserve\""};
 enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, SCHEMA, ROOM, ROOM_TO_MERGE, UPDATE, MERGE, STATE, FINALIZE, CLEAR, PLACES };
 static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\"", "\"publish\"",
     "\"state_schema\"", "\"room\"", "\"room_to_merge\"", "\"update\"", "\"merge\"", "\"state\"", "\"finalize\"", "\"clear\""};
@@ -64,7 +65,7 @@ static bound *told(const sp_bind_in *in) {
   int i;
   b->at = PLACES;
   for (i = 0; i < PLACES; i++) if (says(in->config_json, places[i])) b->at = i;
-  for (i = 0; i <= EAT; i++) if (says(in->config_json, hows[i])) b->how = i;
+  for (i = 0; i < HOWS; i++) if (says(in->config_json, hows[i])) b->how = i;
   at(b, BIND);
   return b;
 }
@@ -126,6 +127,26 @@ static int64_t *column(const sp_call *call, int64_t n, struct ArrowArray *out) {
   return values;
 }
 
+/* Does not end. */
+static void ask_on(const bound *b, const sp_call *call) {
+  struct ArrowArray array, given;
+  sp_str text = {"on and on", 9};
+  int64_t *values;
+  if (b->at != PROCESS || b->how < EMIT) return;
+  values = column(call, 1, &array);
+  if (!values) abort();
+  values[0] = 1;
+  for (;;) switch (b->how) {
+    case EMIT:
+      given = array;
+      given.children[0]->release = array.release;
+      call->host->emit(call, &given);
+      break;
+    case LOG: call->host->log(call->owner, 0, text); break;
+    case RESERVE: call->host->reserve(call->owner, 0);
+  }
+}
+
 /* The first column once more. */
 static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, int boom) {
   int64_t i, *values = column(call, in->length, out);
@@ -141,6 +162,7 @@ static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowAr
 static sp_status process_crash(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
   (void)e;
   at(inst, PROCESS);
+  ask_on(inst, call);
   return same(call, in, out, 0);
 }
 
@@ -242,6 +264,7 @@ static sp_status process_well(void *inst, const sp_call *call, struct ArrowArray
   sp_status status;
   (void)in; (void)out; (void)e;
   at(p->b, PROCESS);
+  ask_on(p->b, call);
   if ((uint64_t)n > call->max_rows) n = (int64_t)call->max_rows;
   if (n > 777) n = 777;
   if (n == 0) return SP_EOS;

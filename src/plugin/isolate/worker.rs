@@ -2,7 +2,8 @@
 //!
 //! Laws
 //! - A process that ends, is silent for too long or says what cannot be is lost: it is ended, and never asked again.
-//! - Time counts while the host waits for the process, not while the process waits for the host; giving a batch starts it anew.
+//! - Time counts while the host waits for the process, not while the process waits for the host; giving a batch that is taken starts it
+//!   anew. A process that asks without end is as silent as one that says nothing, and called off as soon.
 //! - Nothing that comes from it is believed: see `wire` and `arrays`.
 
 use super::Plugin;
@@ -26,6 +27,8 @@ pub const WORKER_COMMAND: &str = "plugin-worker";
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a plugin has to end by itself once the run is cancelled.
 const GRACE: Duration = Duration::from_millis(500);
+/// What a message counts at most, while the host says it: nobody answers it, so without this a process could say some without end.
+const WORDS: Duration = Duration::from_millis(1);
 /// How long a process may take to end that has closed its socket.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -162,11 +165,17 @@ impl Worker {
         loop {
             let (kind, body) = self.frame(&mut patience, services)?;
             let mut body = Reader(&body);
+            if kind != tell::DONE {
+                self.look(&mut patience, services)?;
+            }
             let status = match kind {
                 tell::DONE => return Ok(body.0.to_vec()),
                 tell::EMIT => {
                     let status = services.emit(&mut body, &mut self.shared);
-                    patience.silent = Duration::ZERO;
+                    // Whoever is told to stop does not go on.
+                    if status == ffi::OK {
+                        patience.silent = Duration::ZERO;
+                    }
                     status
                 }
                 tell::REJECT => {
@@ -176,7 +185,12 @@ impl Worker {
                 }
                 tell::RESERVE => services.reserve(body.u64().map_err(|wire::Broken| Away::Broken)? as i64),
                 tell::LOG => {
+                    let start = Instant::now();
                     services.log(&String::from_utf8_lossy(body.0));
+                    patience.silent += start.elapsed().min(WORDS);
+                    if patience.silent >= self.timeout {
+                        return Err(Away::Silent);
+                    }
                     continue;
                 }
                 _ => return Err(Away::Broken),
@@ -261,16 +275,22 @@ impl Worker {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 _ => return Ok(()),
             }
-            match patience.cancelled {
-                Some(since) if since.elapsed() > GRACE => return Err(Away::Cancelled),
-                None if services.cancelled() => {
-                    patience.cancelled = Some(Instant::now());
-                    self.told = true;
-                    let _ = self.leash.write(b"c");
-                }
-                _ => {}
-            }
+            self.look(patience, services)?;
         }
+    }
+
+    /// Looks whether the run is over: the process is told, and has some time then.
+    fn look(&mut self, patience: &mut Patience, services: &mut dyn Services) -> Result<(), Away> {
+        match patience.cancelled {
+            Some(since) if since.elapsed() > GRACE => return Err(Away::Cancelled),
+            None if services.cancelled() => {
+                patience.cancelled = Some(Instant::now());
+                self.told = true;
+                let _ = self.leash.write(b"c");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Ends a process that has no answer.
