@@ -15,7 +15,7 @@ use super::isolate::isolation_of;
 use super::meter::Meter;
 use super::{DOES_NOT_LOAD, PROCESS_LOST, WRONG_ABI, arguments, code_of, conform, params, said, wrong_params};
 use crate::expr::{AggregateSpec, ForeignAggregate, Given, NotTaken};
-use standpipe_sdk::aggregate::{Aggregate, ResultNulls, States};
+use standpipe_sdk::aggregate::{Aggregate, OfRun, ResultNulls, States};
 use standpipe_sdk::ffi::{self, ArrowSchema, PLUGIN_FAILED, schema};
 use standpipe_sdk::{Arena, Code, Error, Field, Result, Schema, Span, Type};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -330,8 +330,8 @@ impl Aggregate for Bounded {
         self.bind.state.clone()
     }
 
-    fn states(&self, _: usize) -> Box<dyn States> {
-        Box::new(states::Grouped::new(self.bind.clone(), self.strict))
+    fn states(&self, run: &OfRun) -> Box<dyn States> {
+        Box::new(states::Grouped::new(self.bind.clone(), run.clone(), self.strict))
     }
 }
 

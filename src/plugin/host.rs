@@ -9,6 +9,7 @@
 
 use super::meter::Meter;
 use standpipe_sdk::Reservation;
+use standpipe_sdk::aggregate::OfRun;
 use standpipe_sdk::ffi::{self, ArrowArray, Status, Str};
 use standpipe_sdk::spec::{Say, Setup, say_on_stderr};
 use std::any::Any;
@@ -291,13 +292,13 @@ impl Registered {
     }
 
     /// An owner that keeps states of a table of groups, whose memory is the table's.
-    pub(super) fn of_table(name: &'static str, reserve: Reserve, meter: Arc<Meter>) -> Registered {
+    pub(super) fn of_table(name: &'static str, run: &OfRun, reserve: Reserve, meter: Arc<Meter>) -> Registered {
         Registered::add(
             ("", 0),
             Owner {
                 name,
-                say: say_on_stderr(),
-                cancelled: Arc::default(),
+                say: run.say.clone(),
+                cancelled: run.cancelled.clone(),
                 memory: Mutex::new(OwnMemory::Elsewhere(reserve)),
                 meter,
             },

@@ -34,6 +34,7 @@ pub(super) use key::{Keyed, shown as shown_key};
 use packed::Packed;
 use spill::Spiller;
 pub(super) use spill::{least, least_of, least_of_long};
+use standpipe_sdk::aggregate::OfRun;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::{
     AggregateArg, Arg, ArgKind, Bound, Call, Class, Complaint, Example, Factory, Filters, Item, Items, Kind, Lineage,
@@ -339,8 +340,7 @@ struct Aggregate {
     /// Bytes that a lane's table may take before it is emptied.
     lane_bytes: usize,
     chunk_bytes: usize,
-    /// Bytes of a value that is made of a group, at most.
-    longest: usize,
+    of_run: OfRun,
     workers: usize,
     cancelled: Arc<AtomicBool>,
     store: Arc<Store>,
@@ -359,7 +359,8 @@ impl Aggregate {
         let fitting = setup.budget.limit() / SHARDS_PART / (SHARD_BYTES * plan.calls.len().max(1));
         let fitting = 1 << fitting.clamp(1, MOST_SHARDS).ilog2();
         let sharding = Sharding::new((SHARDS_PER_WORKER * workers).min(MOST_SHARDS).min(fitting));
-        let table = |_| Mutex::new(Table::new(plan, setup.max_record, &setup.budget));
+        let of_run = OfRun::new(setup);
+        let table = |_| Mutex::new(Table::new(plan, &of_run, &setup.budget));
         Ok(Aggregate {
             spiller: Mutex::new(Some(Spiller::new(&store, &setup.budget, sharding.shards())?)),
             plan: plan.clone(),
@@ -369,7 +370,7 @@ impl Aggregate {
             share: setup.share,
             lane_bytes: (setup.budget.limit() / (16 * workers)).min(MOST_LANE_BYTES),
             chunk_bytes: setup.chunk_bytes,
-            longest: setup.max_record,
+            of_run,
             workers,
             cancelled: setup.cancelled.clone(),
             store,
@@ -472,7 +473,7 @@ impl Aggregate {
             // Where there is no room to put the groups in order, the disk is the way.
             if let Ok(room) = drain::Room::new(groups, self.workers, &self.budget) {
                 let take =
-                    |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, self.longest, &self.budget));
+                    |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, &self.of_run, &self.budget));
                 let tables = self.shards.iter().map(take).collect();
                 drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
                 let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes, self.workers)?;

@@ -149,17 +149,21 @@ fn what_is_killed_from_outside_leaves_no_process() {
     use std::os::unix::process::ExitStatusExt;
     let folder = project("crash", Some("timeout = \"60s\"\n"));
     let folder = folder.path();
-    for (signal, how) in [
-        ("-INT", "loop"),
-        ("-TERM", "loop"),
-        ("-KILL", "loop"),
-        ("-INT", "emit"),
-        ("-INT", "log"),
-        ("-INT", "reserve"),
+    let stage = "crash.crash FAIL";
+    let sum = "aggregate s = crash.sum(value, FAIL) by k = value % 7";
+    for (signal, stage, at, how) in [
+        ("-INT", stage, "process", "loop"),
+        ("-TERM", stage, "process", "loop"),
+        ("-KILL", stage, "process", "loop"),
+        ("-INT", stage, "process", "emit"),
+        ("-INT", stage, "process", "log"),
+        ("-INT", stage, "process", "reserve"),
+        ("-INT", sum, "create", "loop"),
+        ("-INT", sum, "update", "loop"),
+        ("-INT", sum, "finalize", "loop"),
     ] {
-        let script = format!(
-            "use plugin crash\nfrom range(1, 10) | crash.crash at: \"process\", how: \"{how}\" | write csv \"out.csv\"\n"
-        );
+        let stage = stage.replace("FAIL", &format!("at: \"{at}\", how: \"{how}\""));
+        let script = format!("use plugin crash\nfrom range(1, 10) | {stage} | write csv \"out.csv\"\n");
         fs::write(folder.join("s.pipe"), script).unwrap();
         let mut host = Command::new(env!("CARGO_BIN_EXE_standpipe"))
             .args(["run", "s.pipe"])
@@ -186,13 +190,13 @@ fn what_is_killed_from_outside_leaves_no_process() {
             }
             if start.elapsed() > Duration::from_secs(5) {
                 host.kill().unwrap();
-                panic!("{signal} {how}: it goes on");
+                panic!("{signal} {at} {how}: it goes on");
             }
             std::thread::sleep(Duration::from_millis(20));
         };
         assert!(
             ended.code() == Some(1) || ended.signal() == Some(9),
-            "{signal} {how}: {ended}"
+            "{signal} {at} {how}: {ended}"
         );
         while processes(folder) > 0 {
             assert!(start.elapsed() < Duration::from_secs(5), "{signal}: a process is left");
@@ -200,6 +204,25 @@ fn what_is_killed_from_outside_leaves_no_process() {
         }
         assert!(!folder.join("out.csv").exists(), "{signal}");
     }
+}
+
+#[test]
+fn what_is_said_of_an_aggregate_is_said_where_the_host_wants_it() {
+    use std::sync::{Arc, Mutex};
+    let folder = project("crash", Some(""));
+    let said = Arc::new(Mutex::new(String::new()));
+    let into = said.clone();
+    let engine = standpipe::Engine::builder()
+        .project(folder.path())
+        .plugin_worker(env!("CARGO_BIN_EXE_standpipe"))
+        .workers(1)
+        .say(Arc::new(move |text| into.lock().unwrap().push_str(text)))
+        .build();
+    let script = "use plugin crash\nfrom range(1, 10) | aggregate s = crash.sum(value, at: \"destroy\", how: \"exit\")";
+    let mut pipeline = engine.compile("s.pipe", script).unwrap();
+    let _ = pipeline.run_with(|_, _| Ok(()));
+    let said = said.lock().unwrap();
+    assert!(said.contains("crash.sum: warning[E0806]"), "{said}");
 }
 
 #[test]

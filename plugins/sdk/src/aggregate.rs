@@ -17,8 +17,39 @@ use crate::bits::Bits;
 use crate::budget::Reservation;
 use crate::column::Column;
 use crate::error::{Code, Result};
+use crate::spec::{Say, Setup, say_on_stderr};
 use crate::types::{Schema, Type};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What holds for all states of a run.
+#[derive(Clone)]
+pub struct OfRun {
+    /// A value that takes more bytes is a failure of its group.
+    pub longest: usize,
+    /// Set once the run is over: whoever waits looks at it.
+    pub cancelled: Arc<AtomicBool>,
+    pub say: Say,
+}
+
+impl OfRun {
+    pub fn new(setup: &Setup) -> OfRun {
+        OfRun {
+            longest: setup.max_record,
+            cancelled: setup.cancelled.clone(),
+            say: setup.say.clone(),
+        }
+    }
+
+    /// A run that nobody ends.
+    pub fn without_end(longest: usize) -> OfRun {
+        OfRun {
+            longest,
+            cancelled: Arc::default(),
+            say: say_on_stderr(),
+        }
+    }
+}
 
 /// An aggregate whose argument types are known.
 pub trait Aggregate: Send + Sync {
@@ -52,8 +83,8 @@ pub trait Aggregate: Send + Sync {
     /// The columns of a partial state.
     fn partial(&self) -> Schema;
 
-    /// No states yet. A value that takes more than `longest` bytes is a failure of its group.
-    fn states(&self, longest: usize) -> Box<dyn States>;
+    /// No states yet, for a run.
+    fn states(&self, run: &OfRun) -> Box<dyn States>;
 
     /// For states that may be larger than memory: what puts them together again that were cut into entries.
     fn folds(&self, longest: usize) -> Option<Box<dyn Folds>> {

@@ -1,6 +1,6 @@
 //! Aggregates whose states have a fixed size: one array of them.
 
-use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States, Step};
+use standpipe_sdk::aggregate::{Aggregate, Input, OfRun, OnFault, ResultNulls, States, Step};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Field, Result, Schema, Type};
 
@@ -83,7 +83,7 @@ impl<F: Fixed> Aggregate for Plain<F> {
         schema(self.fixed.columns())
     }
 
-    fn states(&self, _: usize) -> Box<dyn States> {
+    fn states(&self, _: &OfRun) -> Box<dyn States> {
         Box::new(Array {
             fixed: self.fixed.clone(),
             states: vec![],

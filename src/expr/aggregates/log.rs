@@ -9,7 +9,7 @@ use super::store::{self, Form, Item, Store, mix};
 use crate::expr::Given;
 use crate::expr::aggregate::{Bound, Takes};
 use hashbrown::HashTable;
-use standpipe_sdk::aggregate::{Aggregate, Entry, Folds, Input, OnFault, ResultNulls, States};
+use standpipe_sdk::aggregate::{Aggregate, Entry, Folds, Input, OfRun, OnFault, ResultNulls, States};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Error, ListData, Result, Schema, Type};
@@ -149,11 +149,11 @@ impl Aggregate for Logged {
         Some(Box::new(Fold::new(self.clone(), longest)))
     }
 
-    fn states(&self, longest: usize) -> Box<dyn States> {
+    fn states(&self, run: &OfRun) -> Box<dyn States> {
         Box::new(Log {
             store: Store::new(self.form),
             spec: self.clone(),
-            longest,
+            longest: run.longest,
             groups: 0,
             group: vec![],
             chunks: vec![],

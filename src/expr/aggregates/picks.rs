@@ -4,7 +4,7 @@ use super::fixed::{Fixed, Plain, WIDE, int_column, ints, wide_column, wides};
 use super::store::{self, Form, Item};
 use crate::expr::aggregate::{AggregateSpec, Bound, Example};
 use crate::expr::{Given, ParamSpec, Pattern};
-use standpipe_sdk::aggregate::{Aggregate, Input, OnFault, ResultNulls, States, Step};
+use standpipe_sdk::aggregate::{Aggregate, Input, OfRun, OnFault, ResultNulls, States, Step};
 use standpipe_sdk::budget::Reservation;
 use standpipe_sdk::{Arena, Bits, Column, Columns, Data, Result, Schema, Type};
 use std::sync::Arc;
@@ -401,7 +401,7 @@ impl Aggregate for Kept {
         super::fixed::schema(vec![self.form.partial(), Type::Int, Type::Int, Type::Int])
     }
 
-    fn states(&self, _: usize) -> Box<dyn States> {
+    fn states(&self, _: &OfRun) -> Box<dyn States> {
         Box::new(Heap {
             spec: self.clone(),
             states: vec![],

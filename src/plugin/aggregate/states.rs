@@ -6,18 +6,20 @@ use super::account::Account;
 use crate::plugin::host::{self, Entered, Registered, Service};
 use crate::plugin::run::{Object, lend, release};
 use crate::plugin::{code_of, conform, said};
-use standpipe_sdk::aggregate::{Input, OnFault, States};
+use standpipe_sdk::aggregate::{Input, OfRun, OnFault, States};
 use standpipe_sdk::ffi::import::Importer;
 use standpipe_sdk::ffi::lend::Lent;
 use standpipe_sdk::ffi::{self, ArrowArray, PLUGIN_FAILED, Status};
 use standpipe_sdk::{Arena, Batch, Bits, Code, Column, Columns, Data, Error, Field, Reservation, Result, Type, values};
 use std::any::Any;
 use std::ffi::c_void;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub(super) struct Grouped {
     bind: Arc<Bind>,
+    run: OfRun,
     strict: bool,
     work: Mutex<Work>,
     account: Arc<Account>,
@@ -35,10 +37,11 @@ struct Work {
 }
 
 impl Grouped {
-    pub(super) fn new(bind: Arc<Bind>, strict: bool) -> Grouped {
+    pub(super) fn new(bind: Arc<Bind>, run: OfRun, strict: bool) -> Grouped {
         Grouped {
             account: Arc::new(Account::new(bind.meter.clone(), bind.ceiling.clone())),
             bind,
+            run,
             strict,
             work: Mutex::default(),
             sized: 0,
@@ -65,6 +68,8 @@ impl Grouped {
                 let own = format!("`{}`: ", self.bind.given.vtable.name);
                 (code, message.strip_prefix(&own).unwrap_or(&message).to_owned())
             }
+            // Whoever asks next is told the same.
+            Error::Cancelled => return,
             // There was room for all of it: what is short of memory is the machine.
             other => (PLUGIN_FAILED, other.to_string()),
         };
@@ -85,7 +90,7 @@ impl Grouped {
             none => {
                 let account = self.account.clone();
                 let reserve = Arc::new(move |delta| account.declare(delta));
-                let owner = Registered::of_table(bind.given.vtable.name, reserve, bind.meter.clone());
+                let owner = Registered::of_table(bind.given.vtable.name, &self.run, reserve, bind.meter.clone());
                 none.insert(Object::new(&bind.given, owner, 0).map_err(|error| bind.named(error))?)
             }
         };
@@ -129,6 +134,7 @@ impl Grouped {
                     used: 0,
                     limit: 0,
                 })),
+                (None, ffi::E_CANCELLED) if self.run.cancelled.load(Relaxed) => Some(Error::Cancelled),
                 (None, ..0) => Some(bind.failed_as(code_of(status), &said(status, &error))),
                 (None, 0..) => None,
             },

@@ -301,6 +301,8 @@ impl Worker {
                 self.child.end();
                 return Lost::Cancelled;
             }
+            // It was called off before.
+            Away::Gone if self.told && self.last_words.is_empty() => return Lost::Cancelled,
             Away::Gone => match self.last_words.as_str() {
                 "" => "its process is gone".to_owned(),
                 words => words.to_owned(),

@@ -75,7 +75,7 @@ impl Fill for Filler {
     fn done(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.done, true) {
             self.flush().map_err(|e| held(self.stage.plan.stage, e))?;
-            self.table = Table::new(&self.stage.plan, self.stage.longest, &self.stage.budget);
+            self.table = Table::new(&self.stage.plan, &self.stage.of_run, &self.stage.budget);
             self.known = None;
             self.arena.release();
         }
@@ -85,7 +85,7 @@ impl Fill for Filler {
 
 impl Filler {
     pub(super) fn new(stage: Arc<Aggregate>) -> Result<Filler> {
-        let mut table = Table::new(&stage.plan, stage.longest, &stage.budget);
+        let mut table = Table::new(&stage.plan, &stage.of_run, &stage.budget);
         table.set_aside(FRAMES_OF_TABLE * stage.store.frame_bytes())?;
         let arena = Arena::new(stage.share);
         let known = Known::new(stage.plan.key_fields.len(), &stage.budget);

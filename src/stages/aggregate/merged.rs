@@ -15,7 +15,7 @@ use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::spill::Merge;
 use crate::stages::spill::merge::Picks;
-use standpipe_sdk::aggregate::{Entry, Folds, States};
+use standpipe_sdk::aggregate::{Entry, Folds, OfRun, States};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Budget, Columns, Data, Faults, Locator, Part, Reader, Reservation, Source};
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ pub(super) struct Merged {
     budget: Arc<Budget>,
     cancelled: Arc<AtomicBool>,
     share: usize,
-    longest: usize,
+    of_run: OfRun,
     part_groups: usize,
     /// What a lane's groups should take at most, in bytes, and what is set aside for one group that may go on.
     room_bytes: usize,
@@ -127,7 +127,7 @@ impl Merged {
         let (beside, most_claims) = match stage.plan.makes_long() {
             false => (limit / BESIDE_PART, usize::MAX),
             true => {
-                let value = value_floor(limit, stage.longest);
+                let value = value_floor(limit, stage.of_run.longest);
                 let beside = value.max(limit / BESIDE_PART);
                 (beside, beside / value.max(1))
             }
@@ -154,7 +154,7 @@ impl Merged {
             budget,
             cancelled: stage.cancelled.clone(),
             share: stage.share,
-            longest: stage.longest,
+            of_run: stage.of_run.clone(),
             room_bytes: limit / BESIDE_PART / (2 * stage.workers + 2),
             most_claims,
             part_groups: (stage.chunk_bytes / (16 * columns.max(1))).clamp(1, PART_GROUPS),
@@ -265,7 +265,7 @@ impl Merged {
 impl Merged {
     /// For one group, with memory set aside. Lanes that are at earlier groups may have it; they give it back without being waited for.
     fn with_room(&self) -> Result<Together> {
-        let mut together = Together::new(&self.plan, &self.budget, self.longest);
+        let mut together = Together::new(&self.plan, &self.budget, &self.of_run);
         // Where claims are counted, those at hand have what they need: what is refused now somebody else has, who may keep it.
         let attempts = if self.most_claims < usize::MAX { 0 } else { ATTEMPTS };
         for attempt in 0.. {
@@ -289,7 +289,7 @@ impl Source for Merged {
 
     fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
         Ok(Box::new(MergedReader {
-            together: Together::new(&self.plan, &self.budget, self.longest),
+            together: Together::new(&self.plan, &self.budget, &self.of_run),
             window: Window::new(&self.budget, self.share),
             claim: Claim::default(),
             has_claim: false,
@@ -442,7 +442,7 @@ impl MergedReader {
     }
 
     fn start_again(&mut self) {
-        self.together = Together::new(&self.merged.plan, &self.merged.budget, self.merged.longest);
+        self.together = Together::new(&self.merged.plan, &self.merged.budget, &self.merged.of_run);
     }
 
     /// Makes `own` as large as it takes.
@@ -525,12 +525,12 @@ enum Call {
 }
 
 impl Together {
-    fn new(plan: &Arc<Plan>, budget: &Arc<Budget>, longest: usize) -> Together {
+    fn new(plan: &Arc<Plan>, budget: &Arc<Budget>, of_run: &OfRun) -> Together {
         let call = |(at, call): (usize, &super::Called)| {
             let aggregate = &call.arg.aggregate;
-            match aggregate.folds(longest).filter(|_| plan.cut.contains(&at)) {
+            match aggregate.folds(of_run.longest).filter(|_| plan.cut.contains(&at)) {
                 Some(folds) => Call::Folds(folds),
-                None => Call::States(aggregate.states(longest)),
+                None => Call::States(aggregate.states(of_run)),
             }
         };
         Together {

@@ -12,7 +12,7 @@ use super::fill::take_of;
 use super::{Plan, key};
 use crate::stages::codes::held;
 use crate::stages::keys::Keys;
-use standpipe_sdk::aggregate::{Input, RowOrder, States};
+use standpipe_sdk::aggregate::{Input, OfRun, RowOrder, States};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::Setup;
@@ -36,7 +36,8 @@ pub(super) struct Streamed {
 
 impl Streamed {
     pub(super) fn new(plan: &Arc<Plan>, setup: &Setup) -> Streamed {
-        let states = |call: &super::Called| call.arg.aggregate.states(setup.max_record);
+        let of_run = OfRun::new(setup);
+        let states = |call: &super::Called| call.arg.aggregate.states(&of_run);
         Streamed {
             states: plan.calls.iter().map(states).collect(),
             plan: plan.clone(),

@@ -6,7 +6,7 @@
 
 use super::Plan;
 use super::index::Index;
-use standpipe_sdk::aggregate::{Input, RowOrder, States};
+use standpipe_sdk::aggregate::{Input, OfRun, RowOrder, States};
 use standpipe_sdk::{Budget, Column, Error, Reservation, Result};
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(plan: &Plan, longest: usize, budget: &Arc<Budget>) -> Table {
+    pub(super) fn new(plan: &Plan, of_run: &OfRun, budget: &Arc<Budget>) -> Table {
         Table {
             index: Index::default(),
             prefixes: vec![],
@@ -96,7 +96,7 @@ impl Table {
             states: plan
                 .calls
                 .iter()
-                .map(|call| call.arg.aggregate.states(longest))
+                .map(|call| call.arg.aggregate.states(of_run))
                 .collect(),
             reservation: budget.reserve(),
         }

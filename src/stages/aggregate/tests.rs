@@ -2,6 +2,7 @@ use super::super::testing::*;
 use super::*;
 use crate::expr::{Expr, aggregate_call};
 use proptest::prelude::*;
+use standpipe_sdk::aggregate::OfRun;
 use standpipe_sdk::spec::Item;
 use standpipe_sdk::{Arena, Schema, Value};
 use std::cmp::Ordering;
@@ -398,7 +399,7 @@ fn partial_states_have_the_columns_that_they_say() {
             order: standpipe_sdk::aggregate::RowOrder::default(),
         };
         let groups: Vec<u32> = (0..rows.len() as u32).map(|row| row % 3).collect();
-        let mut whole = aggregate.states(1 << 20);
+        let mut whole = aggregate.states(&OfRun::without_end(1 << 20));
         whole.room(3, &input, &mut reservation).unwrap();
         whole.update(&groups, &input);
         whole.seal(&mut reservation).unwrap();
@@ -408,7 +409,7 @@ fn partial_states_have_the_columns_that_they_say() {
             assert!(column.fits(&field.ty) && column.len() == 3, "{name}: {field}");
         }
         // And back: the values of the same groups, of the type that the stage says.
-        let mut back = aggregate.states(1 << 20);
+        let mut back = aggregate.states(&OfRun::without_end(1 << 20));
         back.room_to_merge(3, partial, &mut reservation).unwrap();
         back.merge(&[2, 0, 1], partial);
         back.seal(&mut reservation).unwrap();

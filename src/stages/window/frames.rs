@@ -20,7 +20,7 @@ use super::super::picked::{alike, gather, kinds, taking_part};
 use super::super::values;
 use super::STAGE;
 use crate::expr::value_of_cell;
-use standpipe_sdk::aggregate::{Input, OnFault, RowOrder, States, Step};
+use standpipe_sdk::aggregate::{Input, OfRun, OnFault, RowOrder, States, Step};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{AggregateArg, Setup};
@@ -203,7 +203,7 @@ pub(super) struct Frames {
 impl Frames {
     /// `own`: how many first columns of each row are kept until it is given, for [`Frames::rows`].
     pub(super) fn new(asked: Vec<Asked>, frame: Frame, own: usize, mirrored: bool, setup: &Setup) -> Frames {
-        let budget = &setup.budget;
+        let (budget, of_run) = (&setup.budget, OfRun::new(setup));
         let mut combined = vec![];
         let (mut ahead, mut before) = (0, 0);
         let mut kept: Vec<usize> = (0..own).collect();
@@ -220,7 +220,7 @@ impl Frames {
                     before = before.max(u64::try_from(behind.saturating_neg()).unwrap_or(0));
                 }
                 Asked::Aggregate(arg) => {
-                    let states = arg.aggregate.states(setup.max_record);
+                    let states = arg.aggregate.states(&of_run);
                     let way = match (states.takes_steps(), frame.from) {
                         (true, _) => Way::Steps,
                         (false, None) => Way::Growing,

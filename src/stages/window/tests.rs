@@ -3,7 +3,7 @@ use super::*;
 use crate::expr::{Expr, aggregate_call};
 use crate::stages::values;
 use proptest::prelude::*;
-use standpipe_sdk::aggregate::{Input, RowOrder};
+use standpipe_sdk::aggregate::{Input, OfRun, RowOrder};
 use standpipe_sdk::spec::{Item, WindowArg};
 use standpipe_sdk::{Arena, Budget, Code, Schema, Value};
 
@@ -98,7 +98,7 @@ fn slow_aggregate(arg: &AggregateArg, rows: &[Vec<Value>]) -> Value {
         order: RowOrder::default(),
     };
     let mut reservation = Budget::new(64 << 20).reserve();
-    let mut states = arg.aggregate.states(usize::MAX);
+    let mut states = arg.aggregate.states(&OfRun::without_end(usize::MAX));
     states.room(1, &input, &mut reservation).unwrap();
     states.update(&vec![0; rows.len()], &input);
     states.seal(&mut reservation).unwrap();

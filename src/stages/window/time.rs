@@ -21,7 +21,7 @@ use super::super::unnest::{least_room, scratch_room};
 use super::STAGE;
 use crate::expr::Literal;
 use hashbrown::HashTable;
-use standpipe_sdk::aggregate::{Input, RowOrder, States};
+use standpipe_sdk::aggregate::{Input, OfRun, RowOrder, States};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
     AggregateArg, Arg, Bound, Call, Complaint, Least, Lineage, Make, Room, Setup, WINDOW_END, WINDOW_START,
@@ -256,7 +256,7 @@ struct Time {
     maker: KeyMaker,
     share: usize,
     /// Bytes of a value, at most.
-    longest: usize,
+    of_run: OfRun,
     /// The latest time so far.
     latest: Option<i64>,
     windows: Vec<Window>,
@@ -292,10 +292,11 @@ struct Going<'a> {
 impl Time {
     fn new(plan: &Arc<Plan>, maker: &KeyMaker, setup: &Setup) -> Result<Time> {
         let out = setup.budget.part(least_room(setup.share)).map_err(|e| held(STAGE, e))?;
+        let of_run = OfRun::new(setup);
         Ok(Time {
             out,
-            states: (plan.calls.iter().map(|(arg, _)| arg.aggregate.states(setup.max_record))).collect(),
-            longest: setup.max_record,
+            states: (plan.calls.iter().map(|(arg, _)| arg.aggregate.states(&of_run))).collect(),
+            of_run,
             plan: plan.clone(),
             maker: maker.clone(),
             share: setup.share,
@@ -712,7 +713,7 @@ impl Time {
         let new = |at: u32| numbers.get(at as usize).copied().unwrap_or(NONE);
         let reservation = &mut self.reservation;
         for (states, (arg, _)) in self.states.iter_mut().zip(&self.plan.calls) {
-            let mut fresh = arg.aggregate.states(self.longest);
+            let mut fresh = arg.aggregate.states(&self.of_run);
             states.seal(reservation)?;
             let none = Input {
                 columns: &[],

@@ -5,7 +5,7 @@ use super::super::Case;
 use super::super::drive::said;
 use super::super::spy::{self, Refuse};
 use super::{GROUPS, ROOM};
-use standpipe_sdk::aggregate::{Aggregate, Input, RowOrder, States};
+use standpipe_sdk::aggregate::{Aggregate, Input, OfRun, RowOrder, States};
 use standpipe_sdk::{
     Arena, Batch, Bits, Budget, Column, Error, Reservation, Result, Schema, Span, Type, Value, ffi, values,
 };
@@ -125,7 +125,7 @@ impl<'c> Trial<'c> {
 
     pub(super) fn kept(&self) -> Kept {
         Kept {
-            states: self.bounded.states(8 << 20),
+            states: self.bounded.states(&OfRun::without_end(8 << 20)),
             reservation: Budget::new(ROOM).reserve(),
         }
     }
