@@ -69,7 +69,9 @@ impl Slots {
     }
 
     fn lose(&self, text: &str) {
-        self.all().lost.get_or_insert_with(|| text.to_owned());
+        // Both at once: the last instance may be forgetting it.
+        let mut all = self.all();
+        all.lost.get_or_insert_with(|| text.to_owned());
         self.is_lost.store(true, Relaxed);
     }
 
