@@ -84,6 +84,15 @@ fn an_isolated_sink_writes_the_same_bytes() {
 }
 
 #[test]
+fn memory_that_was_refused_is_no_failure_if_the_plugin_can_do_without() {
+    let folder = project("crash", None);
+    let script =
+        "use plugin crash\nfrom range(1, 20_000) | crash.crash at: \"process\", how: \"copes\" | write csv \"out.txt\"";
+    let [_, out, _] = same_for_all("crash", &folder.path().join("libcrash.so"), script);
+    assert_eq!(out.lines().count(), 20_001);
+}
+
+#[test]
 fn a_sink_is_told_that_it_need_not_wait_for_the_disk() {
     let odd = built("standpipe-odd", "libodd.so");
     let crash = project("crash", None);

@@ -1,14 +1,14 @@
 /* A plugin that ends its process, hangs or eats memory where it is told to, for tests of isolation:
  * crash at: "process", how: "segv"   each row as it is; at is one of bind, create, process, finish, destroy, unbind and none,
  *                                    how one of segv, abort, exit, loop, eat, and in process emit, log, reserve:
- *                                    that without end, whatever it is answered;
+ *                                    that without end, whatever it is answered, or copes: with memory that is refused;
  * boom(x: int)                       the number as it is; 7 ends the process;
  * write crash.drain "path", x, at: "publish", how: "segv"
  *                                    writes the sum of a column into a file; at may be publish as well;
  * read crash.well at: "process", how: "segv"
  *                                    the numbers from 1 to 20,000, in four splits;
  * crash.sum(x, at: "merge", how: "segv")
- *                                    a sum; at may be state_schema, room, room_to_merge, update, merge, state, finalize, clear. */
+ *                                    a sum, that says with how: wide that each state takes 64 bytes, and 21,290 once it is merged, with huge 4 MiB; at may be state_schema, room, room_to_merge, update, merge, state, finalize, clear. */
 #include "standpipe_plugin.h"
 #include <signal.h>
 #include <stdio.h>
@@ -23,8 +23,8 @@ static int says(sp_str json, const char *text) {
   return 0;
 }
 
-enum { SEGV, ABORT, EXIT, LOOP, EAT, EMIT, LOG, RESERVE, HOWS };
-static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\"", "\"emit\"", "\"log\"", "\"reserve\""};
+enum { SEGV, ABORT, EXIT, LOOP, EAT, EMIT, LOG, RESERVE, WIDE, HUGE_, COPES, HOWS };
+static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\"", "\"emit\"", "\"log\"", "\"reserve\"", "\"wide\"", "\"huge\"", "\"copes\""};
 enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, SCHEMA, ROOM, ROOM_TO_MERGE, UPDATE, MERGE, STATE, FINALIZE, CLEAR, PLACES };
 static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\"", "\"publish\"",
     "\"state_schema\"", "\"room\"", "\"room_to_merge\"", "\"update\"", "\"merge\"", "\"state\"", "\"finalize\"", "\"clear\""};
@@ -132,7 +132,7 @@ static void ask_on(const bound *b, const sp_call *call) {
   struct ArrowArray array, given;
   sp_str text = {"on and on", 9};
   int64_t *values;
-  if (b->at != PROCESS || b->how < EMIT) return;
+  if (b->at != PROCESS || b->how < EMIT || b->how > RESERVE) return;
   values = column(call, 1, &array);
   if (!values) abort();
   values[0] = 1;
@@ -160,9 +160,17 @@ static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowAr
 }
 
 static sp_status process_crash(void *inst, const sp_call *call, struct ArrowArray *in, struct ArrowArray *out, sp_error *e) {
+  const bound *b = inst;
+  struct ArrowArray array;
+  sp_status status;
   (void)e;
   at(inst, PROCESS);
   ask_on(inst, call);
+  if (b->how == COPES) {
+    if (call->host->alloc(call, (size_t)1 << 45)) abort();
+    status = same(call, in, &array, 0);
+    return status < 0 ? status : call->host->emit(call, &array);
+  }
   return same(call, in, out, 0);
 }
 
@@ -327,10 +335,11 @@ static sp_status state_schema(void *b, struct ArrowSchema *out, sp_error *e) {
   return SP_OK;
 }
 
-static sp_status more(groups *g, const sp_call *call, uint32_t n) {
+static sp_status more(groups *g, const sp_call *call, uint32_t n, int64_t bytes) {
   int64_t *sums;
   if (n <= g->n) return SP_OK;
-  if (call->host->reserve(call->owner, (int64_t)(n - g->n) * 8) < 0) return SP_E_MEMORY;
+  if (call->host->reserve(call->owner, (n - g->n) * (g->b->how == HUGE_ ? 4 << 20 : g->b->how == WIDE ? bytes : 8)) < 0)
+    return SP_E_MEMORY;
   sums = realloc(g->sums, n * sizeof(*sums));
   if (!sums) return SP_E_MEMORY;
   memset(sums + g->n, 0, (n - g->n) * sizeof(*sums));
@@ -342,13 +351,13 @@ static sp_status more(groups *g, const sp_call *call, uint32_t n) {
 static sp_status room(void *inst, const sp_call *call, uint32_t n, const struct ArrowArray *args, sp_error *e) {
   (void)args; (void)e;
   at(((groups *)inst)->b, ROOM);
-  return more(inst, call, n);
+  return more(inst, call, n, 64);
 }
 
 static sp_status room_to_merge(void *inst, const sp_call *call, uint32_t n, const struct ArrowArray *states, sp_error *e) {
   (void)states; (void)e;
   at(((groups *)inst)->b, ROOM_TO_MERGE);
-  return more(inst, call, n);
+  return more(inst, call, n, 21290);
 }
 
 static sp_status add(groups *g, const uint32_t *group, const struct ArrowArray *rows) {

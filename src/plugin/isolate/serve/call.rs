@@ -292,6 +292,8 @@ impl Server {
             lent: lent.as_ref(),
             complaint: None,
             refused: false,
+            dropped: false,
+            is_source: bound.vtable.stage.kind == ffi::KIND_SOURCE,
         };
         let mut call = object.call();
         call.max_rows = shape.max_rows;
@@ -317,19 +319,21 @@ impl Server {
             // SAFETY: the call filled it, as the header says.
             match unsafe { remote.written(&out) } {
                 Ok(body) => output = Some(body.0),
-                Err(Stopped::NoRoom) => {
-                    done.error = error_of("", "");
-                    remote.refused = true;
-                }
+                Err(Stopped::NoRoom) => (remote.refused, remote.dropped) = (true, true),
                 Err(_) => {}
             }
         }
         // SAFETY: the call filled it, or left it released.
         unsafe { release(&mut out) }
-        let Remote { complaint, refused, .. } = remote;
+        let Remote {
+            complaint,
+            refused,
+            dropped,
+            ..
+        } = remote;
         (done.status, done.error, done.complaint, done.refused) = (status, error, complaint, refused);
-        if refused && output.is_none() && status >= 0 && done.complaint.is_none() {
-            // What it gave in the end found no room.
+        if dropped && status >= 0 && done.complaint.is_none() {
+            // Rows that it gave found no room.
             (done.status, done.error) = (ffi::E_MEMORY, error_of("", ""));
         }
         if let (Some(lent), Some(input)) = (&lent, input)
@@ -353,8 +357,11 @@ struct Remote<'r, 'a> {
     lent: Option<&'r Lent<'r, 'a>>,
     /// What the plugin does wrong: the call is to end.
     complaint: Option<String>,
-    /// There was no room for what it gives.
+    /// There was no room for what it gives, or might have given.
     refused: bool,
+    /// What it gave found no room.
+    dropped: bool,
+    is_source: bool,
 }
 
 impl Remote<'_, '_> {
@@ -417,6 +424,8 @@ impl Service for Remote<'_, '_> {
             Ok(body) => self.link.asked(tell::EMIT, &body.0),
             Err(Stopped::NoRoom) => {
                 self.refused = true;
+                // A source still has what it could not give.
+                self.dropped |= !self.is_source;
                 ffi::E_MEMORY
             }
             Err(_) => ffi::E_CANCELLED,
