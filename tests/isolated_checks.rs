@@ -12,6 +12,9 @@ use std::process::Command;
 /// One check is one process: this test, for itself.
 const SELF: &str = "one_check";
 
+/// What it says then: a name that is none of a test's runs nothing, and is no failure.
+const PASSED: &str = "the check has passed";
+
 /// One check in this process, whose folder is empty; `PROJECT` has the plugin.
 #[test]
 #[ignore = "it is run by the others, with what it is to check"]
@@ -33,7 +36,7 @@ fn one_check() {
     // The one that ran.
     let case = cases.pop().unwrap();
     match conform::run(&var("CHECK"), &[case], &scratch) {
-        Outcome::Passed => {}
+        Outcome::Passed => writeln!(std::io::stdout(), "{PASSED}").unwrap(),
         Outcome::Skipped(why) => writeln!(std::io::stdout(), "skipped: {why}").unwrap(),
         Outcome::Failed(what) => panic!("{what}"),
     }
@@ -53,6 +56,15 @@ fn must_pass(plugin: &str, library: &Path, name: &str, script: &str, checks: &[(
             .unwrap()
             .success()
     );
+    fs::write(project.path().join("s.pipe"), script).unwrap();
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_standpipe"));
+    let plan = explain
+        .args(["explain", "s.pipe"])
+        .current_dir(project.path())
+        .output()
+        .unwrap();
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains(&format!("{name} runs in processes of its own")), "{plan}");
     let mut wrong = vec![];
     for (check, _) in checks {
         let scratch = tempfile::tempdir().unwrap();
@@ -66,7 +78,9 @@ fn must_pass(plugin: &str, library: &Path, name: &str, script: &str, checks: &[(
             .output()
             .unwrap();
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() || out.contains("skipped: ") != skipped.contains(check) {
+        let has_run =
+            out.contains(PASSED) != skipped.contains(check) && out.contains("skipped: ") == skipped.contains(check);
+        if !output.status.success() || !has_run {
             wrong.push(format!("{check}: {out}{}", String::from_utf8_lossy(&output.stderr)));
         }
     }
