@@ -326,6 +326,10 @@ impl Aggregate for Bounded {
         }))
     }
 
+    fn ceiling(&self) -> Option<usize> {
+        self.bind.ceiling.limit()
+    }
+
     fn partial(&self) -> Schema {
         self.bind.state.clone()
     }

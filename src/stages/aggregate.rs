@@ -283,6 +283,23 @@ impl Plan {
         self.key_fields.len() + self.calls.len()
     }
 
+    /// What one aggregate's states may take, if that is less than the memory.
+    fn ceiling(&self) -> Option<usize> {
+        self.calls.iter().filter_map(|call| call.arg.aggregate.ceiling()).min()
+    }
+
+    /// Whether a refusal with this limit is an aggregate's own.
+    fn is_ceiling(&self, limit: usize) -> bool {
+        self.calls
+            .iter()
+            .any(|call| call.arg.aggregate.ceiling() == Some(limit))
+    }
+
+    /// A refusal, as the stage says it.
+    fn held(&self, error: Error) -> Error {
+        codes::held_by(self.stage, error, self.calls.iter().map(|call| &call.arg.aggregate))
+    }
+
     /// Whether what is made of a group may be as long as a row.
     fn makes_long(&self) -> bool {
         self.calls.iter().any(|call| is_long(call.arg.aggregate.ty()))
@@ -456,13 +473,13 @@ fn locked(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
 
 impl Breaker for Aggregate {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
-        let stage = self.plan.stage;
-        let filler = Filler::new(self).map_err(|e| codes::held(stage, e))?;
+        let plan = self.plan.clone();
+        let filler = Filler::new(self).map_err(|e| plan.held(e))?;
         Ok(Box::new(filler))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        self.sorted().map_err(|e| codes::held(self.plan.stage, e))
+        self.sorted().map_err(|e| self.plan.held(e))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Codes of what the built-in stages complain about; the registry of `diag` has their texts.
 
+use standpipe_sdk::aggregate::Aggregate;
 use standpipe_sdk::error::{Code, Error};
+use std::sync::Arc;
 
 /// The condition of `assert` is false or null.
 pub const ASSERT_FAILED: Code = Code(405);
@@ -61,6 +63,26 @@ pub fn held(stage: &str, error: Error) -> Error {
             span: None,
         },
         other => other,
+    }
+}
+
+/// The same, of a stage that keeps states of these: one may have a limit of its own.
+pub fn held_by<'a>(stage: &str, error: Error, aggregates: impl IntoIterator<Item = &'a Arc<dyn Aggregate>>) -> Error {
+    let Error::Memory { wanted, used, limit } = error else {
+        return error;
+    };
+    let Some(limited) = aggregates.into_iter().find(|one| one.ceiling() == Some(limit)) else {
+        return held(stage, error);
+    };
+    Error::Failed {
+        code: HELD_TOO_MUCH,
+        message: format!(
+            "`{stage}` needs {wanted} bytes more for states of `{}` beside {used} in use; the limit of these is {limit}, half of what \
+             one of its processes may take",
+            limited.name()
+        ),
+        help: Some("a larger `memory` of the plugin in `standpipe.toml`".into()),
+        span: None,
     }
 }
 

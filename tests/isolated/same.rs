@@ -203,6 +203,36 @@ fn states_of_an_isolated_aggregate_go_to_disk_for_want_of_memory_of_the_run_or_o
     }
 }
 
+#[test]
+fn spilled_states_that_are_large_for_their_processes_are_put_together_and_too_large_ones_say_what_helps() {
+    let folder = project("crash", Some("memory = \"4MiB\"\n"));
+    let folder = folder.path();
+    let run = |how: &str| {
+        let script = format!(
+            "use plugin crash\nfrom range(1, 100_000) | aggregate s = crash.sum(value, how: \"{how}\") by k = value * 7919 % 100_003\
+             | write csv \"out.csv\""
+        );
+        fs::write(folder.join("s.pipe"), script).unwrap();
+        let (status, _, stderr) = cli(folder, &["run", "s.pipe", "--memory", "4GiB", "--workers", "8"]);
+        (
+            status,
+            stderr,
+            fs::read_to_string(folder.join("out.csv")).unwrap_or_default(),
+        )
+    };
+    let (status, stderr, _) = run("huge");
+    assert!(status == Some(1) && !stderr.contains("--memory"), "{stderr}");
+    assert!(
+        stderr.contains("error[E0701]") && stderr.contains("`crash.sum`") && stderr.contains("standpipe.toml"),
+        "{stderr}"
+    );
+    let (status, stderr, want) = run("none");
+    assert_eq!((status, want.lines().count()), (Some(0), 100_001), "{stderr}");
+    let (status, stderr, out) = run("wide");
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(out == want);
+}
+
 /// The example of a plugin gives the same bytes.
 fn same_in_processes_of_its_own(name: &str, library: &Path, example: &str) {
     let folder = tempfile::tempdir().unwrap();

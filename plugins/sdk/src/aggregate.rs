@@ -80,6 +80,12 @@ pub trait Aggregate: Send + Sync {
         None
     }
 
+    /// What all states of this may take together, in bytes, if that is not only the run's memory: what is more is refused, with this as
+    /// its limit.
+    fn ceiling(&self) -> Option<usize> {
+        None
+    }
+
     /// The columns of a partial state.
     fn partial(&self) -> Schema;
 

@@ -28,6 +28,10 @@ impl Ceiling {
         })
     }
 
+    pub(super) fn limit(&self) -> Option<usize> {
+        (self.limit < usize::MAX).then_some(self.limit)
+    }
+
     fn declare(&self, bytes: usize) -> Result<()> {
         let more = |used: usize| used.checked_add(bytes).filter(|&all| all <= self.limit);
         let declared = self.declared.fetch_update(Relaxed, Relaxed, more);

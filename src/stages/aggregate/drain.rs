@@ -218,7 +218,7 @@ impl Reader for Piece {
                 used: from,
                 limit: usize::MAX,
             };
-            crate::stages::codes::held(sorted.plan.stage, refused)
+            sorted.plan.held(refused)
         })?;
         for &group in &sorted.groups[from..to] {
             self.groups

@@ -3,7 +3,6 @@
 use super::Aggregate;
 use super::known::{KeyBits, Known};
 use super::table::{Hash, KeyRows, Sharding, Table};
-use crate::stages::codes::held;
 use standpipe_sdk::aggregate::{Input, RowOrder};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::AggregateArg;
@@ -60,11 +59,10 @@ impl Fill for Filler {
         let mut from = 0;
         while from < batch.rows() {
             let to = batch.rows().min(from + ROWS);
-            self.take(&batch, from, to)
-                .map_err(|e| held(self.stage.plan.stage, e))?;
+            self.take(&batch, from, to).map_err(|e| self.stage.plan.held(e))?;
             if self.stage.spills_after(to - from) {
                 let spilled = self.flush().and_then(|()| self.stage.spill_now());
-                spilled.map_err(|e| held(self.stage.plan.stage, e))?;
+                spilled.map_err(|e| self.stage.plan.held(e))?;
             }
             from = to;
         }
@@ -74,7 +72,7 @@ impl Fill for Filler {
 
     fn done(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.done, true) {
-            self.flush().map_err(|e| held(self.stage.plan.stage, e))?;
+            self.flush().map_err(|e| self.stage.plan.held(e))?;
             self.table = Table::new(&self.stage.plan, &self.stage.of_run, &self.stage.budget);
             self.known = None;
             self.arena.release();

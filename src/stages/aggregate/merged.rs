@@ -8,10 +8,11 @@
 //! - A group takes no more memory than its value does: of what its states are cut into there is one entry at a time.
 //! - Where values may be as long as a row, there are only so many claims at a time that there is room for one such value in each: what
 //!   is refused does not hang on which lane was faster.
+//! - Of what all states of an aggregate may take together, nothing is set aside for the group that may go on: it waits until the lanes have
+//!   given it back, which need not wait for it.
 
 use super::packed::Packed;
 use super::{Aggregate, Plan, key};
-use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::spill::Merge;
 use crate::stages::spill::merge::Picks;
@@ -134,7 +135,7 @@ impl Merged {
         };
         let floor = match stage.plan.makes_long() {
             false => groups_floor(limit),
-            true => long_floor(limit, stage.longest),
+            true => long_floor(limit, stage.of_run.longest),
         };
         // Where there is less, that has to do.
         let budget = stage.budget.part(floor).or_else(|_| stage.budget.part(0))?;
@@ -155,7 +156,7 @@ impl Merged {
             cancelled: stage.cancelled.clone(),
             share: stage.share,
             of_run: stage.of_run.clone(),
-            room_bytes: limit / BESIDE_PART / (2 * stage.workers + 2),
+            room_bytes: (limit / BESIDE_PART).min(stage.plan.ceiling().unwrap_or(usize::MAX)) / (2 * stage.workers + 2),
             most_claims,
             part_groups: (stage.chunk_bytes / (16 * columns.max(1))).clamp(1, PART_GROUPS),
         })
@@ -188,11 +189,10 @@ impl Merged {
                     std::thread::sleep(NAP);
                     continue;
                 }
-                Err(error) => return Err(held(self.plan.stage, error)),
+                Err(error) => return Err(self.plan.held(error)),
             }
             let over = claim.picks.is_empty();
-            self.close(&mut state, &mut claim)
-                .map_err(|e| held(self.plan.stage, e))?;
+            self.close(&mut state, &mut claim).map_err(|e| self.plan.held(e))?;
             if claim.is_empty() && !over {
                 continue;
             }
@@ -266,6 +266,7 @@ impl Merged {
     /// For one group, with memory set aside. Lanes that are at earlier groups may have it; they give it back without being waited for.
     fn with_room(&self) -> Result<Together> {
         let mut together = Together::new(&self.plan, &self.budget, &self.of_run);
+        together.waits = Some(self.cancelled.clone());
         // Where claims are counted, those at hand have what they need: what is refused now somebody else has, who may keep it.
         let attempts = if self.most_claims < usize::MAX { 0 } else { ATTEMPTS };
         for attempt in 0.. {
@@ -436,7 +437,7 @@ impl MergedReader {
                     attempts += 1;
                     std::thread::sleep(NAP);
                 }
-                Err(error) => return Err(held(self.merged.plan.stage, error)),
+                Err(error) => return Err(self.merged.plan.held(error)),
             }
         }
     }
@@ -452,13 +453,13 @@ impl MergedReader {
             let made = self.batch(what, &self.own, &faults).map(|_| ());
             match made {
                 Err(Error::Memory { limit, .. }) if limit == self.own.limit() => {
-                    self.own_room.grow(limit).map_err(|e| held(self.merged.plan.stage, e))?;
+                    self.own_room.grow(limit).map_err(|e| self.merged.plan.held(e))?;
                     self.own.release();
                     self.own.set_limit(limit.saturating_mul(2));
                 }
                 made => {
                     self.own.reset();
-                    return made.map_err(|e| held(self.merged.plan.stage, e));
+                    return made.map_err(|e| self.merged.plan.held(e));
                 }
             }
         }
@@ -516,6 +517,8 @@ struct Together {
     groups: usize,
     /// Bytes of the key of the last one.
     key_bytes: usize,
+    /// Of a group that may go on: until this is set, it may wait for what an aggregate's other states have.
+    waits: Option<Arc<AtomicBool>>,
 }
 
 /// What one aggregate has of them.
@@ -539,7 +542,21 @@ impl Together {
             reservation: budget.reserve(),
             groups: 0,
             key_bytes: 0,
+            waits: None,
         }
+    }
+
+    /// Whether what was refused may be there later; then some time has gone by.
+    fn waited(&self, refused: &Error, attempts: &mut usize) -> bool {
+        let waits = match (refused, &self.waits) {
+            (Error::Memory { limit, .. }, Some(cancelled)) => self.plan.is_ceiling(*limit) && !cancelled.load(SeqCst),
+            _ => false,
+        };
+        *attempts += usize::from(waits);
+        if waits {
+            std::thread::sleep(NAP);
+        }
+        waits && *attempts < ATTEMPTS
     }
 
     fn clear(&mut self) {
@@ -570,7 +587,7 @@ impl Together {
     /// `Memory`: what was taken since `clear` is lost then.
     fn take(&mut self, picks: &Picks, rows: Range<usize>, starts: &[usize], window: &mut Window) -> Result<()> {
         let (mut at, mut next, mut most) = (rows.start, 0, WINDOW_ROWS);
-        let mut slim = false;
+        let (mut slim, mut attempts) = (false, 0);
         while at < rows.end {
             let len = most.min(rows.end - at);
             let begins = starts[next..].partition_point(|&start| start < at + len);
@@ -585,6 +602,7 @@ impl Together {
                     slim = true;
                     self.slim(window)?;
                 }
+                Ok(Taken::Refused(error)) if self.waited(&error, &mut attempts) => {}
                 Ok(Taken::Refused(error)) => return Err(error),
                 Err(error) => return Err(error),
             }
@@ -594,8 +612,11 @@ impl Together {
 
     /// Gives back what the state of the only group does not need.
     fn slim(&mut self, window: &mut Window) -> Result<()> {
-        for call in &mut self.calls {
-            let Call::States(states) = call else { continue };
+        let mut attempts = 0;
+        for at in 0..self.calls.len() {
+            let Call::States(states) = &mut self.calls[at] else {
+                continue;
+            };
             let partial = loop {
                 match states.partial(&[0], &window.arena) {
                     Err(Error::Memory { limit, .. }) if limit == window.arena.limit() => window.grow()?,
@@ -603,8 +624,17 @@ impl Together {
                 }
             };
             states.release(&mut self.reservation);
-            states.room_to_merge(1, partial, &mut self.reservation)?;
-            states.merge(&[0], partial);
+            while let Call::States(states) = &mut self.calls[at] {
+                match states.room_to_merge(1, partial, &mut self.reservation) {
+                    Ok(()) => {
+                        states.merge(&[0], partial);
+                        break;
+                    }
+                    // Others may have taken what was given back.
+                    Err(refused) if self.waited(&refused, &mut attempts) => {}
+                    Err(refused) => return Err(refused),
+                }
+            }
             window.arena.reset();
         }
         Ok(())

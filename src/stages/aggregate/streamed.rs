@@ -10,7 +10,6 @@
 
 use super::fill::take_of;
 use super::{Plan, key};
-use crate::stages::codes::held;
 use crate::stages::keys::Keys;
 use standpipe_sdk::aggregate::{Input, OfRun, RowOrder, States};
 use standpipe_sdk::build::TextBuilder;
@@ -106,7 +105,7 @@ impl Serial for Streamed {
         };
         for (states, input) in self.states.iter_mut().zip(inputs) {
             let room = states.room(count, input, &mut self.reservation);
-            room.map_err(|e| held("aggregate", e))?;
+            room.map_err(|e| self.plan.held(e))?;
         }
         for (states, input) in self.states.iter_mut().zip(inputs) {
             states.update(groups, input);
@@ -200,7 +199,7 @@ impl Streamed {
             states.clear();
             // It has kept its memory.
             let room = states.room_to_merge(1, partial, &mut self.reservation);
-            room.map_err(|e| held("aggregate", e))?;
+            room.map_err(|e| self.plan.held(e))?;
             states.merge(&[0], partial);
         }
         Ok(())
@@ -209,7 +208,7 @@ impl Streamed {
     fn remember(&mut self, key: &[u8]) -> Result<()> {
         self.key.clear();
         let room = self.key_room.room(&mut self.key, key.len());
-        room.map_err(|e| held("aggregate", e))?;
+        room.map_err(|e| self.plan.held(e))?;
         self.key.extend_from_slice(key);
         Ok(())
     }
