@@ -7,7 +7,10 @@
 mod script;
 
 use script::{Script, Seen, Setting, corpus, examples, visible};
+use standpipe::Engine;
 use standpipe::runtime::settings::Hooks;
+use standpipe::sdk::spec::{Bound, Kind, Make, Memory, Setup, StageSpec};
+use standpipe::sdk::{Arena, Batch, Column, Data, Emitter, Faults, Flow, Place, Result, Serial};
 
 /// The plainest way to run a script, which all others are compared with.
 fn plain() -> Setting {
@@ -164,5 +167,66 @@ fn what_stands_behind_the_end_is_never_an_error() {
     };
     for _ in 0..200 {
         assert_eq!(script.run(&setting).failed, "");
+    }
+}
+
+/// Gives the first rows at once and holds the others to its end.
+#[derive(Default)]
+struct Holds {
+    given: usize,
+    held: Vec<i64>,
+}
+
+static HOLDS: StageSpec = StageSpec {
+    name: "holds",
+    about: "A stage of a test",
+    kind: Kind::Serial,
+    memory: Memory::Spill,
+    holds_back: true,
+    bind: &|call| {
+        let make = |_: &Setup| -> Result<Box<dyn Serial>> { Ok(Box::new(Holds::default())) };
+        Ok(Bound::keeps(call, vec![0], Make::Serial(Box::new(make))))
+    },
+    ..StageSpec::BASE
+};
+
+impl Serial for Holds {
+    fn step<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena, _: &Faults<'a>) -> Result<(Option<Batch<'a>>, Flow)> {
+        const AT_ONCE: usize = 500;
+        let Data::Int(values) = batch.column(0).data() else {
+            panic!("ints")
+        };
+        let gives = values.len().min(AT_ONCE - self.given);
+        self.given += gives;
+        self.held.extend(&values[gives..]);
+        Ok((Some(batch.slice(0, gives, arena)?), Flow::More))
+    }
+
+    fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
+        let arena = Arena::new(1 << 20);
+        let column = [Column::int(&self.held, None)];
+        let places = arena.collect(self.held.len(), |row| Place {
+            offset: self.held[row] as u64,
+            ..Place::default()
+        })?;
+        let rows = Batch::new(&column, Some(places), self.held.len());
+        out.emit_in(&arena, rows).map(|_| ())
+    }
+}
+
+#[test]
+fn what_is_held_behind_the_last_wanted_row_is_not_given_whichever_lane_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::builder().stage(&HOLDS).folder(folder.path()).workers(2).build();
+    let script = "from range(1, 1000) | holds | derive bad = 7 // (value % 50) on error to rejects | take 400 | write csv \"rows.csv\"\nfrom rejects | write jsonl \"rejects.jsonl\"\n";
+    for _ in 0..50 {
+        engine.compile("held.pipe", script).unwrap().run().unwrap();
+        let lines = |name: &str| {
+            std::fs::read_to_string(folder.path().join(name))
+                .unwrap()
+                .lines()
+                .count()
+        };
+        assert_eq!((lines("rows.csv"), lines("rejects.jsonl")), (401, 8));
     }
 }
