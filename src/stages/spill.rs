@@ -43,8 +43,8 @@ use standpipe_sdk::spec::{Least, Room};
 
 pub use merge::{Merge, Merged, Picks, merge_floor, merge_least};
 pub use segment::{
-    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside, loaded_frame,
-    short_writer_floor, store_frame_bytes, writer_floor,
+    FRAMES_OF_LANE, Frame, LISTS_OF_LANE, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside,
+    loaded_frame, short_writer_floor, store_frame_bytes, writer_floor,
 };
 
 /// What a breaker cannot do without whose lanes spill and whose segments are merged.

@@ -33,6 +33,10 @@ const PACKER_BYTES: usize = 16 << 10;
 /// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
 pub const FRAMES_OF_LANE: usize = 10;
 
+/// What a lane sets aside for the lists of frames of what it wrote, in bytes: those of some hundred short segments. They stay in memory,
+/// however little others leave.
+pub const LISTS_OF_LANE: usize = 32 << 10;
+
 /// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
 const FRAMES_LOADED: usize = 8;
 
@@ -45,8 +49,8 @@ fn index_frames(budget_bytes: usize, frame_bytes: usize) -> usize {
     FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes)
 }
 
-/// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer, and
-/// [`FRAMES_OF_LANE`].
+/// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer,
+/// [`FRAMES_OF_LANE`] and [`LISTS_OF_LANE`].
 pub fn lane_floor(budget_bytes: usize) -> usize {
     lane_floor_beside(budget_bytes, 1)
 }
@@ -54,7 +58,7 @@ pub fn lane_floor(budget_bytes: usize) -> usize {
 /// The same for a stage that reads `merges` merges at the same time.
 pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
     let frame = store_frame_bytes(budget_bytes, merges);
-    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame
+    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame + LISTS_OF_LANE
 }
 
 /// What a [`SegmentWriter`] sets aside in a budget of so many bytes.
