@@ -16,7 +16,7 @@ use super::codes::held;
 use super::groups::{grow, grow_to};
 use super::keys::{self, Key, KeyBlock, Keys};
 use super::picked::{self, PIECE_BYTES, Picked};
-use super::spill::{LISTS_OF_LANE, Merge, Merged, Segment, SegmentWriter, Store};
+use super::spill::{Merge, Merged, Segment, SegmentWriter, Store, lists_of_lane};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{
@@ -340,7 +340,7 @@ fn kept_aside(frame_bytes: usize) -> usize {
 
 /// And for entries and lists.
 fn extra_aside(frame_bytes: usize) -> usize {
-    3 * frame_bytes + LISTS_OF_LANE
+    3 * frame_bytes + lists_of_lane(frame_bytes)
 }
 
 impl Lane {

@@ -43,7 +43,7 @@ use standpipe_sdk::spec::{Least, Room};
 
 pub use merge::{Merge, Merged, Picks, merge_floor, merge_least};
 pub use segment::{
-    FRAMES_OF_LANE, Frame, LISTS_OF_LANE, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside,
+    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside, lists_of_lane,
     loaded_frame, short_writer_floor, store_frame_bytes, writer_floor,
 };
 

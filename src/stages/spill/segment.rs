@@ -33,9 +33,8 @@ const PACKER_BYTES: usize = 16 << 10;
 /// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
 pub const FRAMES_OF_LANE: usize = 10;
 
-/// What a lane sets aside for the lists of frames of what it wrote, in bytes: those of some hundred short segments. They stay in memory,
-/// however little others leave.
-pub const LISTS_OF_LANE: usize = 32 << 10;
+/// The lists of frames of what a lane wrote, in bytes, if it writes some hundred short segments.
+const LISTS_OF_LANE: usize = 48 << 10;
 
 /// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
 const FRAMES_LOADED: usize = 8;
@@ -49,8 +48,14 @@ fn index_frames(budget_bytes: usize, frame_bytes: usize) -> usize {
     FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes)
 }
 
+/// What a lane sets aside beside a frame for the lists of frames of what it wrote: they stay in memory, however little others leave.
+/// Where frames are long, the lists fit into what one of them takes.
+pub fn lists_of_lane(frame_bytes: usize) -> usize {
+    LISTS_OF_LANE.saturating_sub(frame_bytes)
+}
+
 /// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer,
-/// [`FRAMES_OF_LANE`] and [`LISTS_OF_LANE`].
+/// [`FRAMES_OF_LANE`] and [`lists_of_lane`].
 pub fn lane_floor(budget_bytes: usize) -> usize {
     lane_floor_beside(budget_bytes, 1)
 }
@@ -58,7 +63,7 @@ pub fn lane_floor(budget_bytes: usize) -> usize {
 /// The same for a stage that reads `merges` merges at the same time.
 pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
     let frame = store_frame_bytes(budget_bytes, merges);
-    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame + LISTS_OF_LANE
+    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame + lists_of_lane(frame)
 }
 
 /// What a [`SegmentWriter`] sets aside in a budget of so many bytes.
