@@ -15,17 +15,12 @@ use super::keys::{Key, max_width};
 use super::parts::Parts;
 use super::sort;
 use super::spill::{Firsts, Merge, Merged, Store, lane_floor, merge_floor};
-use super::spiller::{Cursor, Held, KeyOf, Lists, Spiller};
+use super::spiller::{COPY_FRAMES, Cursor, Held, KeyOf, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
 use super::unnest::{LEAST_ROOM, least_room};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Room, Setup};
 use standpipe_sdk::{Arena, Batch, Emitter, Flow, Reservation, Source, Type};
 use std::sync::Arc;
-
-/// What is set aside of the lane's frames: for work, for copies, and for lists; the one that is left is for groups or bounds.
-const SCRATCH_FRAMES: usize = 4;
-const COPY_FRAMES: usize = 3;
-const LIST_FRAMES: usize = 2;
 
 /// What a row takes on its way through a sort, in copies of it.
 const ROOM_FOR_ROW: usize = 6;

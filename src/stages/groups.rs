@@ -121,6 +121,24 @@ impl Groups {
         self.set.keys()
     }
 
+    /// What a group takes in [`Groups::in_order`].
+    pub(super) const ORDER_BYTES: usize = size_of::<(&[u8], u32)>();
+
+    /// The keys of the first `count` groups in ascending order, with their numbers. Whoever asks has reserved
+    /// [`Groups::ORDER_BYTES`] for each of them.
+    ///
+    /// # Errors
+    /// `Memory` if the system refuses.
+    pub(super) fn in_order(&self, count: usize) -> Result<Vec<(&[u8], u32)>> {
+        let mut order = vec![];
+        order
+            .try_reserve_exact(count)
+            .map_err(|_| refused(count * Self::ORDER_BYTES))?;
+        order.extend(self.keys().zip(0..count as u32));
+        order.sort_unstable();
+        Ok(order)
+    }
+
     /// Rows counted of group `id`.
     pub fn rows(&self, id: u32) -> u64 {
         self.rows[id as usize]

@@ -13,6 +13,12 @@ use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Reservation};
 use std::sync::Arc;
 
+/// What is set aside of a lane's frames ([`FRAMES_OF_LANE`](super::spill::FRAMES_OF_LANE)): for work, for copies, and for lists. The one
+/// that is left is for groups or bounds.
+pub(super) const SCRATCH_FRAMES: usize = 4;
+pub(super) const COPY_FRAMES: usize = 3;
+pub(super) const LIST_FRAMES: usize = 2;
+
 /// A row that is held.
 pub(super) trait Held: Located {
     /// Where it came in: what rows of equal keys are told apart by.

@@ -8,7 +8,7 @@
 use super::chosen::{BLOCK_ROWS, Chooses, Chosen};
 use super::codes::held;
 use super::copies::HeldRow;
-use super::groups::{Groups, grow, refused};
+use super::groups::{Groups, grow};
 use super::keys::{self, append};
 use super::rowkeys::KeyMaker;
 use super::spill::end_group;
@@ -105,9 +105,6 @@ struct Mark {
     block: u64,
     taken: usize,
 }
-
-/// What a group takes beside its rows and its key, in the order of all groups.
-const GROUP_BYTES: usize = size_of::<(&[u8], u32)>();
 
 impl Serial for Tail {
     fn prepare(&self) -> Option<Box<dyn Prepare>> {
@@ -207,12 +204,8 @@ impl Last {
                 append(&row.row.to_be_bytes(), key)
             }),
             Some(groups) => {
-                // What this takes is reserved with the rings.
-                let mut order: Vec<(&[u8], u32)> = vec![];
-                let bytes = rings.len() * GROUP_BYTES;
-                order.try_reserve_exact(rings.len()).map_err(|_| refused(bytes))?;
-                order.extend(groups.keys().zip(0..rings.len() as u32));
-                order.sort_unstable();
+                // Reserved with the rings.
+                let order = groups.in_order(rings.len())?;
                 let maker = groups.maker();
                 chosen.write(
                     order.len(),
@@ -252,7 +245,7 @@ impl Last {
             grow(&mut self.rings, more, extra)?;
             grow(&mut self.marks, more, extra)?;
             if ids.is_some() {
-                extra.grow(more * GROUP_BYTES)?;
+                extra.grow(more * Groups::ORDER_BYTES)?;
             }
             self.rings.resize_with(groups, Vec::new);
             self.marks.resize(groups, Mark::default());

@@ -14,7 +14,7 @@ use super::super::groups::{Groups, grow, grow_to, refused};
 use super::super::heap;
 use super::super::rowkeys::KeyMaker;
 use super::super::spill::end_group;
-use super::super::spiller::{Cursor, Lists, Spiller};
+use super::super::spiller::{COPY_FRAMES, Cursor, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
 use super::entry::{Entry, PREFIX_BYTES, is_worse, prefix_of, rank};
 use super::{Top, heads, lock};
 use standpipe_sdk::error::{Error, Result};
@@ -27,10 +27,6 @@ use std::sync::atomic::Ordering::Relaxed;
 const BLOCK_ROWS: usize = 4 << 10;
 /// What a piece of a key on the heap costs beside its bytes.
 const TAIL_BYTES: usize = 16;
-/// What is set aside of a lane's frames: for work, for copies, for lists, and for groups.
-const SCRATCH_FRAMES: usize = 4;
-const COPY_FRAMES: usize = 3;
-const LIST_FRAMES: usize = 2;
 
 /// What one lane has collected, and what it works and spills with.
 pub(super) struct Lane {
@@ -241,17 +237,15 @@ impl Lane {
             extra,
             ..
         } = best;
-        // What these take is reserved with the heaps.
-        let mut order: Vec<(&[u8], u32)> = vec![];
-        if groups.is_some() {
-            let bytes = heaps.len() * GROUP_BYTES;
-            order.try_reserve_exact(heaps.len()).map_err(|_| refused(bytes))?;
-        }
         let groups = groups.as_ref();
-        if let Some(groups) = groups {
-            order.extend(groups.keys().zip(0..heaps.len() as u32));
-            order.sort_unstable();
-        }
+        // Reserved with the heaps.
+        let order = match groups.map_or(Ok(vec![]), |groups| groups.in_order(heaps.len())) {
+            Ok(order) => order,
+            Err(error) => {
+                heaps.iter_mut().for_each(|heap| heap.reverse());
+                return Err(error);
+            }
+        };
         let place = |at: usize| order.get(at).map_or(at, |(_, group)| *group as usize);
         let maker = groups.map(Groups::maker);
         let lists = Lists {
@@ -289,9 +283,6 @@ impl Lane {
     }
 }
 
-/// What a group takes beside its rows and its key, in its heap, its cut, and the order of all groups.
-const GROUP_BYTES: usize = size_of::<(&[u8], u32)>();
-
 impl Best {
     fn bytes(&self) -> usize {
         self.copies.bytes() + self.extra.bytes()
@@ -318,7 +309,7 @@ impl Best {
             grow(&mut self.heaps, more, &mut self.extra)?;
             grow(&mut self.cuts, more, &mut self.extra)?;
             if ids.is_some() {
-                self.extra.grow(more * GROUP_BYTES)?;
+                self.extra.grow(more * Groups::ORDER_BYTES)?;
             }
             self.heaps.resize_with(groups, Vec::new);
             self.cuts.resize(groups, u64::MAX);

@@ -85,11 +85,9 @@ unsafe fn make_room(
             let mut head = Writer::default();
             head.u32(groups);
             let asked = Asked {
-                kind,
-                what,
                 head,
-                groups: None,
                 input: Some((&*rows, part.types(&bound))),
+                ..Asked::bare(kind, what)
             };
             run(instance, call, asked, &mut *error)
         })
@@ -147,11 +145,9 @@ unsafe fn gather(
             let (instance, call, rows) = (&mut *inst.cast::<Instance>(), &*call, &*rows);
             let bound = instance.bound.clone();
             let asked = Asked {
-                kind,
-                what,
-                head: Writer::default(),
                 groups: Some(listed(groups, rows.length as usize)),
                 input: Some((rows, part.types(&bound))),
+                ..Asked::bare(kind, what)
             };
             run(instance, call, asked, &mut *error)
         })
@@ -220,11 +216,8 @@ unsafe fn give(
             let (instance, call) = (&mut *inst.cast::<Instance>(), &*call);
             let bound = instance.bound.clone();
             let asked = Asked {
-                kind,
-                what,
-                head: Writer::default(),
                 groups: Some(groups),
-                input: None,
+                ..Asked::bare(kind, what)
             };
             instance.rows(call, asked, part.types(&bound), &mut *out, &mut *error)
         })
@@ -267,13 +260,7 @@ unsafe extern "C" fn clear(inst: *mut c_void) {
         entry(std::ptr::null_mut(), || {
             let instance = &mut *inst.cast::<Instance>();
             let call = instance.call();
-            let asked = Asked {
-                kind: ask::CLEAR,
-                what: "clear",
-                head: Writer::default(),
-                groups: None,
-                input: None,
-            };
+            let asked = Asked::bare(ask::CLEAR, "clear");
             let mut left = ErrorOut::EMPTY;
             run(instance, &call, asked, &mut left)
         });

@@ -47,6 +47,19 @@ pub(super) struct Asked<'r> {
     pub(super) input: Option<(&'r ArrowArray, &'r [Type])>,
 }
 
+impl Asked<'_> {
+    /// A call that is lent nothing, with no arguments but its instance.
+    pub(super) fn bare(kind: u8, what: &'static str) -> Self {
+        Asked {
+            kind,
+            what,
+            head: Writer::default(),
+            groups: None,
+            input: None,
+        }
+    }
+}
+
 /// The end of a call that went well.
 pub(super) struct Answered {
     pub(super) status: Status,
@@ -300,11 +313,9 @@ pub(super) unsafe extern "C" fn process(
             let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
             let bound = instance.bound.clone();
             let asked = Asked {
-                kind: ask::PROCESS,
-                what: "process",
                 head: head(call),
-                groups: None,
                 input: input.as_ref().map(|input| (input, &*bound.input)),
+                ..Asked::bare(ask::PROCESS, "process")
             };
             instance.run(call, asked, &mut *out, left)
         })
@@ -322,11 +333,8 @@ pub(super) unsafe extern "C" fn finish(
         entry(error, || {
             let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
             let asked = Asked {
-                kind: ask::FINISH,
-                what: "finish",
                 head: head(call),
-                groups: None,
-                input: None,
+                ..Asked::bare(ask::FINISH, "finish")
             };
             instance.run(call, asked, &mut *out, left)
         })

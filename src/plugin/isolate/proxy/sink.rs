@@ -1,7 +1,7 @@
 //! `publish` of a sink in its process.
 #![allow(unsafe_code)]
 
-use super::super::wire::{Writer, ask};
+use super::super::wire::ask;
 use super::super::{Table, table_has};
 use super::entry;
 use super::instance::{Asked, Instance};
@@ -29,13 +29,7 @@ unsafe extern "C" fn publish(
         entry(error, || {
             let (instance, call, out, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *out, &mut *error);
             instance.within(call, |instance, worker| {
-                let asked = Asked {
-                    kind: ask::PUBLISH,
-                    what: "publish",
-                    head: Writer::default(),
-                    groups: None,
-                    input: None,
-                };
+                let asked = Asked::bare(ask::PUBLISH, "publish");
                 let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
                 let mut rest = answered.rest();
                 *left = answered.error;

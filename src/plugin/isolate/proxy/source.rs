@@ -8,17 +8,6 @@ use super::{Failed, entry};
 use standpipe_sdk::ffi::{self, ErrorOut, Status, Write};
 use std::ffi::c_void;
 
-/// Rows neither come nor go.
-fn asked(kind: u8, what: &'static str, head: Writer) -> Asked<'static> {
-    Asked {
-        kind,
-        what,
-        head,
-        groups: None,
-        input: None,
-    }
-}
-
 pub(super) unsafe extern "C" fn snapshot(
     inst: *mut c_void,
     call: *const ffi::Call,
@@ -31,7 +20,7 @@ pub(super) unsafe extern "C" fn snapshot(
         entry(error, || {
             let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
             instance.within(call, |instance, worker| {
-                let asked = asked(ask::SNAPSHOT, "snapshot", Writer::default());
+                let asked = Asked::bare(ask::SNAPSHOT, "snapshot");
                 let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
                 *left = answered.error;
                 let bytes = answered.rest().bytes()?;
@@ -65,7 +54,10 @@ pub(super) unsafe extern "C" fn restore(
                 _ => std::slice::from_raw_parts(bytes.cast::<u8>(), len),
             });
             instance.within(call, |instance, worker| {
-                let asked = asked(ask::RESTORE, "restore", head);
+                let asked = Asked {
+                    head,
+                    ..Asked::bare(ask::RESTORE, "restore")
+                };
                 let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
                 *left = answered.error;
                 Ok(answered.status)
