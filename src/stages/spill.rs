@@ -33,24 +33,24 @@
 
 pub mod file;
 pub mod firsts;
+mod floors;
 pub mod frame;
+mod index;
+mod keys;
+mod loaded;
 pub mod merge;
 pub mod segment;
+mod store;
+mod writer;
 
 pub use file::{Address, SpillFile};
 pub use firsts::{Firsts, end_group};
-use standpipe_sdk::spec::{Least, Room};
-
-pub use merge::{Merge, Merged, Picks, merge_floor, merge_least};
-pub use segment::{
-    FRAMES_OF_LANE, Frame, Segment, SegmentWriter, Store, frame_bytes, lane_floor, lane_floor_beside, lists_of_lane,
-    loaded_frame, short_writer_floor, store_frame_bytes, writer_floor,
+pub use floors::{
+    FRAMES_OF_LANE, frame_bytes, lane_floor, lane_floor_beside, least, lists_of_lane, loaded_frame, merge_floor,
+    merge_least, short_writer_floor, store_frame_bytes, writer_floor,
 };
-
-/// What a breaker cannot do without whose lanes spill and whose segments are merged.
-pub fn least(room: &Room) -> Least {
-    Least {
-        takes: room.workers * lane_floor(room.bytes),
-        gives: merge_floor(room.bytes),
-    }
-}
+pub use loaded::Frame;
+pub use merge::{Merge, Merged, Picks};
+pub use segment::Segment;
+pub use store::Store;
+pub use writer::SegmentWriter;

@@ -181,6 +181,17 @@ impl SpillFile {
         Ok(())
     }
 
+    /// The same into memory of its own.
+    ///
+    /// # Errors
+    /// As [`SpillFile::read`]; `Memory` if the system refuses.
+    pub(super) fn contents(&self, at: Address) -> Result<Vec<u8>> {
+        let mut contents = room(at.bytes())?;
+        let mut stored = room(at.stored_bytes())?;
+        self.read(at, &mut stored, &mut contents)?;
+        Ok(contents)
+    }
+
     /// Nobody reads this block any more.
     pub fn free(&self, at: Address) {
         let Some(file) = self.file.get() else { return };
@@ -290,6 +301,21 @@ impl SpillFile {
     pub(crate) fn raw(&self) -> &File {
         self.file.get().expect("something was spilled")
     }
+}
+
+/// So many zeros.
+///
+/// # Errors
+/// `Memory` if the system refuses.
+pub(super) fn room(bytes: usize) -> Result<Vec<u8>> {
+    let mut room = vec![];
+    room.try_reserve_exact(bytes).map_err(|_| Error::Memory {
+        wanted: bytes,
+        used: 0,
+        limit: usize::MAX,
+    })?;
+    room.resize(bytes, 0);
+    Ok(room)
 }
 
 fn out_of_disk(message: String, help: &str) -> Error {

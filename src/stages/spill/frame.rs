@@ -1,4 +1,4 @@
-//! Rows and keys as bytes, column by column.
+//! Rows as bytes, column by column.
 //!
 //! A column is its kind, its validity (64-bit words, if it has any), then its values: whole numbers as differences from the least one in
 //! as few bytes as the greatest needs, floats and decimals as they are, texts as lengths and all bytes, lists as lengths and their child,

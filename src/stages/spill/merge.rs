@@ -11,7 +11,11 @@
 //!   chunk never waits for a later one.
 
 use super::firsts::Firsts;
-use super::segment::{Frame, Segment, SegmentWriter, Store, loaded_frame, short_writer_floor, writer_floor};
+use super::floors::{claim_rows, picks_bytes, writer_floor};
+use super::loaded::Frame;
+use super::segment::Segment;
+use super::store::Store;
+use super::writer::SegmentWriter;
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
 use crate::stages::keys::KeyBlock;
@@ -25,14 +29,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Rows of one claim, if memory does not end it earlier.
-const CLAIM_ROWS: usize = 16 << 10;
-const FEWEST_CLAIM_ROWS: usize = 256;
-
-/// Rows of one claim in a budget of so many bytes: the list of them takes little of it.
-fn claim_rows(budget_bytes: usize) -> usize {
-    (budget_bytes / (64 * size_of::<Pick>())).clamp(FEWEST_CLAIM_ROWS, CLAIM_ROWS)
-}
 /// Not among the frames of the picks.
 const NOWHERE: u32 = u32::MAX;
 
@@ -420,23 +416,6 @@ impl Cursor {
 
 fn tail(key: &[u8]) -> &[u8] {
     key.get(16..).unwrap_or_default()
-}
-
-/// What a merge takes at least in a budget of so many bytes: merging two segments into one, which is written.
-pub fn merge_floor(budget_bytes: usize) -> usize {
-    let frame = loaded_frame(budget_bytes);
-    writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
-}
-
-/// What a merge takes at least of short rows in a store for a stage that reads `merges` merges at the same time.
-pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
-    // Of short rows a loaded frame takes half of what it may take.
-    let frames = 2 * loaded_frame(budget_bytes / merges.max(1)) / 2;
-    short_writer_floor(budget_bytes, merges) + frames + picks_bytes(budget_bytes)
-}
-
-fn picks_bytes(budget_bytes: usize) -> usize {
-    2 * claim_rows(budget_bytes) * size_of::<Pick>()
 }
 
 /// What merging these at once takes: a frame of each, and picks.

@@ -1,0 +1,127 @@
+//! What spilling takes of a budget at least: frames, a lane's writer, a merge.
+//!
+//! What will bite: a store, a writer and a merge take these numbers when they are made, and the plan of a run sets the sums of them
+//! aside before that. Both have to move together.
+
+use super::file::packed_bytes;
+use super::index::FrameAt;
+use standpipe_sdk::interleave::Pick;
+use standpipe_sdk::spec::{Least, Room};
+
+/// Encoded bytes of a frame, if the budget is not small: what is unpacked of it stays below the size from which the allocator asks the
+/// system each time.
+const FRAME_BYTES: usize = 96 << 10;
+const SMALLEST_FRAME_BYTES: usize = 16 << 10;
+/// Frames of this many bytes fit into a budget side by side.
+const FRAMES_OF_BUDGET: usize = 1024;
+/// Frames of a segment whose addresses are set aside.
+pub(super) const FRAMES_SET_ASIDE: usize = 128;
+/// For the list of pages: of several GiB, if they are not merged.
+pub(super) const PAGES_SET_ASIDE: usize = 8 << 10;
+/// A segment is never expected to be longer than this, in bytes.
+const FRAMES_LIMIT: usize = 1 << 30;
+/// What LZ4 takes to pack a block.
+pub(super) const PACKER_BYTES: usize = 16 << 10;
+
+/// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
+pub const FRAMES_OF_LANE: usize = 10;
+
+/// The lists of frames of what a lane wrote, in bytes, if it writes some hundred short segments.
+const LISTS_OF_LANE: usize = 48 << 10;
+
+/// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
+const FRAMES_LOADED: usize = 8;
+
+/// Rows of one claim, if memory does not end it earlier.
+const CLAIM_ROWS: usize = 16 << 10;
+const FEWEST_CLAIM_ROWS: usize = 256;
+
+/// What a breaker cannot do without whose lanes spill and whose segments are merged.
+pub fn least(room: &Room) -> Least {
+    Least {
+        takes: room.workers * lane_floor(room.bytes),
+        gives: merge_floor(room.bytes),
+    }
+}
+
+/// About how many encoded bytes a frame has in a budget of so many bytes.
+pub fn frame_bytes(budget_bytes: usize) -> usize {
+    (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
+}
+
+/// Frames of a segment for the list of which a writer sets room aside: as many as the budget holds rows for.
+pub(super) fn index_frames(budget_bytes: usize, frame_bytes: usize) -> usize {
+    FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes)
+}
+
+/// What a lane sets aside beside a frame for the lists of frames of what it wrote: they stay in memory, however little others leave.
+/// Where frames are long, the lists fit into what one of them takes.
+pub fn lists_of_lane(frame_bytes: usize) -> usize {
+    LISTS_OF_LANE.saturating_sub(frame_bytes)
+}
+
+/// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer,
+/// [`FRAMES_OF_LANE`] and [`lists_of_lane`].
+pub fn lane_floor(budget_bytes: usize) -> usize {
+    lane_floor_beside(budget_bytes, 1)
+}
+
+/// The same for a stage that reads `merges` merges at the same time.
+pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
+    let frame = store_frame_bytes(budget_bytes, merges);
+    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame + lists_of_lane(frame)
+}
+
+/// What a [`SegmentWriter`](super::SegmentWriter) sets aside in a budget of so many bytes.
+pub fn writer_floor(budget_bytes: usize) -> usize {
+    writer_bytes(budget_bytes, frame_bytes(budget_bytes))
+}
+
+/// What a [`Store::short_writer`](super::Store::short_writer) sets aside in a store for a stage that reads `merges` merges at the same time.
+pub fn short_writer_floor(budget_bytes: usize, merges: usize) -> usize {
+    buffers_bytes(2 * store_frame_bytes(budget_bytes, merges))
+        + FRAMES_SET_ASIDE * size_of::<FrameAt>()
+        + PAGES_SET_ASIDE
+}
+
+/// About how many encoded bytes a frame of such a store has.
+pub fn store_frame_bytes(budget_bytes: usize, merges: usize) -> usize {
+    frame_bytes(budget_bytes / merges.max(1))
+}
+
+fn writer_bytes(budget_bytes: usize, frame: usize) -> usize {
+    buffers_bytes(2 * frame) + index_frames(budget_bytes, frame) * size_of::<FrameAt>()
+}
+
+/// What writing blocks of at most `contents` bytes takes: those, packed ones, and packing.
+pub(super) fn buffers_bytes(contents: usize) -> usize {
+    contents + packed_bytes(contents) + PACKER_BYTES
+}
+
+/// What a frame takes once it is loaded, if its rows are short.
+pub fn loaded_frame(budget_bytes: usize) -> usize {
+    FRAMES_LOADED * frame_bytes(budget_bytes)
+}
+
+/// Rows of one claim in a budget of so many bytes: the list of them takes little of it.
+pub(super) fn claim_rows(budget_bytes: usize) -> usize {
+    (budget_bytes / (64 * size_of::<Pick>())).clamp(FEWEST_CLAIM_ROWS, CLAIM_ROWS)
+}
+
+/// What a merge takes at least in a budget of so many bytes: merging two segments into one, which is written.
+pub fn merge_floor(budget_bytes: usize) -> usize {
+    let frame = loaded_frame(budget_bytes);
+    writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
+}
+
+/// What a merge takes at least of short rows in a store for a stage that reads `merges` merges at the same time.
+pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
+    // Of short rows a loaded frame takes half of what it may take.
+    let frames = 2 * loaded_frame(budget_bytes / merges.max(1)) / 2;
+    short_writer_floor(budget_bytes, merges) + frames + picks_bytes(budget_bytes)
+}
+
+/// What the list of picks of a claim takes, and of one before that.
+pub(super) fn picks_bytes(budget_bytes: usize) -> usize {
+    2 * claim_rows(budget_bytes) * size_of::<Pick>()
+}
