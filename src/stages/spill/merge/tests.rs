@@ -1,9 +1,13 @@
+use super::super::floors::merge_floor;
 use super::*;
-use crate::stages::keys::{Key, Keys};
+use crate::stages::keys::{Key, KeyBlock, Keys};
 use crate::stages::testing::{INT, STRING, int, read_all, schema, text};
 use crate::stages::values;
 use proptest::prelude::*;
-use standpipe_sdk::{Disk, Schema, Spill, Value};
+use standpipe_sdk::{Arena, Batch, Column, Disk, Schema, Source, Spill, Value};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 type Row = (i64, String);
 
