@@ -10,20 +10,27 @@
 //! - A hot key takes disk once, however many left rows have it.
 //! - A part that does not fit makes more loads, and its left keys are read once for each: skew costs time, nothing else.
 
-use super::super::keys::Keys;
-use super::super::picked::PIECE_BYTES;
-use super::super::spill::{Frame, Segment, SegmentWriter, Store};
+mod found;
+mod hot;
+mod load;
+mod making;
+
+use super::super::spill::{Frame, SegmentWriter, Store};
 use super::Plan;
-use super::cursor::{Cursor, Part, room_bytes};
+use super::cursor::{Cursor, Part};
 use super::parted::{PartedKeys, part_of};
-use super::pieces::{NONE, Piece, Pieces};
+use super::pieces::{NONE, Piece};
 use super::sides::*;
 use super::spool::orders;
-use super::table::Table;
+pub(super) use found::FOUND_BYTES;
+use found::{COPIES, Found};
+pub(super) use hot::{Hot, HotWriter};
+use load::{Load, LongRun};
+pub(super) use load::{least_load, loaded_bytes};
+pub(super) use making::Making;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Data, Fill, Kept, Reservation};
-use std::collections::HashMap;
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Fill, Kept, Reservation};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -35,89 +42,6 @@ const MOST_COPIES: usize = 1 << 20;
 const MANY_ROWS: usize = 32;
 /// The same for tests that force it.
 const FORCED_COPIES: usize = 8;
-/// Copies that are made together.
-const COPIES: usize = 1 << 10;
-/// What a row of a load takes beside what is kept of it, the making of the table included.
-const TABLE_BYTES: usize =
-    2 * size_of::<u32>() + size_of::<u64>() + size_of::<u32>() + size_of::<(u64, u32)>() + MARK_BYTES;
-/// A bit, and what is known of long runs.
-const MARK_BYTES: usize = 5;
-
-/// What the lists of copies that are to be made take.
-pub(super) const FOUND_BYTES: usize =
-    2 * COPIES * (size_of::<u32>() + size_of::<(u64, u32)>() + size_of::<(u32, u64, u64)>());
-
-/// What right rows take in a load.
-pub(super) fn loaded_bytes(rows: &Batch<'_>) -> usize {
-    rows.copy_bytes() + PIECE_BYTES + rows.rows() * TABLE_BYTES
-}
-
-/// What a load has at least.
-pub(super) fn least_load(budget_bytes: usize) -> usize {
-    4 * room_bytes(budget_bytes)
-}
-
-/// Hot right rows, run after run.
-pub(super) struct Hot {
-    pub(super) segment: Segment,
-    /// The first row of each frame.
-    pub(super) starts: Vec<u64>,
-    /// For frames and copies of their rows, as many as there are lanes.
-    pub(super) pool: Arc<Budget>,
-    _rooms: [Reservation; 2],
-}
-
-/// Writes hot runs.
-pub(super) struct HotWriter {
-    writer: SegmentWriter,
-    rows: u64,
-    starts: Vec<u64>,
-    starts_room: Reservation,
-}
-
-impl HotWriter {
-    pub(super) fn new(store: &Arc<Store>, room: Reservation) -> Result<HotWriter> {
-        Ok(HotWriter {
-            writer: store.short_writer()?,
-            rows: 0,
-            starts: vec![],
-            starts_room: room,
-        })
-    }
-
-    fn append(&mut self, rows: &Batch<'_>, arena: &Arena) -> Result<()> {
-        let count = rows.rows();
-        let keys = Keys::grouping([]).block(rows, arena)?;
-        let chunks = arena.collect(count, |at| self.rows + at as u64)?;
-        let numbers = arena.fill(count, 0u32)?;
-        self.writer.make_room(rows, &keys)?;
-        self.writer.append(rows, &keys, chunks, numbers)?;
-        self.rows += count as u64;
-        Ok(())
-    }
-
-    fn finish(mut self, mut room: Reservation, readers: usize) -> Result<Option<Hot>> {
-        if self.rows == 0 {
-            return Ok(None);
-        }
-        let segment = self.writer.finish_last();
-        self.starts_room.room_to(&mut self.starts, segment.frames())?;
-        let mut start = 0;
-        for frame in 0..segment.frames() {
-            self.starts.push(start);
-            start += segment.rows_of(frame)? as u64;
-        }
-        // Each reader: a frame, and a copy of its rows.
-        let bytes = 2 * readers * segment.largest();
-        room.grow(bytes.saturating_sub(room.bytes()))?;
-        Ok(Some(Hot {
-            segment,
-            starts: self.starts,
-            pool: Budget::new(bytes),
-            _rooms: [self.starts_room, room],
-        }))
-    }
-}
 
 /// Where what comes out goes.
 pub(super) struct Outs<'o> {
@@ -129,12 +53,7 @@ pub(super) struct Outs<'o> {
 /// Right rows that nothing has matched, or that something may yet match, and how many batches of them there were.
 pub(super) type Leftover<'o> = (&'o mut Box<dyn Fill>, &'o mut u64);
 
-/// Memory for what is made of rows.
-pub(super) struct Making {
-    pub(super) arena: Arena,
-    pub(super) room: Reservation,
-}
-
+/// Both sides while they meet.
 pub(super) struct Meeting<'j> {
     plan: &'j Plan,
     right: Cursor,
@@ -154,38 +73,6 @@ pub(super) struct Meeting<'j> {
     most_copies: usize,
     readers: usize,
     cancelled: &'j AtomicBool,
-}
-
-/// What left rows have found and is to be copied.
-#[derive(Default)]
-struct Found {
-    /// Right rows of the load; `NONE` where there is nothing to copy.
-    ids: Vec<u32>,
-    /// The orders of the left rows.
-    orders: Vec<(u64, u32)>,
-    /// Which of these stand for hot rows: the first one, and how many.
-    hot: Vec<(u32, u64, u64)>,
-    /// How many were copied before.
-    before: u64,
-}
-
-/// Right rows in memory.
-struct Load {
-    pieces: Pieces,
-    table: Table,
-    /// Runs with many rows, by where they start.
-    runs: HashMap<usize, LongRun>,
-    /// One bit per row of each piece: some left row has its key. Empty where nobody asks.
-    matched: Vec<Vec<u64>>,
-    _room: Reservation,
-}
-
-struct LongRun {
-    /// All rows have one key, not only one hash.
-    is_one: bool,
-    copies: usize,
-    /// Where it is among the hot rows.
-    hot: Option<u64>,
 }
 
 impl<'j> Meeting<'j> {
@@ -479,106 +366,6 @@ impl<'j> Meeting<'j> {
     }
 }
 
-impl Found {
-    fn push(&mut self, id: u32, order: (u64, u32)) {
-        self.ids.push(id);
-        self.orders.push(order);
-    }
-
-    /// Those of some rows that stand for hot ones.
-    fn hot_of(&self, some: &Range<usize>) -> &[(u32, u64, u64)] {
-        let from = self.hot.partition_point(|hot| (hot.0 as usize) < some.start);
-        let to = self.hot.partition_point(|hot| (hot.0 as usize) < some.end);
-        &self.hot[from..to]
-    }
-
-    /// An int column in which rows that stand for hot ones have what `next` gives.
-    fn patched<'a>(
-        &self,
-        column: &Column<'a>,
-        some: &Range<usize>,
-        arena: &'a Arena,
-        mut next: impl FnMut() -> Option<i64>,
-    ) -> Result<Column<'a>> {
-        let values = match column.data() {
-            Data::Int(values) => Some(values),
-            _ => None,
-        };
-        let values = arena.collect(some.len(), |at| match self.ids[some.start + at] {
-            NONE => next().unwrap_or(0),
-            _ => values.map_or(0, |values| values[at]),
-        })?;
-        Ok(Column::int(values, None))
-    }
-
-    fn clear(&mut self) {
-        self.before += self.ids.len() as u64;
-        self.ids.clear();
-        self.orders.clear();
-        self.hot.clear();
-    }
-}
-
-impl Load {
-    fn new(plan: &Plan, list: Vec<Piece>, rows: usize, room: Reservation) -> Result<Load> {
-        let matched = match plan.mode.keeps_right() && !plan.condition {
-            true => list.iter().map(|piece| vec![0; piece.rows.div_ceil(64)]).collect(),
-            false => vec![],
-        };
-        let pieces = Pieces::new(list)?;
-        // What the table takes is in `room` already.
-        let mut own = Budget::new(rows * TABLE_BYTES + (1 << 20)).reserve();
-        let table = Table::build(rows, &mut own, |f| {
-            for (at, piece) in pieces.list.iter().enumerate() {
-                let Some(kept) = &piece.kept else { continue };
-                let batch = kept.batch();
-                for row in 0..piece.rows {
-                    if let Some(key) = key(&batch, plan.right_width + R_KEY, row) {
-                        f(plan.code_of(key), pieces.id(at, row));
-                    }
-                }
-            }
-        })?;
-        Ok(Load {
-            pieces,
-            table,
-            runs: HashMap::new(),
-            matched,
-            _room: room,
-        })
-    }
-
-    fn key(&self, plan: &Plan, id: u32) -> Option<&[u8]> {
-        let (piece, row) = self.pieces.pick(id);
-        let kept = self.pieces.list[piece as usize].kept.as_ref()?;
-        key(&kept.batch(), plan.right_width + R_KEY, row as usize)
-    }
-
-    fn mark(&mut self, id: u32) {
-        let (piece, row) = self.pieces.pick(id);
-        self.matched[piece as usize][row as usize / 64] |= 1 << (row % 64);
-    }
-
-    /// Some rows with what is needed of them; nothing but nulls for `NONE`.
-    fn gather<'a>(&'a self, plan: &Plan, ids: &[u32], arena: &'a Arena) -> Result<Batch<'a>> {
-        let width = plan.right_width;
-        let mut wanted = plan.given();
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.extend([width + R_CHUNK, width + R_ROW]);
-        let made = self.pieces.gather(&wanted, ids, arena)?;
-        let mut columns = Columns::new(arena, width + R_WIDTH)?;
-        for index in 0..width + R_WIDTH {
-            columns.push(match wanted.iter().position(|&column| column == index) {
-                Some(at) => made[at],
-                None if index < width => Column::absent(ids.len()),
-                None => Column::nulls(ids.len()),
-            });
-        }
-        Ok(Batch::new(columns.finish(), None, ids.len()))
-    }
-}
-
 impl Plan {
     /// The right side only decides by its keys: nobody asks for its rows.
     pub(super) fn decides(&self) -> bool {
@@ -595,31 +382,4 @@ fn unmatched<'a>(plan: &Plan, rows: &Batch<'a>, arena: &'a Arena) -> Result<Batc
     columns.push(rows.column(width + R_ROW));
     columns.push(Column::int(arena.fill(rows.rows(), 1)?, None));
     Ok(Batch::new(columns.finish(), None, rows.rows()))
-}
-
-impl Making {
-    /// Works on rows in as many pieces as memory makes necessary. What `work` has done when it is refused memory, it has not done.
-    pub(super) fn in_pieces(
-        &mut self,
-        range: Range<usize>,
-        mut work: impl FnMut(Range<usize>, &Arena) -> Result<()>,
-    ) -> Result<()> {
-        let (mut from, mut len) = (range.start, range.len());
-        while from < range.end {
-            len = len.min(range.end - from);
-            let done = work(from..from + len, &self.arena);
-            self.arena.reset();
-            match done {
-                Ok(()) => from += len,
-                Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
-                Err(Error::Memory { .. }) => {
-                    let more = self.arena.limit();
-                    self.room.grow(more)?;
-                    self.arena.set_limit(2 * more);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
 }
