@@ -9,115 +9,41 @@
 //! - The memory that all this takes at least is set aside before the first left row comes; [`least`] says how much it is.
 //! - A prober does with rows that waited what it does with others: whatever it gives, sets aside or finds wrong is the same.
 
-use super::super::codes::held;
+mod floors;
+mod holder;
+mod waiters;
+
 use super::super::groups::grow_to;
 use super::super::sort::Sort;
-use super::super::spill::{
-    Merge, Store, lane_floor_beside, loaded_frame, merge_least, short_writer_floor, store_frame_bytes,
-};
+use super::super::spill::{Merge, Store};
 use super::Plan;
 use super::again::{Block, Blocks};
-use super::cursor::{Cursor, Room as CursorRoom, cursor_bytes, room_bytes};
-use super::meet::{FOUND_BYTES, HotWriter, Making, Meeting, Outs, least_load};
+use super::cursor::{Cursor, Room as CursorRoom, room_bytes};
+use super::meet::{HotWriter, Making, Meeting, Outs, least_load};
 use super::nearest::{Nearest, RIGHT_PARTS};
-use super::numbers::{Codes, times, validity};
-use super::parted::{LIST_BYTES, LaneKeys, PartedKeys, bucket_of, keys_bytes, most_parts, part_of};
+use super::parted::{PartedKeys, most_parts};
 use super::rest::RestOfWaiting;
-use super::scratch::{FIRST_ROOM, Scratch};
 use super::sides::*;
-use super::spool::{Spool, spool_bytes};
+pub(super) use floors::MERGES;
+pub(in crate::stages) use floors::least;
+use floors::{
+    PARTS, ROOMS_OF_BLOCK, SPOOLS, again_bytes, held_bytes, key_frames, making_bytes, meeting_bytes, parted_bytes,
+    sorted_bytes,
+};
+pub(super) use holder::Holder;
+use holder::Lane;
 use standpipe_sdk::Breaker;
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::spec::{Least, Room, Setup};
-use standpipe_sdk::{Arena, Batch, Budget, Column, Data, Fill, Hold, Reservation, Source, Waiting};
+use standpipe_sdk::spec::Setup;
+use standpipe_sdk::{Arena, Batch, Budget, Fill, Reservation, Source};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Parts of a cursor that only passes rows on.
-const PARTS: usize = 3;
-/// Left rows that are made ready at a time.
-const HELD_ROWS: usize = 16 << 10;
-/// Memory for them.
-const HELD_BYTES: usize = 128 << 10;
-/// Into so many parts the memory goes for what is sorted or written at the same time, so that several joins of one script fit side by side.
-pub(super) const MERGES: usize = 8;
-/// The same for left rows as they wait: longer frames, of which there are fewer.
-const SPOOLS: usize = 4;
 /// A merge may take one part of so many of the memory.
 const MERGED: usize = 3;
-/// What reading a frame of hot rows takes, in frames.
-const FRAMES_OF_HOT: usize = 6;
-/// Blocks of a lane, in rooms of a cursor.
-const ROOMS_OF_BLOCK: usize = 4;
 /// A load is expected to have one part of so many of the memory, and takes one part of so many of what is free.
 const LOADS_OF_BUDGET: usize = 4;
 /// For tests that force it.
 const FORCED_PARTS: usize = 3;
-
-/// What a join cannot do without: while it gathers the right side, and while the left one meets it.
-pub(in crate::stages) fn least(room: &Room) -> Least {
-    let scratch = room.share.min(FIRST_ROOM);
-    Least {
-        takes: room.workers * (lane_floor(room.bytes) + scratch),
-        gives: held_bytes(room.bytes, room.workers).max(meeting_bytes(room.bytes, room.workers))
-            + room.workers * scratch,
-    }
-}
-
-/// What a lane sets aside of a budget of so many bytes for sorting one side.
-fn lane_floor(budget_bytes: usize) -> usize {
-    lane_floor_beside(budget_bytes, MERGES)
-}
-
-/// What the lanes set aside for left rows that wait.
-fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let rows = short_writer_floor(budget_bytes, SPOOLS) + spool_bytes(store_frame_bytes(budget_bytes, SPOOLS));
-    let keys = short_writer_floor(budget_bytes, MERGES) + keys_bytes(budget_bytes) + LIST_BYTES;
-    workers * (rows + keys.max(lane_floor(budget_bytes)) + HELD_BYTES)
-}
-
-/// What the meeting, or what comes behind it, takes at least, beside what is left of the right side.
-fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes));
-    rest + meeting.max(again_bytes(budget_bytes, workers))
-}
-
-/// What meeting by parts takes.
-fn parted_bytes(budget_bytes: usize, workers: usize) -> usize {
-    2 * short_writer_floor(budget_bytes, MERGES)
-        + cursor_bytes(budget_bytes, PARTS)
-        + merge_least(budget_bytes, MERGES)
-        + making_bytes(budget_bytes)
-        + key_frames(workers, store_frame_bytes(budget_bytes, MERGES))
-        + least_load(budget_bytes)
-}
-
-/// What meeting in the order of keys takes.
-fn sorted_bytes(budget_bytes: usize) -> usize {
-    lane_floor(budget_bytes)
-        + cursor_bytes(budget_bytes, PARTS)
-        + cursor_bytes(budget_bytes, RIGHT_PARTS)
-        + 2 * merge_least(budget_bytes, MERGES)
-        + making_bytes(budget_bytes)
-}
-
-fn making_bytes(budget_bytes: usize) -> usize {
-    2 * room_bytes(budget_bytes) + FOUND_BYTES
-}
-
-/// What reading both sides again takes.
-fn again_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let rows = loaded_frame(budget_bytes / SPOOLS) / 2;
-    let hot = FRAMES_OF_HOT * store_frame_bytes(budget_bytes, MERGES);
-    2 * (cursor_bytes(budget_bytes, PARTS) + merge_least(budget_bytes, MERGES))
-        + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + hot)
-}
-
-/// What reading keys takes.
-fn key_frames(workers: usize, frame_bytes: usize) -> usize {
-    const FRAMES_OF_KEYS: usize = 4;
-    workers * FRAMES_OF_KEYS * frame_bytes
-}
 
 /// The sides of a join of which the left one waits.
 pub(super) struct Wait {
@@ -224,7 +150,7 @@ impl Wait {
         let making = || -> Result<Making> {
             Ok(Making {
                 arena: Arena::new(2 * room),
-                room: reserve(2 * room + FOUND_BYTES)?,
+                room: reserve(making_bytes(budget.limit()))?,
             })
         };
         let mut rest = match plan.mode.keeps_right() {
@@ -352,232 +278,6 @@ fn parts(plan: &Plan, right_bytes: usize, setup: &Setup) -> usize {
     (right_bytes / 8 * 9)
         .div_ceil(load)
         .clamp(1, most_parts(setup.budget.limit()))
-}
-
-/// One lane's left rows.
-struct Lane {
-    rows: Option<Spool>,
-    keys: Option<KeysOfLane>,
-    scratch: Scratch,
-    number: u64,
-    count: u64,
-}
-
-enum KeysOfLane {
-    Parted(LaneKeys, usize),
-    Sorted(Box<dyn Fill>),
-}
-
-impl Lane {
-    /// No more rows come; gives the keys, unless they are sorted.
-    fn close(&mut self, plan: &Plan) -> Result<Option<LaneKeys>> {
-        if let Some(rows) = self.rows.take() {
-            rows.finish(order_of(plan))?;
-        }
-        self.scratch.close();
-        match self.keys.take() {
-            Some(KeysOfLane::Parted(keys, _)) => Ok(Some(keys)),
-            Some(KeysOfLane::Sorted(mut sorted)) => sorted.done().map(|()| None),
-            None => Ok(None),
-        }
-    }
-}
-
-/// The columns that say the order of left rows.
-fn order_of(plan: &Plan) -> [usize; 2] {
-    [plan.left_width + L_NUMBER, plan.left_width + L_ROW]
-}
-
-/// One lane's way in for rows that wait.
-pub(super) struct Holder {
-    wait: Arc<Wait>,
-    lane: Arc<Mutex<Lane>>,
-    plan: Arc<Plan>,
-}
-
-impl Holder {
-    /// `plan` is as it was bound.
-    pub(super) fn new(wait: &Arc<Wait>, plan: &Arc<Plan>) -> Result<Holder> {
-        wait.set_aside()?;
-        let budget = &wait.setup.budget;
-        let keys = match &*lock(&wait.keys) {
-            Some(KeysOf::Parted(store, parts)) => KeysOfLane::Parted(LaneKeys::new(store, budget, *parts)?, *parts),
-            Some(KeysOf::Sorted(sorted)) => KeysOfLane::Sorted(sorted.clone().filler()?),
-            None => return Err(Error::Panic("rows wait for what is over".into())),
-        };
-        let lane = Arc::new(Mutex::new(Lane {
-            rows: Some(Spool::new(&wait.rows, budget)?),
-            keys: Some(keys),
-            scratch: Scratch::starting_with(HELD_BYTES, budget, wait.setup.share)?,
-            number: 0,
-            count: 0,
-        }));
-        lock(&wait.lanes).push(lane.clone());
-        Ok(Holder {
-            wait: wait.clone(),
-            lane,
-            plan: plan.clone(),
-        })
-    }
-}
-
-impl Hold for Holder {
-    fn push(&mut self, chunk: &Waiting<'_>, batch: Batch<'_>) -> Result<()> {
-        let mut lane = lock(&self.lane);
-        let Lane {
-            rows: Some(spool),
-            keys: Some(keys),
-            scratch,
-            number,
-            count,
-        } = &mut *lane
-        else {
-            return Err(Error::Panic("rows come after their end".into()));
-        };
-        if *number != chunk.number {
-            (*number, *count) = (chunk.number, 0);
-        }
-        let (mut from, mut len) = (0, HELD_ROWS);
-        while from < batch.rows() {
-            len = len.min(batch.rows() - from);
-            let made = Waiters::of(
-                &self.plan,
-                &self.wait,
-                chunk,
-                &batch,
-                from..from + len,
-                *count,
-                &scratch.arena,
-            );
-            let outcome = made.and_then(|some| {
-                let rows = some.rows.rows();
-                if rows > 0 {
-                    let timed = some.timed_keys((*number, *count), &scratch.arena)?;
-                    spool.push(&some.rows, order_of(&self.plan), &scratch.arena)?;
-                    // The rows are taken: this cannot be tried again.
-                    some.push_keys(keys, timed, (*number, *count))
-                        .map_err(|e| held("join", e))?;
-                }
-                Ok(rows as u64)
-            });
-            scratch.arena.reset();
-            match outcome {
-                Ok(rows) => {
-                    *count += rows;
-                    from += len;
-                }
-                // Rather more room: many short pieces are slow.
-                Err(Error::Memory { .. }) if scratch.more() => {}
-                Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
-                Err(error) => return Err(held("join", error)),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Rows of a batch as they wait, without those that never come out, and their keys.
-struct Waiters<'a> {
-    rows: Batch<'a>,
-    codes: Codes<'a>,
-    key: Column<'a>,
-    /// For `asof`.
-    times: Option<Column<'a>>,
-}
-
-impl<'a> Waiters<'a> {
-    fn of(
-        plan: &Plan,
-        wait: &'a Wait,
-        chunk: &Waiting<'a>,
-        batch: &Batch<'a>,
-        range: std::ops::Range<usize>,
-        first: u64,
-        arena: &'a Arena,
-    ) -> Result<Waiters<'a>> {
-        let own = batch.columns().get(..plan.left_width);
-        let own = own.ok_or_else(|| Error::Panic("a batch without its keys".into()))?;
-        let batch = batch.with_columns(own).slice(range.start, range.len(), arena)?;
-        let mut codes = Codes::of(&plan.left_keys, plan.exact, &batch, arena)?;
-        let mut batch = batch;
-        if let Some(valid) = codes.valid
-            && plan.mode.drops_unmatched()
-        {
-            let rows = valid.indices(arena)?;
-            batch = batch.gather(rows, batch.columns().len(), arena)?;
-            codes = Codes {
-                codes: arena.collect(rows.len(), |i| codes.codes[rows[i] as usize])?,
-                valid: None,
-            };
-        }
-        let key = key_column(&plan.left_keys, plan.exact, &batch, &codes, arena)?;
-        let times = match plan.asof {
-            Some(asof) => {
-                let column = batch.column(asof.left);
-                let valid = validity(&column, arena)?;
-                Some(Column::int(times(&column, arena)?, valid))
-            }
-            None => None,
-        };
-        let origin = Origin {
-            number: chunk.number,
-            first,
-            chunk: chunk.chunk,
-            locator: chunk.locator,
-            texts: chunk.texts,
-            paths: &wait.paths,
-        };
-        Ok(Waiters {
-            rows: left_rows(&batch, &origin, arena)?,
-            codes,
-            key,
-            times,
-        })
-    }
-
-    /// For `asof`: what is sorted of rows that have a time and a key, of which the first is the row at `order`.
-    fn timed_keys(&self, order: (u64, u64), arena: &'a Arena) -> Result<Option<Batch<'a>>> {
-        let Some(times) = self.times else { return Ok(None) };
-        let rows = self.codes.codes.len();
-        let is_some = |row: usize| times.is_valid(row) && self.key.is_valid(row);
-        let bits = standpipe_sdk::Bits::collect(arena, rows, is_some)?;
-        let columns = [
-            times,
-            self.key,
-            Column::int(arena.fill(rows, order.0 as i64)?, None),
-            Column::int(arena.collect(rows, |row| (order.1 + row as u64) as i64)?, None),
-        ];
-        let all = Batch::new(arena.copy(&columns)?, None, rows);
-        let some = all.gather(bits.indices(arena)?, K_WIDTH, arena)?;
-        let columns = arena.copy(some.columns())?;
-        if let Data::Int(times) = some.column(K_TIME).data() {
-            columns[K_TIME] = Column::int(times, None);
-        }
-        Ok(Some(Batch::new(columns, None, some.rows())))
-    }
-
-    /// Keys without a null, of which the first is that of the row at `order`.
-    fn push_keys(&self, keys: &mut KeysOfLane, timed: Option<Batch<'_>>, order: (u64, u64)) -> Result<()> {
-        match keys {
-            KeysOfLane::Parted(keys, parts) => {
-                let Data::Bytes(texts) = self.key.data() else {
-                    return Err(Error::Panic("keys that are no bytes".into()));
-                };
-                for (row, &code) in self.codes.codes.iter().enumerate() {
-                    if self.codes.valid.is_none_or(|valid| valid.get(row)) {
-                        let part = part_of(bucket_of(code), *parts);
-                        keys.push(part, texts.bytes(row), (order.0, (order.1 + row as u64) as u32))?;
-                    }
-                }
-                Ok(())
-            }
-            KeysOfLane::Sorted(sorted) => match timed {
-                Some(rows) if rows.rows() > 0 => sorted.push(order.0, rows),
-                Some(_) => Ok(()),
-                None => Err(Error::Panic("keys without their times".into())),
-            },
-        }
-    }
 }
 
 /// Room for a list, without a budget: it is never long.
