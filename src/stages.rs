@@ -27,6 +27,7 @@ mod heap;
 pub mod join;
 pub mod keys;
 mod keyset;
+mod lanes;
 pub mod list;
 pub mod merge;
 pub mod nest;

@@ -21,6 +21,7 @@ mod tests;
 
 use super::codes::held;
 use super::keys::{self, Key, Keys};
+use super::lanes::{Lanes, Shared, lock};
 use super::spill::{Merge, Merged, Store};
 use entry::HEAD_BYTES;
 use lane::Lane;
@@ -31,8 +32,8 @@ use standpipe_sdk::spec::{
     StageSpec,
 };
 use standpipe_sdk::{Batch, Breaker, Fill, Source};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// `sort`.
 pub const SPEC: StageSpec = StageSpec {
@@ -114,9 +115,6 @@ pub(super) fn breaker_of(
     Box::new(move |setup: &Setup| Ok(Sort::new(stage, keys.clone(), longest, own, most, 1, setup)))
 }
 
-/// How often other lanes may take the memory that was freed for a row before that is an error.
-const ATTEMPTS: usize = 100;
-
 /// Rows that are being sorted.
 pub(super) struct Sort {
     stage: &'static str,
@@ -134,8 +132,7 @@ pub(super) struct Sort {
     store: Arc<Store>,
     /// How often a lane was refused memory.
     refusals: AtomicU64,
-    /// All lanes: one that is refused the memory for a single row has the others make room.
-    lanes: Mutex<Vec<Arc<Mutex<Lane>>>>,
+    lanes: Lanes<Lane>,
 }
 
 impl Sort {
@@ -161,13 +158,13 @@ impl Sort {
             setup: setup.clone(),
             store: Store::beside(stage, &setup.budget, &setup.spill, merges),
             refusals: AtomicU64::new(0),
-            lanes: Mutex::default(),
+            lanes: Lanes::default(),
         })
     }
 
     /// Once all lanes are done: nothing stays in memory.
     pub(super) fn to_disk(&self) -> Result<()> {
-        for lane in std::mem::take(&mut *lock(&self.lanes)) {
+        for lane in self.lanes.take() {
             lock(&lane).spill(self).map_err(|e| held(self.stage, e))?;
         }
         Ok(())
@@ -183,13 +180,12 @@ impl Sort {
 impl Breaker for Sort {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         let lane = Lane::new(&self).map_err(|e| held(self.stage, e))?;
-        let lane = Arc::new(Mutex::new(lane));
-        lock(&self.lanes).push(lane.clone());
+        let lane = self.lanes.add(lane);
         Ok(Box::new(Filler { lane, sort: self }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        let lanes = std::mem::take(&mut *lock(&self.lanes));
+        let lanes = self.lanes.take();
         if self.store.is_empty() {
             let rows = lanes.iter().map(|lane| lock(lane).take_rows(&self)).collect();
             let (rows, error) = match merge(rows, &self.setup.budget, self.setup.chunk_bytes, self.own) {
@@ -214,26 +210,15 @@ impl Breaker for Sort {
 
 struct Filler {
     sort: Arc<Sort>,
-    lane: Arc<Mutex<Lane>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    lane: Shared<Lane>,
 }
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
-        let (mut from, mut attempts) = (0, 0);
-        loop {
-            let before = from;
-            let outcome = lock(&self.lane).push(&self.sort, chunk, &batch, &mut from);
-            // Each row has as many.
-            attempts = if from == before { attempts + 1 } else { 1 };
-            match outcome {
-                Err(Error::Memory { .. }) if attempts <= ATTEMPTS => self.others_make_room()?,
-                other => return other.map_err(|e| held(self.sort.stage, e)),
-            }
-        }
+        let sort = &*self.sort;
+        let push = |lane: &mut Lane, from: &mut usize| lane.push(sort, chunk, &batch, from);
+        let pushed = sort.lanes.push(&self.lane, push, |lane| lane.spill(sort));
+        pushed.map_err(|e| held(sort.stage, e))
     }
 
     fn done(&mut self) -> Result<()> {
@@ -245,16 +230,5 @@ impl Fill for Filler {
         } else {
             lane.spill(&self.sort).map_err(|e| held(self.sort.stage, e))
         }
-    }
-}
-
-impl Filler {
-    /// This lane has nothing that it could spill, and still no memory for a row. No lane waits for another while it is locked.
-    fn others_make_room(&self) -> Result<()> {
-        let lanes = lock(&self.sort.lanes).clone();
-        for other in lanes.iter().filter(|other| !Arc::ptr_eq(other, &self.lane)) {
-            lock(other).spill(&self.sort).map_err(|e| held(self.sort.stage, e))?;
-        }
-        Ok(())
     }
 }

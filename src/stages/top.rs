@@ -22,6 +22,7 @@ mod tests;
 use super::bounds::Bounds;
 use super::codes::held;
 use super::keys::{self, Key, Keys};
+use super::lanes::{Lanes, Shared, lock};
 use super::rowkeys::KeyMaker;
 use super::spill::{Firsts, Merge, Merged, Store};
 use super::take;
@@ -34,7 +35,7 @@ use standpipe_sdk::spec::{
 };
 use standpipe_sdk::{Batch, Breaker, Fill, Source};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// `top`.
 pub const SPEC: StageSpec = StageSpec {
@@ -125,13 +126,10 @@ pub(super) fn breaker(
             refusals: AtomicU64::new(0),
             bounds: Mutex::default(),
             version: AtomicU64::new(0),
-            lanes: Mutex::default(),
+            lanes: Lanes::default(),
         }))
     })
 }
-
-/// How often other lanes may take the memory that was freed for a row before that is an error.
-const ATTEMPTS: usize = 100;
 
 struct Top {
     stage: &'static str,
@@ -148,8 +146,7 @@ struct Top {
     /// What is on disk, unless there are groups, and how often that has changed.
     bounds: Mutex<Option<Bounds>>,
     version: AtomicU64,
-    /// All lanes: one that is refused the memory for a single row has the others make room.
-    lanes: Mutex<Vec<Arc<Mutex<Lane>>>>,
+    lanes: Lanes<Lane>,
 }
 
 impl Top {
@@ -166,13 +163,12 @@ impl Top {
 impl Breaker for Top {
     fn filler(self: Arc<Self>) -> Result<Box<dyn Fill>> {
         let lane = self.lane().map_err(|e| held(self.stage, e))?;
-        let lane = Arc::new(Mutex::new(lane));
-        lock(&self.lanes).push(lane.clone());
+        let lane = self.lanes.add(lane);
         Ok(Box::new(Filler { lane, top: self }))
     }
 
     fn drain(self: Arc<Self>) -> Result<Arc<dyn Source>> {
-        let lanes = std::mem::take(&mut *lock(&self.lanes));
+        let lanes = self.lanes.take();
         *lock(&self.bounds) = None;
         if self.store.is_empty() {
             match merge(&mut lanes.iter().map(|lane| lock(lane)).collect::<Vec<_>>(), &self) {
@@ -191,13 +187,9 @@ impl Breaker for Top {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 struct Filler {
     top: Arc<Top>,
-    lane: Arc<Mutex<Lane>>,
+    lane: Shared<Lane>,
 }
 
 impl Fill for Filler {
@@ -205,17 +197,10 @@ impl Fill for Filler {
         if self.top.rows == 0 {
             return Ok(());
         }
-        let (mut from, mut attempts) = (0, 0);
-        loop {
-            let before = from;
-            let outcome = lock(&self.lane).push(&self.top, chunk, &batch, &mut from);
-            // Each row has as many.
-            attempts = if from == before { attempts + 1 } else { 1 };
-            match outcome {
-                Err(Error::Memory { .. }) if attempts <= ATTEMPTS => self.others_make_room()?,
-                other => return other.map_err(|e| held(self.top.stage, e)),
-            }
-        }
+        let top = &*self.top;
+        let push = |lane: &mut Lane, from: &mut usize| lane.push(top, chunk, &batch, from);
+        let pushed = top.lanes.push(&self.lane, push, |lane| lane.spill(top));
+        pushed.map_err(|e| held(top.stage, e))
     }
 
     fn done(&mut self) -> Result<()> {
@@ -225,16 +210,5 @@ impl Fill for Filler {
             true => Ok(()),
             false => lane.spill(&self.top).map_err(|e| held(self.top.stage, e)),
         }
-    }
-}
-
-impl Filler {
-    /// This lane has nothing that it could spill, and still no memory for a row. No lane waits for another while it is locked.
-    fn others_make_room(&self) -> Result<()> {
-        let lanes = lock(&self.top.lanes).clone();
-        for other in lanes.iter().filter(|other| !Arc::ptr_eq(other, &self.lane)) {
-            lock(other).spill(&self.top).map_err(|e| held(self.top.stage, e))?;
-        }
-        Ok(())
     }
 }

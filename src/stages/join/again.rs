@@ -10,6 +10,7 @@
 //! - Blocks are made in the order of tickets, by whoever comes first; a lane has one at a time, for which there always is room.
 
 use super::super::codes::held;
+use super::super::lanes::lock;
 use super::super::picked::PIECE_BYTES;
 use super::Plan;
 use super::build::Built;
@@ -19,7 +20,7 @@ use super::lookup::Span;
 use super::meet::Hot;
 use super::pieces::Piece;
 use super::sides::*;
-use super::wait::{Wait, list, lock};
+use super::wait::{Wait, list};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{
     Arena, Batch, Budget, Column, Columns, Faults, Kept, Locator, Part as Decoded, Reader, Reservation, Source,

@@ -14,6 +14,7 @@ mod holder;
 mod waiters;
 
 use super::super::groups::grow_to;
+use super::super::lanes::lock;
 use super::super::sort::Sort;
 use super::super::spill::{Merge, Store};
 use super::Plan;
@@ -36,7 +37,7 @@ use standpipe_sdk::Breaker;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::Setup;
 use standpipe_sdk::{Arena, Batch, Budget, Fill, Reservation, Source};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A merge may take one part of so many of the memory.
 const MERGED: usize = 3;
@@ -84,10 +85,6 @@ struct Rest {
     fill: Box<dyn Fill>,
     batches: u64,
     room: CursorRoom,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wait {

@@ -204,7 +204,7 @@ fn a_spill_that_was_refused_can_be_tried_again_and_loses_and_doubles_nothing() {
         setup: setup.clone(),
         store: Store::new("sort", &setup),
         refusals: AtomicU64::new(0),
-        lanes: Mutex::default(),
+        lanes: Lanes::default(),
     };
     let mut lane = Lane::new(&sort).unwrap();
     let wide = text(&"so long ".repeat(220));
@@ -293,7 +293,7 @@ fn other_kinds(setup: &Setup) {
         setup: setup.clone(),
         store: Store::new("sort", setup),
         refusals: AtomicU64::new(0),
-        lanes: Mutex::default(),
+        lanes: Lanes::default(),
     });
     let arena = Arena::new(1 << 16);
     let views = [standpipe_sdk::View::inline(b"007").unwrap(); 2];
