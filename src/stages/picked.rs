@@ -163,24 +163,20 @@ pub(super) fn taking_part<'a>(picks: &[Pick], arena: &'a Arena) -> Result<(&'a [
 /// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a
 /// `union` of formats may bring text that nobody has parsed together with text that is made.
 pub(super) fn kinds<'k>(pieces: impl Iterator<Item = &'k Kept>) -> Vec<u32> {
-    let pieces: Vec<&Kept> = pieces.collect();
-    let mixes = |a: &Kept, b: &Kept| {
-        let (a, b) = (a.batch(), b.batch());
-        a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
-    };
+    let pieces: Vec<Batch<'_>> = pieces.map(Kept::batch).collect();
     // An all-null column mixes with everything, so mixing is compared with every batch of a kind, not with one.
     let mut kinds: Vec<Vec<usize>> = vec![];
     let mut numbers = vec![];
     for (at, piece) in pieces.iter().enumerate() {
         let known = kinds
             .iter()
-            .position(|kind| kind.iter().all(|&other| mixes(pieces[other], piece)));
+            .position(|kind| kind.iter().all(|&other| mix(&pieces[other], piece)));
         let kind = known.unwrap_or_else(|| {
             kinds.push(vec![]);
             kinds.len() - 1
         });
         // One batch stands for all that are all null in the same columns.
-        let says_new = kinds[kind].iter().all(|&other| !same_nulls(pieces[other], piece));
+        let says_new = kinds[kind].iter().all(|&other| !same_nulls(&pieces[other], piece));
         if says_new {
             kinds[kind].push(at);
         }
@@ -189,8 +185,13 @@ pub(super) fn kinds<'k>(pieces: impl Iterator<Item = &'k Kept>) -> Vec<u32> {
     if kinds.len() <= 1 { vec![] } else { numbers }
 }
 
-fn same_nulls(a: &Kept, b: &Kept) -> bool {
-    let (a, b) = (a.batch(), b.batch());
+/// Whether rows of both can be in one batch.
+pub(super) fn mix(a: &Batch<'_>, b: &Batch<'_>) -> bool {
+    a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
+}
+
+/// Whether the same columns of both are all null.
+pub(super) fn same_nulls(a: &Batch<'_>, b: &Batch<'_>) -> bool {
     let null = |c: &Column<'_>| matches!(c.data(), Data::Null);
     a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
 }

@@ -2,11 +2,12 @@
 
 use super::super::codes::held;
 use super::super::groups::{grow, grow_to};
+use super::super::picked::PIECE_BYTES;
 use super::Plan;
 use super::build::Join;
 use super::meet::loaded_bytes;
 use super::numbers::{Codes, times, validity};
-use super::pieces::{PIECE_BYTES, Piece, bytes_of};
+use super::pieces::{Piece, bytes_of};
 use super::scratch::Scratch;
 use super::sides::{bucket_column, key_column, needed_columns, right_rows};
 use standpipe_sdk::bits::both;

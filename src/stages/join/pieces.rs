@@ -5,14 +5,13 @@
 //! - Small batches are put together, so that a gather looks at few.
 
 use super::super::groups::grow;
+use super::super::picked::{PIECE_BYTES, kinds, mix, same_nulls};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, Kept, RecordData, Reservation};
 
 /// Stands for "no right row".
 pub(super) const NONE: u32 = u32::MAX;
-/// What a batch costs beside its bytes: its box, its arena, the allocator's own.
-pub(super) const PIECE_BYTES: usize = 512;
 /// Batches with fewer rows are put together.
 const FEW_ROWS: usize = 1 << 12;
 
@@ -67,7 +66,7 @@ impl Pieces {
                 limit: NONE as usize,
             });
         }
-        let kinds = kinds(&list);
+        let kinds = kinds(list.iter().filter_map(|piece| piece.kept.as_ref()));
         Ok(Pieces { list, shift, kinds })
     }
 
@@ -162,38 +161,6 @@ impl Pieces {
     }
 }
 
-/// A number per batch: batches with the same one store the same kinds of values. Empty if all do; a `union` of formats may bring
-/// text that nobody has parsed together with text that is made.
-fn kinds(pieces: &[Piece]) -> Vec<u32> {
-    let batches: Vec<Batch<'_>> = pieces
-        .iter()
-        .filter_map(|piece| Some(piece.kept.as_ref()?.batch()))
-        .collect();
-    let mixes = |a: &Batch<'_>, b: &Batch<'_>| a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b));
-    // An all-null column mixes with everything, so mixing is compared with every batch of a kind that differs in nulls.
-    let mut kinds: Vec<Vec<usize>> = vec![];
-    let mut numbers = vec![];
-    for (at, batch) in batches.iter().enumerate() {
-        let known = kinds
-            .iter()
-            .position(|kind| kind.iter().all(|&other| mixes(&batches[other], batch)));
-        let kind = known.unwrap_or_else(|| {
-            kinds.push(vec![]);
-            kinds.len() - 1
-        });
-        if kinds[kind].iter().all(|&other| !same_nulls(&batches[other], batch)) {
-            kinds[kind].push(at);
-        }
-        numbers.push(kind as u32);
-    }
-    if kinds.len() <= 1 { vec![] } else { numbers }
-}
-
-fn same_nulls(a: &Batch<'_>, b: &Batch<'_>) -> bool {
-    let null = |c: &Column<'_>| matches!(c.data(), Data::Null);
-    a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
-}
-
 /// Puts small neighbours together, where there is room for it.
 ///
 /// # Errors
@@ -220,7 +187,7 @@ fn alike(a: &Piece, b: &Piece) -> bool {
     match (&a.kept, &b.kept) {
         (Some(a), Some(b)) => {
             let (a, b) = (a.batch(), b.batch());
-            a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b)) && same_nulls(&a, &b)
+            mix(&a, &b) && same_nulls(&a, &b)
         }
         (a, b) => a.is_none() && b.is_none(),
     }

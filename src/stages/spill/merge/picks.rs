@@ -2,6 +2,7 @@
 
 use super::super::loaded::Frame;
 use crate::stages::keys::KeyBlock;
+use crate::stages::picked::mix;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Column, Columns};
@@ -129,9 +130,4 @@ impl Picks {
         self.frames.clear();
         self.picks.clear();
     }
-}
-
-/// Whether rows of both can be in one batch.
-fn mix(a: &Batch<'_>, b: &Batch<'_>) -> bool {
-    a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
 }
