@@ -13,6 +13,7 @@
 use super::packed::Packed;
 use super::table::Table;
 use super::{Plan, drain, merged};
+use crate::stages::heap;
 use crate::stages::keys::KeyBlock;
 use crate::stages::spill::{SegmentWriter, Store, frame_bytes, lane_floor, merge_floor};
 use standpipe_sdk::aggregate::Entry;
@@ -217,42 +218,9 @@ impl Heads {
             let group = tables[at].sorted(next[at])?;
             Some((tables[at].key(group).0, at as u32))
         };
-        let mut heads = Heads {
-            heap: (0..tables.len()).filter_map(head).collect(),
-        };
-        for at in (0..heads.heap.len() / 2).rev() {
-            heads.sift(at, tables, next);
-        }
-        heads
-    }
-
-    fn less(&self, a: usize, b: usize, tables: &[impl Deref<Target = Table>], next: &[usize]) -> bool {
-        let ((prefix, one), (other_prefix, two)) = (self.heap[a], self.heap[b]);
-        if prefix != other_prefix {
-            return prefix < other_prefix;
-        }
-        let tail = |table: u32| {
-            let table = table as usize;
-            let group = tables[table].sorted(next[table]).unwrap_or_default();
-            tables[table].key(group).1
-        };
-        tail(one) < tail(two)
-    }
-
-    fn sift(&mut self, mut at: usize, tables: &[impl Deref<Target = Table>], next: &[usize]) {
-        loop {
-            let mut least = at;
-            for child in [2 * at + 1, 2 * at + 2] {
-                if child < self.heap.len() && self.less(child, least, tables, next) {
-                    least = child;
-                }
-            }
-            if least == at {
-                return;
-            }
-            self.heap.swap(at, least);
-            at = least;
-        }
+        let mut heap: Vec<_> = (0..tables.len()).filter_map(head).collect();
+        heap::build(&mut heap, |a, b| is_less(a, b, tables, next));
+        Heads { heap }
     }
 
     /// The next groups, as many as there is room for in `picks`.
@@ -271,9 +239,22 @@ impl Heads {
                     self.heap.pop();
                 }
             }
-            self.sift(0, tables, next);
+            heap::sift_down(&mut self.heap, |a, b| is_less(a, b, tables, next));
         }
     }
+}
+
+#[inline]
+fn is_less(a: &(u128, u32), b: &(u128, u32), tables: &[impl Deref<Target = Table>], next: &[usize]) -> bool {
+    if a.0 != b.0 {
+        return a.0 < b.0;
+    }
+    let tail = |table: u32| {
+        let table = table as usize;
+        let group = tables[table].sorted(next[table]).unwrap_or_default();
+        tables[table].key(group).1
+    };
+    tail(a.1) < tail(b.1)
 }
 
 /// Rows on their way to disk.

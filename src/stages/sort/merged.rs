@@ -1,6 +1,7 @@
 //! The end of a sort in memory: the lanes' sorted rows become one list.
 
 use super::super::groups::grow_to;
+use super::super::heap;
 use super::super::picked::Picked;
 use super::collected::Collected;
 use super::entry::compare;
@@ -48,34 +49,13 @@ pub(super) fn merge(
         }
         (x, _) => x.is_some(),
     };
-    let sift = |heap: &mut Vec<usize>, mut at: usize, next: &[usize]| {
-        loop {
-            let least = [2 * at + 1, 2 * at + 2]
-                .into_iter()
-                .filter(|&child| child < heap.len())
-                .fold(at, |least, child| {
-                    if less(heap[child], heap[least], next) {
-                        child
-                    } else {
-                        least
-                    }
-                });
-            if least == at {
-                break;
-            }
-            heap.swap(at, least);
-            at = least;
-        }
-    };
-    for at in (0..heap.len() / 2).rev() {
-        sift(&mut heap, at, &next);
-    }
+    heap::build(&mut heap, |&a, &b| less(a, b, &next));
     for _ in 0..rows {
         let lane = heap[0];
         let entry = lanes[lane].entries[next[lane]];
         order.push((bases[lane] + entry.piece, entry.row));
         next[lane] += 1;
-        sift(&mut heap, 0, &next);
+        heap::sift_down(&mut heap, |&a, &b| less(a, b, &next));
     }
 
     let mut reservations = vec![reservation];
