@@ -37,10 +37,13 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
+/// What nobody reads, so that there are some hundred chunks of 4 KiB: numbers of claims must not end at 255.
+const PAD: &str = "nothing but bytes that make a line longer";
+
 /// Nulls, NaN, both zeros, duplicates, one key with half of the rows, keys that are all distinct, texts of all lengths.
 fn rows(folder: &Path) {
     let mut state = 7;
-    let mut text = String::from("id,hot,uniq,f,s,t\n");
+    let mut text = String::from("id,hot,uniq,f,s,t,pad\n");
     for id in 0..ROWS {
         let dice = random(&mut state);
         let hot = match dice % 20 {
@@ -69,7 +72,7 @@ fn rows(folder: &Path) {
             seconds / 60 % 60,
             seconds % 60
         );
-        let _ = writeln!(text, "{id},{hot},{uniq},{f},{s},{t}");
+        let _ = writeln!(text, "{id},{hot},{uniq},{f},{s},{t},{PAD}");
     }
     std::fs::write(folder.join("rows.csv"), text).unwrap();
     let mut text = String::from("id2,hot,s2,t2\n");

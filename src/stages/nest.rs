@@ -109,7 +109,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let columns: Vec<usize> = items.iter().filter_map(|item| Some(call.column_of(item)?.0)).collect();
     let record = Type::Record(Schema::new(record));
     let collected = called("collect", &record, call.input.width() + RECORD, call.span);
-    let first = called("min", &Type::Int, call.input.width() + PLACE, call.span);
+    let first = called("min", &PLACE_TYPE, call.input.width() + PLACE, call.span);
     let (Some(collected), Some(first), true) = (collected, first, complaints.is_empty()) else {
         return Err(complaints);
     };
@@ -125,7 +125,7 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
         descending: false,
         nulls_first: false,
     };
-    let in_order = sort::breaker("nest", vec![in_order], keys::max_width([&Type::Int]), keys + 1);
+    let in_order = sort::breaker("nest", vec![in_order], keys::max_width([&PLACE_TYPE]), keys + 1);
     let in_order: Arc<Factory<Arc<dyn Breaker>>> = Arc::new(in_order);
     let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
         let floors = aggregate::least_of(setup.budget.limit(), setup.workers.max(1));
@@ -154,6 +154,11 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
 /// What stands behind the columns of a row on its way into the groups: its place, and its record.
 const PLACE: usize = 0;
 const RECORD: usize = 1;
+/// A place has more bits than an int: those of a chunk's number, and those of a row's.
+const PLACE_TYPE: Type = Type::Decimal {
+    precision: 38,
+    scale: 0,
+};
 
 /// The fields that items make, each with a name of its own.
 fn fields(call: &Call<'_>, items: &[Item], complaints: &mut Vec<Complaint>) -> Vec<Field> {
@@ -224,7 +229,7 @@ fn with_floor(setup: &Setup, bytes: usize) -> Result<Setup> {
 
 /// Rows that are given their places at a time, and what those of a lane take.
 const PLACES: usize = 4 << 10;
-const PLACES_BYTES: usize = PLACES * size_of::<i64>();
+const PLACES_BYTES: usize = PLACES * size_of::<i128>();
 
 struct Nest {
     /// Rows by key.
@@ -316,7 +321,7 @@ struct Nester {
     /// Rows of the chunk so far.
     before: u64,
     /// The places of a batch's rows.
-    places: Vec<i64>,
+    places: Vec<i128>,
     reservation: Reservation,
 }
 
@@ -341,7 +346,7 @@ impl Fill for Nester {
             let own: Vec<Column<'_>> = batch.columns().iter().map(|column| column.slice(from, len)).collect();
             let fields: Vec<Column<'_>> = self.nest.columns.iter().map(|&at| own[at]).collect();
             let mut columns = own.clone();
-            columns.push(Column::int(&self.places, None));
+            columns.push(Column::new(Data::Decimal(&self.places), None, len));
             columns.push(Column::new(Data::Record(RecordData::new(&fields)), None, len));
             self.filler.push(chunk, Batch::new(&columns, None, len))?;
             from += len;
@@ -356,9 +361,10 @@ impl Fill for Nester {
     }
 }
 
-/// A number that ascends with the rows of the input.
-fn place(chunk: u64, row: u64) -> i64 {
-    i64::MIN.wrapping_add((chunk << 32 | row) as i64)
+/// A number that ascends with the rows of the input: less than 2^112, which 38 digits hold.
+fn place(chunk: u64, row: u64) -> i128 {
+    const ROW_BITS: u32 = 48;
+    i128::from(chunk) << ROW_BITS | i128::from(row)
 }
 
 #[cfg(test)]
@@ -423,6 +429,18 @@ mod tests {
             prop_assert!(got.places.iter().enumerate().all(|(at, place)| place.offset == at as u64));
             prop_assert_eq!(run_spilling(&bound, &columns(), &rows, CHUNKS[chunk], every).rows, want);
         }
+    }
+
+    #[test]
+    fn places_ascend_through_all_chunks() {
+        // A chunk's number has that of its claim in the upper bits; the next claim but 255, and a long chunk before it.
+        let chunks = [0, 1, 1 << 24, 255 << 24, 256 << 24, (256 << 24) + 1, 1 << 40, u64::MAX];
+        let places: Vec<i128> = chunks
+            .iter()
+            .flat_map(|&chunk| [0, 1, u64::from(u32::MAX), 1 << 40].map(|row| place(chunk, row)))
+            .collect();
+        assert!(places.is_sorted_by(|a, b| a < b));
+        assert!(places.iter().all(|&place| place >= 0 && place < 10i128.pow(38)));
     }
 
     #[test]
