@@ -12,6 +12,7 @@ mod table;
 
 pub use format::format;
 pub use parse::{Comment, Parsed, decode, on_deep_stack, parse};
+pub use scan::is_reserved;
 
 #[cfg(test)]
 mod tests;

@@ -300,6 +300,15 @@ fn files_that_cannot_be_loaded_are_refused_before_they_run() {
         fs::write(&path, bytes).unwrap();
         path
     };
+    let pipe = folder.path().join("libpipe.so");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
     let mut machine = whole.clone();
     machine[18..20].copy_from_slice(&8u16.to_le_bytes());
     let files = [
@@ -310,6 +319,9 @@ fn files_that_cannot_be_loaded_are_refused_before_they_run() {
         (changed("machine", &machine), "machine"),
         (changed("script", b"#!/bin/sh\n"), "script"),
         (changed("empty", b""), "empty"),
+        // Nobody ever writes to it: that must not be waited for.
+        (pipe, "pipe"),
+        (canonical.clone(), "folder"),
     ];
     let all: Vec<String> = files.iter().map(|(library, name)| said(library, name)).collect();
     insta::assert_snapshot!(all.join("\n"));
@@ -455,7 +467,7 @@ fn a_new_plugin_in_rust_works_by_its_hints() {
 #[test]
 fn a_name_that_scripts_cannot_say_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["Geo", "1st", "a-b", "", "../x"] {
+    for name in ["Geo", "1st", "a-b", "", "../x", "let", "read", "true"] {
         let output = Command::new(env!("CARGO_BIN_EXE_standpipe"))
             .args(["plugin", "new", name])
             .current_dir(folder.path())

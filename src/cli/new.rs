@@ -2,6 +2,7 @@
 
 use super::{FAILED, fail, print_data, say};
 use clap::ValueEnum;
+use standpipe::syntax::is_reserved;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,11 @@ pub(super) fn new(name: &str, language: Language, sdk: Option<&Path>) -> u8 {
     if !is_name(name) {
         return fail(&format!(
             "`{name}` is no name for a plugin: small letters, digits and `_`, a letter first"
+        ));
+    }
+    if is_reserved(name) {
+        return fail(&format!(
+            "`{name}` is a reserved word: scripts could not say `use plugin {name}`"
         ));
     }
     let folder = PathBuf::from(name);

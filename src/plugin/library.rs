@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write as _};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -292,7 +292,12 @@ impl Verified {
                 real.display()
             )));
         }
-        let file = File::open(&real).map_err(cannot)?;
+        // Not `File::open`: that waits for whoever writes to a named pipe.
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&real)
+            .map_err(cannot)?;
         let about = file.metadata().map_err(cannot)?;
         if !about.is_file() {
             return Err(Refusal::new(DOES_NOT_LOAD, format!("the plugin `{shown}` is no file")));

@@ -86,7 +86,8 @@ pub(super) const RESERVED: [&str; 28] = [
     "catch", "and", "or", "not", "in", "is", "if", "then", "else", "match", "when", "true", "false", "null",
 ];
 
-pub(super) fn is_reserved(word: &str) -> bool {
+/// Whether a script can only say the word between backticks.
+pub fn is_reserved(word: &str) -> bool {
     RESERVED.contains(&word)
 }
 
