@@ -106,6 +106,7 @@ struct Setting {
 struct Case {
     name: String,
     text: String,
+    record: usize,
     spills: bool,
     told: bool,
 }
@@ -124,6 +125,7 @@ fn cases() -> Vec<Case> {
             spills: text.lines().next().unwrap().ends_with("spills."),
             told: text.lines().next().unwrap().ends_with("spills where it is told to."),
             text,
+            record: RECORD,
         }
     };
     paths.iter().map(case).collect()
@@ -158,7 +160,7 @@ impl Place {
             .memory_bytes(setting.memory)
             .workers(setting.workers)
             .chunk_bytes(setting.chunk)
-            .max_record(RECORD)
+            .max_record(case.record)
             .sync(false)
             .hooks(hooks)
             .build()
@@ -312,6 +314,48 @@ fn no_limit_changes_a_byte() {
         cases.len(),
         wrong.join("\n")
     );
+}
+
+/// Values of some megabytes: longer than a lane's arena, and than what is set aside for the ways of a row.
+#[test]
+fn half_of_the_rows_in_one_value() {
+    const ROWS: usize = 120_000;
+    let data = tempfile::tempdir().unwrap();
+    rows(data.path());
+    let mut text = String::from("id,k,s\n");
+    for id in 0..ROWS {
+        let k = if id % 2 == 0 { 1 } else { id };
+        let _ = writeln!(text, "{id},{k},{id:030}");
+    }
+    std::fs::write(data.path().join("rows.csv"), text).unwrap();
+    let scripts = [
+        "read csv \"rows.csv\" | nest id, s as l by k | write csv \"out/o.csv\"",
+        "read csv \"rows.csv\" | aggregate l = collect(s) by k | write csv \"out/o.csv\"",
+        "read csv \"rows.csv\" | aggregate l = collect(id) | write csv \"out/o.csv\"",
+        "read csv \"rows.csv\" | pivot key: k % 2 value: string_join(s, \"\") columns: [0, 1] by k | write csv \"out/o.csv\"",
+    ];
+    for (number, script) in scripts.into_iter().enumerate() {
+        let case = Case {
+            name: format!("long_{number}"),
+            text: script.into(),
+            record: 8 * MIB,
+            spills: false,
+            told: false,
+        };
+        let place = Place::new(data.path());
+        let setting = |memory: usize, workers: usize| Setting {
+            memory: memory * MIB,
+            workers,
+            chunk: 256 << 10,
+            spill_rows: None,
+        };
+        let (want, _) = place.run(&case, &setting(4096, 1)).unwrap();
+        for (memory, workers) in [(USUAL / MIB, 1), (USUAL / MIB, 2), (32, 2)] {
+            let got = place.run(&case, &setting(memory, workers));
+            let (got, _) = got.unwrap_or_else(|error| panic!("{script}, {memory} MiB, {workers} workers: {error}"));
+            assert!(got == want, "{script}, {memory} MiB, {workers} workers");
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod index;
 mod key;
 mod known;
 mod merged;
+mod own;
 mod packed;
 mod spill;
 mod streamed;
@@ -487,13 +488,20 @@ impl Aggregate {
     fn sorted(&self) -> Result<Arc<dyn Source>> {
         if self.store.is_empty() {
             let groups = self.shards.iter().map(|shard| locked(shard).len()).sum();
-            // Where there is no room to put the groups in order, the disk is the way.
-            if let Ok(room) = drain::Room::new(groups, self.workers, &self.budget) {
+            // Where there is no room to put the groups in order, or for a long value that is given, the disk is the way.
+            let values = match self.plan.makes_long() {
+                true => drain::values_bytes(self.budget.limit(), self.of_run.longest),
+                false => 0,
+            };
+            let room = drain::Room::new(groups, self.workers, &self.budget);
+            if let (Ok(room), Ok(values)) = (room, self.budget.part(values)) {
                 let take =
                     |shard| std::mem::replace(&mut *locked(shard), Table::new(&self.plan, &self.of_run, &self.budget));
                 let tables = self.shards.iter().map(take).collect();
                 drop(self.spiller.lock().unwrap_or_else(PoisonError::into_inner).take());
-                let sorted = drain::Sorted::new(self.plan.clone(), tables, room, self.chunk_bytes, self.workers)?;
+                let arenas = (values, self.share);
+                let sorted =
+                    drain::Sorted::new(self.plan.clone(), tables, room, arenas, self.chunk_bytes, self.workers)?;
                 return Ok(Arc::new(sorted));
             }
         }

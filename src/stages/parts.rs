@@ -68,6 +68,8 @@ impl Parts {
                     });
                 }
                 more = !part.last;
+                // What was refused may have been one long row.
+                rows = (rows * 2).min(ROWS);
                 let (mut from, mut len) = (0, part.batch.rows());
                 while from < part.batch.rows() {
                     second.reset();

@@ -3,6 +3,7 @@
 //! Laws
 //! - The parts store the same kind of value; a part that is all null fits any.
 //! - Text stays where it is: the result's buffers are the parts' buffers, one list after the other.
+//! - A run of one part stays where it is as a whole: a row by itself, however long, takes no memory but a column's.
 #![allow(unsafe_code)]
 
 use crate::arena::Arena;
@@ -31,6 +32,12 @@ impl<'a> Column<'a> {
         let Some(first) = parts.iter().find(|p| !matches!(p.data(), Data::Null)) else {
             return Ok(Column::nulls(len));
         };
+        let kind = std::mem::discriminant(&first.data());
+        if let Some((part, from)) = run(picks)
+            && std::mem::discriminant(&parts[part].data()) == kind
+        {
+            return Ok(parts[part].slice(from, len));
+        }
         let data = match first.data() {
             Data::Absent => return Ok(Column::absent(len)),
             // Settled above.
@@ -95,7 +102,6 @@ impl<'a> Column<'a> {
                 Data::Record(RecordData::new(columns.finish()))
             }
         };
-        let kind = std::mem::discriminant(&first.data());
         let valid = |(part, row): Pick| {
             let part = &parts[part as usize];
             std::mem::discriminant(&part.data()) == kind && part.is_valid(row as usize)
@@ -124,6 +130,17 @@ impl<'a> Column<'a> {
             (a, b) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
         }
     }
+}
+
+/// The part and the first row, if the picks are rows of one part that follow one another.
+fn run(picks: &[Pick]) -> Option<(usize, usize)> {
+    let &(part, from) = picks.first()?;
+    let follows = |(pick, row): (&Pick, u32)| *pick == (part, row);
+    picks
+        .iter()
+        .zip(from..)
+        .all(follows)
+        .then_some((part as usize, from as usize))
 }
 
 fn numbers<'a, T: Copy + Default + 'a>(
@@ -206,6 +223,34 @@ mod tests {
     use super::*;
     use crate::build::TextBuilder;
     use crate::value::Cell;
+
+    #[test]
+    fn a_run_of_one_part_stays_where_it_is() {
+        let arena = Arena::new(1 << 10);
+        let numbers: Vec<i64> = (0..100_000).collect();
+        let child = Column::int(&numbers, None);
+        let list = Column::new(
+            Data::List(ListData {
+                offsets: &[0, 10, 90_010, 90_011],
+                child: &child,
+            }),
+            None,
+            3,
+        );
+        let other = Column::nulls(1);
+        let column = Column::interleave(&[other, list], &[(1, 1), (1, 2)], &arena).unwrap();
+        let (Cell::List(first), Cell::List(second)) = (column.cell(0), column.cell(1)) else {
+            panic!("two lists")
+        };
+        assert_eq!((first.len(), second.len()), (90_000, 1));
+        assert!(matches!(
+            (first.cell(0), second.cell(0)),
+            (Cell::Int(10), Cell::Int(90_010))
+        ));
+        // What does not follow one another is copied, and has no room here.
+        let refused = Column::interleave(&[other, list], &[(1, 1), (0, 0)], &arena);
+        assert!(matches!(refused, Err(Error::Memory { .. })));
+    }
 
     #[test]
     fn rows_of_several_parts_keep_text_nulls_and_lists() {

@@ -3,6 +3,7 @@
 //! The keys' range is cut into pieces of about as many groups each, by a sample; a piece is a claim, and is sorted by the lane that
 //! claims it. So sorting and finishing run in parallel, and nothing is sorted twice.
 
+use super::own::Own;
 use super::table::Table;
 use super::{Plan, key};
 use crate::stages::from::numbered;
@@ -19,6 +20,15 @@ const CLAIM_GROUPS: usize = 16 << 10;
 const SAMPLE: usize = 32;
 /// Rows of one part.
 const PART_ROWS: usize = 4 << 10;
+/// What is left for a value that is too long for a chunk's arena, times the longest one's length; but no more than one part of so many of
+/// the memory.
+const COPIES: usize = 2;
+const VALUES_PART: usize = 4;
+
+/// That, in a budget of so many bytes.
+pub(super) fn values_bytes(budget_bytes: usize, longest: usize) -> usize {
+    longest.saturating_mul(COPIES).min(budget_bytes / VALUES_PART)
+}
 
 /// A group: its table and its number there.
 type Group = (u32, u32);
@@ -32,6 +42,8 @@ pub(super) struct Sorted {
     starts: Vec<usize>,
     part_rows: usize,
     next: AtomicU64,
+    /// For groups that are too long for a chunk's arena, and how long that is.
+    values: (Arc<Budget>, usize),
     _reservation: Reservation,
 }
 
@@ -63,6 +75,7 @@ impl Sorted {
         plan: Arc<Plan>,
         mut tables: Vec<Table>,
         room: Room,
+        values: (Arc<Budget>, usize),
         chunk_bytes: usize,
         workers: usize,
     ) -> Result<Sorted> {
@@ -110,6 +123,7 @@ impl Sorted {
             groups,
             starts,
             next: AtomicU64::new(0),
+            values,
             _reservation: reservation,
         })
     }
@@ -183,7 +197,9 @@ impl Source for Sorted {
     }
 
     fn reader(self: Arc<Self>) -> Result<Box<dyn Reader>> {
+        let (budget, share) = &self.values;
         Ok(Box::new(Piece {
+            own: Own::new(budget, *share),
             sorted: self,
             groups: vec![],
             from: 0,
@@ -200,6 +216,7 @@ struct Piece {
     /// Groups in the pieces before.
     from: usize,
     at: usize,
+    own: Own,
 }
 
 impl Reader for Piece {
@@ -230,22 +247,44 @@ impl Reader for Piece {
         Ok(from < to)
     }
 
+    fn let_go(&mut self) {
+        self.own.clear();
+    }
+
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
         let rows = max_rows
             .min(self.sorted.part_rows)
             .clamp(1, (self.groups.len() - self.at).max(1))
             .min(self.groups.len() - self.at);
+        self.own.clear();
+        let from = (self.from + self.at) as u64;
         let groups = &self.groups[self.at..self.at + rows];
         let faults = Faults::new(arena, stop_at_first);
-        let batch = self
-            .sorted
-            .batch(groups, (self.from + self.at) as u64, arena, &faults)?;
+        let fits = match self.sorted.batch(groups, from, arena, &faults) {
+            Err(Error::Memory { .. }) if rows == 1 => {
+                self.own.make_room(&self.sorted.plan, |own| {
+                    let made = self.sorted.batch(groups, from, own, &Faults::new(own, false));
+                    made.map(|_| ())
+                })?;
+                None
+            }
+            other => Some(other?),
+        };
         // Only now: a refused part can be asked for again, with fewer rows.
         self.at += rows;
+        let this: &'a Self = self;
+        let (batch, faults) = match fits {
+            Some(batch) => (batch, faults),
+            None => {
+                let groups = &this.groups[this.at - rows..this.at];
+                let faults = Faults::new(this.own.arena(), stop_at_first);
+                (this.sorted.batch(groups, from, this.own.arena(), &faults)?, faults)
+            }
+        };
         Ok(Part {
             batch,
             faults,
-            last: self.at >= self.groups.len(),
+            last: this.at >= this.groups.len(),
             locator: Locator::default(),
         })
     }

@@ -5,11 +5,12 @@
 //!   the chunk's has no room for its values.
 
 use super::super::key;
+use super::super::own::Own;
 use super::together::{Call, Together, Window};
 use super::{ATTEMPTS, Claim, Merged, NAP};
 use crate::stages::from::numbered;
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Columns, Faults, Locator, Part, Reader, Reservation};
+use standpipe_sdk::{Arena, Batch, Columns, Faults, Locator, Part, Reader};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -22,9 +23,7 @@ pub(super) struct MergedReader {
     claim: Claim,
     /// It counts as one that is at hand.
     has_claim: bool,
-    /// For one group whose values are too long for the chunk's arena.
-    own: Arena,
-    own_room: Reservation,
+    own: Own,
     /// Groups of one part: fewer where they take much memory.
     part_groups: usize,
 }
@@ -36,8 +35,7 @@ impl MergedReader {
             window: Window::new(&merged.budget, merged.share),
             claim: Claim::default(),
             has_claim: false,
-            own: Arena::new(merged.share),
-            own_room: merged.budget.reserve(),
+            own: Own::new(&merged.budget, merged.share),
             part_groups: merged.part_groups,
             merged,
         }
@@ -70,10 +68,13 @@ impl Reader for MergedReader {
             None => What::Groups(self.take(max_rows)?),
         };
         let faults = Faults::new(arena, stop_at_first);
-        let fits = match self.batch(&what, arena, &faults) {
+        let fits = match batch(&self.merged, &self.claim, &self.together, &what, arena, &faults) {
             Ok(batch) => Some(batch),
             Err(Error::Memory { .. }) if what.len() == 1 => {
-                self.make_room(&what)?;
+                let (merged, claim, together) = (&self.merged, &self.claim, &self.together);
+                self.own.make_room(&merged.plan, |own| {
+                    batch(merged, claim, together, &what, own, &Faults::new(own, false)).map(|_| ())
+                })?;
                 None
             }
             // It can be asked for again, with fewer rows.
@@ -88,8 +89,12 @@ impl Reader for MergedReader {
         let (batch, faults) = match fits {
             Some(batch) => (batch, faults),
             None => {
-                let faults = Faults::new(&this.own, stop_at_first);
-                (this.batch(&what, &this.own, &faults)?, faults)
+                let own = this.own.arena();
+                let faults = Faults::new(own, stop_at_first);
+                (
+                    batch(&this.merged, &this.claim, &this.together, &what, own, &faults)?,
+                    faults,
+                )
             }
         };
         Ok(Part {
@@ -130,11 +135,7 @@ impl MergedReader {
         if std::mem::take(&mut self.claim.open_given) {
             self.claim.open = None;
         }
-        if self.own.used() > 0 {
-            self.own.release();
-            self.own.set_limit(self.merged.share);
-            self.own_room.shrink(self.own_room.bytes());
-        }
+        self.own.clear();
     }
 
     /// Puts the next groups of the picks together: at most so many, fewer if memory is refused.
@@ -173,65 +174,54 @@ impl MergedReader {
     fn start_again(&mut self) {
         self.together = Together::new(&self.merged.plan, &self.merged.budget, &self.merged.of_run);
     }
+}
 
-    /// Makes `own` as large as it takes.
-    fn make_room(&mut self, what: &What) -> Result<()> {
-        loop {
-            let faults = Faults::new(&self.own, false);
-            let made = self.batch(what, &self.own, &faults).map(|_| ());
-            match made {
-                Err(Error::Memory { limit, .. }) if limit == self.own.limit() => {
-                    self.own_room.grow(limit).map_err(|e| self.merged.plan.held(e))?;
-                    self.own.release();
-                    self.own.set_limit(limit.saturating_mul(2));
-                }
-                made => {
-                    self.own.reset();
-                    return made.map_err(|e| self.merged.plan.held(e));
-                }
+/// The groups that `what` names: those of `together`, unless it is the open one.
+fn batch<'a>(
+    merged: &Merged,
+    claim: &Claim,
+    together: &Together,
+    what: &What,
+    arena: &'a Arena,
+    faults: &Faults<'a>,
+) -> Result<Batch<'a>> {
+    let plan = &*merged.plan;
+    let (together, from, open) = match (what, &claim.open) {
+        (What::Open, Some(open)) => (&open.together, claim.first - 1, Some(open)),
+        (What::Open, None) => (together, claim.first, None),
+        (What::Groups(groups), _) => (together, claim.first + groups.start as u64, None),
+    };
+    let first = match what {
+        What::Open => 0,
+        What::Groups(groups) => groups.start,
+    };
+    let key = |at: usize| -> &[u8] {
+        match open {
+            Some(open) => &open.key,
+            None => {
+                let key = claim.picks.key(claim.starts[first + at]);
+                &key[..key.len() - plan.mark_bytes()]
             }
         }
+    };
+    let groups = what.len();
+    let keys = arena.fill::<&[u8]>(groups, &[])?;
+    for (at, slot) in keys.iter_mut().enumerate() {
+        *slot = arena.copy(key(at))?;
     }
-
-    fn batch<'a>(&self, what: &What, arena: &'a Arena, faults: &Faults<'a>) -> Result<Batch<'a>> {
-        let (plan, claim) = (&*self.merged.plan, &self.claim);
-        let (together, from, open) = match (what, &claim.open) {
-            (What::Open, Some(open)) => (&open.together, claim.first - 1, Some(open)),
-            (What::Open, None) => (&self.together, claim.first, None),
-            (What::Groups(groups), _) => (&self.together, claim.first + groups.start as u64, None),
-        };
-        let first = match what {
-            What::Open => 0,
-            What::Groups(groups) => groups.start,
-        };
-        let key = |at: usize| -> &[u8] {
-            match open {
-                Some(open) => &open.key,
-                None => {
-                    let key = claim.picks.key(claim.starts[first + at]);
-                    &key[..key.len() - plan.mark_bytes()]
-                }
-            }
-        };
-        let groups = what.len();
-        let keys = arena.fill::<&[u8]>(groups, &[])?;
-        for (at, slot) in keys.iter_mut().enumerate() {
-            *slot = arena.copy(key(at))?;
-        }
-        let mut columns = Columns::new(arena, plan.key_fields.len() + plan.calls.len())?;
-        let mut keyed = key::Keyed::new(keys);
-        for ty in plan.key_types() {
-            columns.push(keyed.column(ty, arena)?);
-        }
-        let numbers = arena.collect(groups, |at| at as u32)?;
-        for (call, states) in plan.calls.iter().zip(&together.calls) {
-            let mut fault = |at: usize, code, text: &str| plan.fault(call, at, code, text, key(at), faults);
-            columns.push(match states {
-                Call::States(states) => states.finish(numbers, arena, &mut fault)?,
-                Call::Folds(folds) => folds.finish(arena, &mut fault)?,
-            });
-        }
-        let places = numbered(from, groups, arena)?;
-        Ok(Batch::new(columns.finish(), Some(places), groups))
+    let mut columns = Columns::new(arena, plan.key_fields.len() + plan.calls.len())?;
+    let mut keyed = key::Keyed::new(keys);
+    for ty in plan.key_types() {
+        columns.push(keyed.column(ty, arena)?);
     }
+    let numbers = arena.collect(groups, |at| at as u32)?;
+    for (call, states) in plan.calls.iter().zip(&together.calls) {
+        let mut fault = |at: usize, code, text: &str| plan.fault(call, at, code, text, key(at), faults);
+        columns.push(match states {
+            Call::States(states) => states.finish(numbers, arena, &mut fault)?,
+            Call::Folds(folds) => folds.finish(arena, &mut fault)?,
+        });
+    }
+    let places = numbered(from, groups, arena)?;
+    Ok(Batch::new(columns.finish(), Some(places), groups))
 }
