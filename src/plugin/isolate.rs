@@ -114,7 +114,11 @@ impl Plugin {
         {
             return Ok(worker);
         }
-        Worker::start(self).map(|(worker, _)| worker)
+        match Worker::start(self)? {
+            (worker, Ok(_)) => Ok(worker),
+            (_, Err(Error::Failed { message, .. })) => Err(Lost::Process(message)),
+            (_, Err(other)) => Err(Lost::Process(other.to_string())),
+        }
     }
 
     fn give(&self, mut worker: Worker) {
@@ -138,14 +142,13 @@ pub(super) fn open(bytes: &[u8], path: &str, worker: PathBuf, isolation: Isolati
         isolation,
         idle: Mutex::default(),
     }));
-    let (worker, said) = Worker::start(plugin).map_err(|lost| match lost {
+    let (worker, description) = Worker::start(plugin).map_err(|lost| match lost {
         Lost::Process(text) => Error::failed(PROCESS_LOST, text),
         Lost::Cancelled => Error::Cancelled,
     })?;
-    let description = Description::read(&mut Reader(&said))
-        .map_err(|Broken| Error::failed(PROCESS_LOST, "what its process says of it cannot be understood"))?;
+    let description = description?;
     plugin.give(worker);
-    Ok(proxy::table(plugin, description?))
+    Ok(proxy::table(plugin, description))
 }
 
 /// What a process says of its library.

@@ -11,11 +11,18 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 const HOWS: &[&str] = &["segv", "abort", "exit", "loop", "eat"];
 
+/// Ways to say what is no answer.
+const NONSENSE: &[&str] = &["noise", "kind", "short"];
+
 /// Runs a script for each place and way to fail; `script` has them behind its rows. What they say, of all.
 fn failures(folder: &Path, places: &[&str], script: &str) -> String {
+    failing(folder, places, HOWS, script)
+}
+
+fn failing(folder: &Path, places: &[&str], hows: &[&str], script: &str) -> String {
     let mut seen = String::new();
     for at in places {
-        for how in HOWS {
+        for how in hows {
             let script = script.replace("FAIL", &format!("at: \"{at}\", how: \"{how}\""));
             fs::write(folder.join("s.pipe"), script).unwrap();
             let start = Instant::now();
@@ -93,6 +100,90 @@ fn whatever_ends_or_hangs_an_aggregate_is_its_error_in_time() {
     ];
     let seen = failures(folder.path(), &places, script);
     insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn what_is_no_answer_is_an_error_that_says_so_wherever_it_is_said() {
+    let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
+    let folder = folder.path();
+    let stage: &[&str] = &["bind", "create", "process", "finish"];
+    let aggregate: &[&str] = &[
+        "bind",
+        "state_schema",
+        "create",
+        "room",
+        "update",
+        "state",
+        "room_to_merge",
+        "merge",
+        "finalize",
+    ];
+    for (places, script) in [
+        (stage, "from range(1, 10) | crash.crash FAIL | write csv \"out.csv\""),
+        (&stage[..3], "read crash.well FAIL | write csv \"out.csv\""),
+        (stage, "from range(1, 10) | write crash.drain \"sum.txt\", value, FAIL"),
+        (
+            aggregate,
+            "from range(1, 20_000) | aggregate s = crash.sum(value, FAIL) by k = value % 7000 | write csv \"out.csv\"",
+        ),
+        (
+            &["clear"],
+            "from range(1, 600_000) | aggregate s = crash.sum(value, FAIL) by k = value * 7919 % 300_007\
+             | write csv \"out.csv\"",
+        ),
+    ] {
+        let script = format!("@budget(memory: 24MiB)\nuse plugin crash\n{script}\n");
+        for line in failing(folder, places, NONSENSE, &script).lines() {
+            let at = line.split(' ').next().unwrap().replace("state_schema", "bind");
+            let want = format!("its process answered something that is no answer in `{at}`, and was ended");
+            assert!(
+                line.contains("error[E0806]") && line.ends_with(&want),
+                "{line}\n{script}"
+            );
+        }
+    }
+    // What it does before it is ended is its own.
+    let script =
+        "use plugin crash\nfrom range(1, 3) | write crash.drain \"sum.txt\", value, at: \"publish\", how: \"short\"";
+    fs::write(folder.join("s.pipe"), script).unwrap();
+    let (status, _, stderr) = cli(folder, &["run", "s.pipe"]);
+    let want = "its process answered something that is no answer in `publish`, and was ended";
+    assert!(status == Some(1) && stderr.contains(want), "{stderr}");
+}
+
+#[test]
+fn a_process_that_has_said_what_is_no_answer_is_not_asked_again() {
+    let folder = project("crash", Some(""));
+    let engine = standpipe::Engine::builder()
+        .project(folder.path())
+        .plugin_worker(env!("CARGO_BIN_EXE_standpipe"))
+        .workers(1)
+        .build();
+    let run = |script: &str| {
+        let mut rows = 0;
+        let mut pipeline = engine
+            .compile("s.pipe", &format!("use plugin crash\n{script}"))
+            .unwrap();
+        let outcome = pipeline.run_with(|_, batch| {
+            rows += batch.rows();
+            Ok(())
+        });
+        outcome.map(|_| rows).map_err(|error| error.render(false))
+    };
+    let sound = "from range(1, 3) | crash.crash at: \"none\", how: \"none\" | derive x = crash.boom(value)";
+    assert_eq!(run(sound), Ok(3));
+    let function = "from range(8, 10) | derive x = crash.boom(value)".to_owned();
+    let stages = NONSENSE.iter().flat_map(|how| {
+        ["create", "process", "finish"].map(|at| format!("from range(1, 3) | crash.crash at: \"{at}\", how: \"{how}\""))
+    });
+    for script in stages.chain([function]) {
+        let error = run(&script).unwrap_err();
+        assert!(
+            error.contains("answered something that is no answer"),
+            "{script}: {error}"
+        );
+        assert_eq!(run(sound), Ok(3), "{script}");
+    }
 }
 
 #[test]

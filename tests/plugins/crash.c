@@ -1,8 +1,9 @@
 /* A plugin that ends its process, hangs or eats memory where it is told to, for tests of isolation:
  * crash at: "process", how: "segv"   each row as it is; at is one of bind, create, process, finish, destroy, unbind and none,
  *                                    how one of segv, abort, exit, loop, eat, and in process emit, log, reserve:
- *                                    that without end, whatever it is answered, or copes: with memory that is refused;
- * boom(x: int)                       the number as it is; 7 ends the process;
+ *                                    that without end, whatever it is answered, or copes: with memory that is refused,
+ *                                    or noise, kind, short: it finds the way to the host and says what is no answer;
+ * boom(x: int)                       the number as it is; 7 ends the process, 9 says what is no answer;
  * write crash.drain "path", x, at: "publish", how: "segv"
  *                                    writes the sum of a column into a file; at may be publish as well;
  * read crash.well at: "process", how: "segv"
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Whether `text` stands in the arguments. */
 static int says(sp_str json, const char *text) {
@@ -23,13 +25,23 @@ static int says(sp_str json, const char *text) {
   return 0;
 }
 
-enum { SEGV, ABORT, EXIT, LOOP, EAT, EMIT, LOG, RESERVE, WIDE, HUGE_, COPES, HOWS };
-static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\"", "\"emit\"", "\"log\"", "\"reserve\"", "\"wide\"", "\"huge\"", "\"copes\""};
+enum { SEGV, ABORT, EXIT, LOOP, EAT, EMIT, LOG, RESERVE, WIDE, HUGE_, COPES, NOISE, KIND, SHORT_, HOWS };
+static const char *const hows[] = {"\"segv\"", "\"abort\"", "\"exit\"", "\"loop\"", "\"eat\"", "\"emit\"", "\"log\"", "\"reserve\"", "\"wide\"", "\"huge\"", "\"copes\"", "\"noise\"", "\"kind\"", "\"short\""};
 enum { BIND, CREATE, PROCESS, FINISH, DESTROY, UNBIND, PUBLISH, SCHEMA, ROOM, ROOM_TO_MERGE, UPDATE, MERGE, STATE, FINALIZE, CLEAR, PLACES };
 static const char *const places[] = {"\"bind\"", "\"create\"", "\"process\"", "\"finish\"", "\"destroy\"", "\"unbind\"", "\"publish\"",
     "\"state_schema\"", "\"room\"", "\"room_to_merge\"", "\"update\"", "\"merge\"", "\"state\"", "\"finalize\"", "\"clear\""};
 
 static volatile char *nothing;
+
+/* Says this over every socket that is open: one of them leads to the host. */
+static void say(const char *bytes, size_t n) {
+  char name[256];
+  int fd;
+  for (fd = 3; fd < 256; fd++) {
+    socklen_t len = sizeof(name);
+    if (getsockname(fd, (struct sockaddr *)name, &len) == 0) send(fd, bytes, n, MSG_NOSIGNAL);
+  }
+}
 
 static void fail(int how) {
   size_t i, gib = (size_t)1 << 31;
@@ -42,6 +54,11 @@ static void fail(int how) {
     case EAT:
       p = malloc(gib);
       for (i = 0; i < gib; i += 4096) ((volatile char *)p)[i] = 1;
+      break;
+    case NOISE: say("this is no frame of any kind", 28); break;
+    /* Frames as the host reads them: the length, the kind, and what stands behind it. */
+    case KIND: say("\x09\0\0\0\x4d\0\0\0\0\0\0\0", 13); break;
+    case SHORT_: say("\x09\0\0\0\x20\0\0\0\0\0\0\0\0", 13);
   }
 }
 
@@ -155,6 +172,7 @@ static sp_status same(const sp_call *call, struct ArrowArray *in, struct ArrowAr
   for (i = 0; i < in->length; i++) {
     values[i] = from[i];
     if (boom && values[i] == 7) fail(SEGV);
+    if (boom && values[i] == 9) fail(SHORT_);
   }
   return SP_OK;
 }

@@ -6,7 +6,7 @@
 //!   in them: `ffi::import` looks at that.
 #![allow(unsafe_code)]
 
-use super::wire::{Broken, Reader, Writer};
+use super::wire::{Broken, Read, Reader, Writer};
 use standpipe_sdk::Type;
 use standpipe_sdk::ffi::{ArrowArray, ReleaseArray};
 use std::ffi::c_void;
@@ -229,6 +229,22 @@ pub(super) fn read<L: Land>(from: &mut Reader<'_>, types: &[Type], land: &mut L)
         }
     })?;
     made(rows, 0, &[null()], types.len(), children, land)
+}
+
+/// Reads a struct array that comes from a process: there it may find no room here, and then nothing more of the frame is wanted.
+pub(super) fn arrived<L: Land>(
+    from: &mut Reader<'_>,
+    types: &[Type],
+    land: &mut L,
+) -> Read<Result<ArrowArray, Stopped>> {
+    match read(from, types, land) {
+        Err(Stopped::Broken) => Err(Broken),
+        Err(stopped) => {
+            from.0 = &[];
+            Ok(Err(stopped))
+        }
+        Ok(array) => Ok(Ok(array)),
+    }
 }
 
 /// An array with these buffers.

@@ -10,7 +10,7 @@ mod slots;
 mod source;
 
 use super::super::params;
-use super::wire::{Broken, Done, Reader, error_of};
+use super::wire::{Done, error_of};
 use super::worker::Lost;
 use super::{Described, Description, E_NO_ROOM, E_PROCESS, Isolation, Plugin, has};
 use standpipe_sdk::ffi::{self, ErrorOut, Status};
@@ -160,12 +160,6 @@ impl From<Lost> for Failed {
     }
 }
 
-impl From<Broken> for Failed {
-    fn from(_: Broken) -> Self {
-        Failed::new(E_PROCESS, "what its process answers cannot be understood")
-    }
-}
-
 /// Runs an entry; what fails or panics in it becomes its status.
 ///
 /// # Safety
@@ -182,12 +176,6 @@ unsafe fn entry(error: *mut ErrorOut, run: impl FnOnce() -> Result<Status, Faile
         *error = *failed.error;
     }
     failed.status
-}
-
-/// Reads the end of a call that must have gone well.
-fn done(reader: &mut Reader<'_>) -> Result<Status, Failed> {
-    let done = Done::read(reader)?;
-    ended(done).map(|(status, _)| status)
 }
 
 /// The status of a call, and the error that it left.

@@ -11,7 +11,7 @@ mod describe;
 mod link;
 mod region;
 
-use super::wire::{Broken, Done, Reader, Writer, ask, error_of, tell};
+use super::wire::{Broken, Done, Reader, Writer, ask, error_of, parts, tell};
 use super::{last_words, used};
 use crate::plugin::bind::{Given, Refused, Vtable};
 use crate::plugin::host::Registered;
@@ -92,10 +92,13 @@ fn hello() -> std::io::Result<(UnixStream, Hello)> {
     let (4, Ok([shared, library, leash])) = (got.bytes, <[OwnedFd; 3]>::try_from(files)) else {
         return Err(broken());
     };
-    let (kind, body) = body(&mut socket, u32::from_le_bytes(len))?;
-    let mut body = Reader(&body);
-    let mut read = || Ok((body.str()?.to_owned(), body.u64()?, body.str()?.to_owned()));
-    let (version, memory, path) = read().map_err(|Broken| broken())?;
+    let frame = frame(&mut socket, u32::from_le_bytes(len))?;
+    let read = || {
+        let (kind, _, body) = parts(&frame)?;
+        let mut body = Reader(body);
+        Ok((kind, body.str()?.to_owned(), body.u64()?, body.str()?.to_owned()))
+    };
+    let (kind, version, memory, path) = read().map_err(|Broken| broken())?;
     if kind != ask::HELLO {
         return Err(broken());
     }
@@ -111,13 +114,10 @@ fn hello() -> std::io::Result<(UnixStream, Hello)> {
 }
 
 /// The rest of a frame of this length.
-fn body(socket: &mut UnixStream, len: u32) -> std::io::Result<(u8, Vec<u8>)> {
+fn frame(socket: &mut UnixStream, len: u32) -> std::io::Result<Vec<u8>> {
     let mut frame = vec![0; len as usize];
     socket.read_exact(&mut frame)?;
-    match frame.split_first() {
-        Some((kind, body)) => Ok((*kind, body.to_vec())),
-        None => Err(std::io::ErrorKind::InvalidData.into()),
-    }
+    Ok(frame)
 }
 
 /// What is bound here.
@@ -162,10 +162,13 @@ fn serve(socket: UnixStream, hello: Hello) {
     };
     let told = link.send(tell::DONE, &body.0);
     if let (Some(mut server), Ok(())) = (server, told) {
-        while let Ok((kind, body)) = link.receive() {
+        while let Ok(question) = link.receive() {
+            let Ok((kind, call, body)) = parts(&question) else {
+                break;
+            };
             let mut answer = Writer::default();
             last_words::begin();
-            let understood = link.called(|| server.called(kind, &mut Reader(&body), &mut answer));
+            let understood = link.called(call, || server.called(kind, &mut Reader(body), &mut answer));
             if understood.is_err() || link.send(tell::DONE, &answer.0).is_err() {
                 break;
             }

@@ -4,6 +4,7 @@
 //! - Whoever reads believes nothing: every read is bounded by the body, every count by what is left of it. A body that cannot be read
 //!   is [`Broken`], never a panic.
 //! - Both ends are the same program of the same version (`HELLO` sees to it): there is no other compatibility.
+//! - A call has a number, which all that is said in it repeats: what is said in no call, or in another one, is no answer.
 
 use standpipe_sdk::ffi::{ErrorOut, Status};
 use standpipe_sdk::{Field, Item, Schema, Type};
@@ -50,7 +51,23 @@ pub(super) mod tell {
     pub(in super::super) const LOG: u8 = 36;
 }
 
-/// A body that cannot be read.
+/// The start of a frame: how long the rest is, its kind, and the number of the call.
+pub(super) fn head(kind: u8, call: u32, body: &[u8]) -> [u8; 9] {
+    let len = u32::try_from(body.len() + HEAD).unwrap_or(u32::MAX).to_le_bytes();
+    let call = call.to_le_bytes();
+    [len[0], len[1], len[2], len[3], kind, call[0], call[1], call[2], call[3]]
+}
+
+/// The kind and the number of a frame, in bytes.
+pub(super) const HEAD: usize = 5;
+
+/// The kind, the number of the call and the body, of what stands behind the length.
+pub(super) fn parts(frame: &[u8]) -> Read<(u8, u32, &[u8])> {
+    let mut frame = Reader(frame);
+    Ok((frame.u8()?, frame.u32()?, frame.0))
+}
+
+/// A body that cannot be read, or that is none of what was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Broken;
 
@@ -146,6 +163,14 @@ impl Writer {
 pub(super) struct Reader<'b>(pub(super) &'b [u8]);
 
 impl<'b> Reader<'b> {
+    /// Nothing is left.
+    pub(super) fn end(&self) -> Read<()> {
+        match self.0 {
+            [] => Ok(()),
+            _ => Err(Broken),
+        }
+    }
+
     fn take(&mut self, bytes: usize) -> Read<&'b [u8]> {
         let (taken, left) = self.0.split_at_checked(bytes).ok_or(Broken)?;
         self.0 = left;
@@ -301,6 +326,11 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Whether the plugin did what was asked: only then there is output.
+    pub(super) fn is_well(&self) -> bool {
+        self.status >= 0 && self.complaint.is_none()
+    }
+
     pub(super) fn write(&self, to: &mut Writer) {
         to.i32(self.status).error(&self.error).text(self.complaint.as_deref());
         to.u8(self.refused.into());

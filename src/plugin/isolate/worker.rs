@@ -4,11 +4,12 @@
 //! - A process that ends, is silent for too long or says what cannot be is lost: it is ended, and never asked again.
 //! - Time counts while the host waits for the process, not while the process waits for the host; giving a batch that is taken starts it
 //!   anew. A process that asks without end is as silent as one that says nothing, and called off as soon.
-//! - Nothing that comes from it is believed: see `wire` and `arrays`.
+//! - Nothing that comes from it is believed: see `wire` and `arrays`. What is no answer is found out here and nowhere else: whoever asks
+//!   gives what reads the answer, and gets what that made of it, or a process that is lost.
 
-use super::Plugin;
 use super::shared::Shared;
 use super::wire::{self, Reader, Writer, ask, tell};
+use super::{Description, Isolation, Plugin};
 use crate::plugin::child::{Child, Ended, seconds};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -43,8 +44,8 @@ pub(super) enum Lost {
 
 /// What a plugin asks of its host while it is called.
 pub(super) trait Services {
-    fn emit(&mut self, array: &mut Reader<'_>, shared: &mut Shared) -> Status;
-    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status;
+    fn emit(&mut self, array: &mut Reader<'_>, shared: &mut Shared) -> wire::Read<Status>;
+    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> wire::Read<Status>;
     fn reserve(&mut self, delta: i64) -> Status;
     fn log(&mut self, text: &str);
     fn cancelled(&mut self) -> bool;
@@ -68,6 +69,8 @@ pub(super) struct Worker {
     last_words: String,
     /// It was told that a run is over.
     told: bool,
+    /// The number of the last call.
+    call: u32,
     /// What was bound in it, and made of what was bound.
     pub(super) bounds: BTreeSet<u64>,
     pub(super) instances: BTreeSet<u64>,
@@ -80,11 +83,11 @@ struct Patience {
 }
 
 impl Worker {
-    /// Starts a process that has loaded the plugin; with what it says of it.
-    pub(super) fn start(plugin: &Plugin) -> Result<(Worker, Vec<u8>), Lost> {
+    /// Starts a process that has loaded the plugin; with what it says of it, or why it does not load.
+    pub(super) fn start(plugin: &Plugin) -> Result<(Worker, standpipe_sdk::Result<Description>), Lost> {
         let mut worker =
             Worker::spawn(plugin).map_err(|error| Lost::Process(format!("its process cannot be started: {error}")))?;
-        let said = worker.answer("load", &mut Nobody)?;
+        let said = worker.answer("load", &mut Nobody, |said, _| Description::read(said))?;
         Ok((worker, said))
     }
 
@@ -105,8 +108,7 @@ impl Worker {
         body.bytes(env!("CARGO_PKG_VERSION").as_bytes())
             .u64(plugin.isolation.memory);
         body.bytes(plugin.path.as_bytes());
-        let mut frame = Vec::new();
-        framed(ask::HELLO, &body.0, &mut frame);
+        let frame = [&wire::head(ask::HELLO, 0, &body.0), &body.0[..]].concat();
         let files = [shared.file.as_fd(), plugin.library.as_fd(), held.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -116,6 +118,17 @@ impl Worker {
         if sent.is_ok_and(|sent| sent < frame.len()) {
             return Err(ErrorKind::WriteZero.into());
         }
+        Worker::of(child, socket, leash, shared, plugin.isolation)
+    }
+
+    /// A process at the other end of these.
+    fn of(
+        child: Child,
+        socket: UnixStream,
+        leash: UnixStream,
+        shared: Shared,
+        isolation: Isolation,
+    ) -> std::io::Result<Worker> {
         socket.set_nonblocking(true)?;
         leash.set_nonblocking(true)?;
         Ok(Worker {
@@ -126,11 +139,12 @@ impl Worker {
             inbox: vec![],
             read: 0,
             outbox: vec![],
-            timeout: plugin.isolation.timeout,
-            memory: plugin.isolation.memory,
+            timeout: isolation.timeout,
+            memory: isolation.memory,
             lost: false,
             last_words: String::new(),
             told: false,
+            call: 0,
             bounds: BTreeSet::new(),
             instances: BTreeSet::new(),
         })
@@ -141,37 +155,55 @@ impl Worker {
         !self.lost && !self.told && self.child.ended().is_none()
     }
 
-    /// Asks, serves the plugin meanwhile, and gives the answer. `what` is asked, in the words of the header.
-    pub(super) fn ask(
+    /// Asks, serves the plugin meanwhile, and gives the answer, as `read` reads it: all of it, or it is no answer. `what` is asked,
+    /// in the words of the header.
+    pub(super) fn ask<T>(
         &mut self,
         kind: u8,
         body: &[u8],
         what: &str,
         services: &mut dyn Services,
-    ) -> Result<Vec<u8>, Lost> {
+        read: impl FnOnce(&mut Reader<'_>, &mut Shared) -> wire::Read<T>,
+    ) -> Result<T, Lost> {
+        self.call = self.call.wrapping_add(1);
         let mut patience = Patience::new();
         self.send(kind, body, &mut patience, services)
-            .map_err(|lost| self.lose(what, lost))?;
-        self.answer(what, services)
+            .map_err(|away| self.lose(what, away))?;
+        self.answer(what, services, read)
     }
 
     /// Serves the plugin until it is done.
-    fn answer(&mut self, what: &str, services: &mut dyn Services) -> Result<Vec<u8>, Lost> {
-        self.served(services).map_err(|lost| self.lose(what, lost))
+    fn answer<T>(
+        &mut self,
+        what: &str,
+        services: &mut dyn Services,
+        read: impl FnOnce(&mut Reader<'_>, &mut Shared) -> wire::Read<T>,
+    ) -> Result<T, Lost> {
+        let answer = self.served(services).and_then(|body| {
+            let mut body = Reader(&body);
+            let answer = read(&mut body, &mut self.shared)?;
+            body.end()?;
+            Ok(answer)
+        });
+        answer.map_err(|away| self.lose(what, away))
     }
 
     fn served(&mut self, services: &mut dyn Services) -> Result<Vec<u8>, Away> {
         let mut patience = Patience::new();
         loop {
-            let (kind, body) = self.frame(&mut patience, services)?;
+            let (kind, call, body) = self.frame(&mut patience, services)?;
             let mut body = Reader(&body);
+            // A plugin's own threads may speak whenever they like, and nobody answers.
+            if kind != tell::LOG && call != self.call {
+                return Err(Away::Broken);
+            }
             if kind != tell::DONE {
                 self.look(&mut patience, services)?;
             }
             let status = match kind {
                 tell::DONE => return Ok(body.0.to_vec()),
                 tell::EMIT => {
-                    let status = services.emit(&mut body, &mut self.shared);
+                    let status = services.emit(&mut body, &mut self.shared)?;
                     // Whoever is told to stop does not go on.
                     if status == ffi::OK {
                         patience.silent = Duration::ZERO;
@@ -179,11 +211,11 @@ impl Worker {
                     status
                 }
                 tell::REJECT => {
-                    let mut read = || Ok((body.u64()? as i64, body.i32()?, body.bytes()?, body.bytes()?));
-                    let (row, column, code, message) = read().map_err(|wire::Broken| Away::Broken)?;
-                    services.reject(row, column, code, message)
+                    let (row, column) = (body.u64()? as i64, body.i32()?);
+                    let (code, message) = (body.bytes()?, body.bytes()?);
+                    services.reject(row, column, code, message)?
                 }
-                tell::RESERVE => services.reserve(body.u64().map_err(|wire::Broken| Away::Broken)? as i64),
+                tell::RESERVE => services.reserve(body.u64()? as i64),
                 tell::LOG => {
                     let start = Instant::now();
                     services.log(&String::from_utf8_lossy(body.0));
@@ -195,6 +227,7 @@ impl Worker {
                 }
                 _ => return Err(Away::Broken),
             };
+            body.end()?;
             self.send(ask::ANSWER, &status.to_le_bytes(), &mut patience, services)?;
         }
     }
@@ -210,7 +243,9 @@ impl Worker {
             return Err(Away::Gone);
         }
         let mut frame = std::mem::take(&mut self.outbox);
-        framed(kind, body, &mut frame);
+        frame.clear();
+        frame.extend(wire::head(kind, self.call, body));
+        frame.extend(body);
         let mut left = &frame[..];
         while !left.is_empty() {
             match rustix::net::send(&self.socket, left, SendFlags::NOSIGNAL) {
@@ -225,16 +260,17 @@ impl Worker {
     }
 
     /// The next frame.
-    fn frame(&mut self, patience: &mut Patience, services: &mut dyn Services) -> Result<(u8, Vec<u8>), Away> {
+    fn frame(&mut self, patience: &mut Patience, services: &mut dyn Services) -> Result<(u8, u32, Vec<u8>), Away> {
         loop {
             let mut waiting = Reader(&self.inbox[self.read..]);
             if let Ok(len) = waiting.u32() {
                 let len = len as usize;
-                if len == 0 || len > wire::LONGEST {
+                if !(wire::HEAD..=wire::LONGEST).contains(&len) {
                     return Err(Away::Broken);
                 }
-                if let Some((kind, body)) = waiting.0.get(..len).and_then(<[u8]>::split_first) {
-                    let frame = (*kind, body.to_vec());
+                if let Some(frame) = waiting.0.get(..len) {
+                    let (kind, call, body) = wire::parts(frame)?;
+                    let frame = (kind, call, body.to_vec());
                     self.read += 4 + len;
                     return Ok(frame);
                 }
@@ -309,7 +345,7 @@ impl Worker {
             },
             Away::Broken => {
                 self.child.end();
-                format!("what its process says in `{what}` cannot be understood; it was ended")
+                format!("its process answered something that is no answer in `{what}`, and was ended")
             }
             Away::Silent => {
                 self.child.end();
@@ -347,6 +383,12 @@ enum Away {
     Cancelled,
 }
 
+impl From<wire::Broken> for Away {
+    fn from(_: wire::Broken) -> Self {
+        Away::Broken
+    }
+}
+
 impl Patience {
     fn new() -> Patience {
         Patience {
@@ -354,14 +396,6 @@ impl Patience {
             cancelled: None,
         }
     }
-}
-
-fn framed(kind: u8, body: &[u8], frame: &mut Vec<u8>) {
-    frame.clear();
-    let len = u32::try_from(body.len() + 1).unwrap_or(u32::MAX);
-    frame.extend(len.to_le_bytes());
-    frame.push(kind);
-    frame.extend(body);
 }
 
 /// `256MiB`
@@ -380,12 +414,12 @@ pub(super) fn shown(bytes: u64) -> String {
 pub(super) struct Nobody;
 
 impl Services for Nobody {
-    fn emit(&mut self, _: &mut Reader<'_>, _: &mut Shared) -> Status {
-        ffi::E_INTERNAL
+    fn emit(&mut self, _: &mut Reader<'_>, _: &mut Shared) -> wire::Read<Status> {
+        Err(wire::Broken)
     }
 
-    fn reject(&mut self, _: i64, _: i32, _: &[u8], _: &[u8]) -> Status {
-        ffi::E_INTERNAL
+    fn reject(&mut self, _: i64, _: i32, _: &[u8], _: &[u8]) -> wire::Read<Status> {
+        Err(wire::Broken)
     }
 
     fn reserve(&mut self, _: i64) -> Status {
@@ -398,5 +432,80 @@ impl Services for Nobody {
 
     fn cancelled(&mut self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Done;
+
+    /// A process that has said this before it is asked; with the other end.
+    fn that_says(said: &[u8]) -> (Worker, UnixStream) {
+        let (socket, mut theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new("sleep");
+        let child = Child::start(command.arg("600").stdin(Stdio::null())).unwrap();
+        theirs.write_all(said).unwrap();
+        let (leash, _) = UnixStream::pair().unwrap();
+        let shared = Shared::new(1 << 20).unwrap();
+        let worker = Worker::of(child, socket, leash, shared, Isolation::default()).unwrap();
+        (worker, theirs)
+    }
+
+    fn frame(kind: u8, call: u32, body: &[u8]) -> Vec<u8> {
+        [&wire::head(kind, call, body), body].concat()
+    }
+
+    fn asked(worker: &mut Worker) -> Result<Status, Lost> {
+        worker.ask(ask::FINISH, &[], "finish", &mut Nobody, |body, _| {
+            Done::read(body).map(|done| done.status)
+        })
+    }
+
+    #[test]
+    fn what_is_no_answer_ends_the_process_and_all_else_does_not() {
+        let mut done = Writer::default();
+        let end = Done {
+            status: 0,
+            error: ffi::ErrorOut::EMPTY,
+            complaint: None,
+            refused: false,
+        };
+        end.write(&mut done);
+        let done = done.0;
+        let log = frame(tell::LOG, 77, b"on and on");
+        let reserve = frame(tell::RESERVE, 1, &[0; 8]);
+        for sound in [
+            frame(tell::DONE, 1, &done),
+            [&log[..], &reserve, &frame(tell::DONE, 1, &done)].concat(),
+        ] {
+            let (mut worker, _other) = that_says(&sound);
+            assert_eq!(asked(&mut worker), Ok(0));
+            assert!(worker.is_fit());
+        }
+        let text = "its process answered something that is no answer in `finish`, and was ended";
+        for (what, said) in [
+            ("no frame", b"what is said is no frame".to_vec()),
+            ("too short for a frame", vec![4, 0, 0, 0, tell::DONE, 1, 0, 0]),
+            ("an unknown kind", frame(77, 1, &done)),
+            ("a question of the host's", frame(ask::FINISH, 1, &done)),
+            ("an end that is cut off", frame(tell::DONE, 1, &done[..done.len() - 1])),
+            (
+                "an end with more behind it",
+                frame(tell::DONE, 1, &[&done[..], &[0]].concat()),
+            ),
+            ("the end of another call", frame(tell::DONE, 0, &done)),
+            ("rows where there are none", frame(tell::EMIT, 1, &[0; 64])),
+            ("a bad row where there are none", frame(tell::REJECT, 1, &[0; 20])),
+            ("a number that is cut off", frame(tell::RESERVE, 1, &[0; 7])),
+            ("a number with more behind it", frame(tell::RESERVE, 1, &[0; 9])),
+        ] {
+            let (mut worker, _other) = that_says(&said);
+            assert_eq!(asked(&mut worker), Err(Lost::Process(text.into())), "{what}");
+            // Ended and reaped: so it is known how it ended.
+            assert_eq!(worker.child.ended(), Some(Ended::Signal(9)), "{what}");
+            assert!(!worker.is_fit(), "{what}");
+            assert_eq!(asked(&mut worker), Err(Lost::Process(text.into())), "{what}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! - `clear` cannot fail: what goes wrong in it is told by whatever is asked of the instance next.
 #![allow(unsafe_code)]
 
-use super::super::wire::{Writer, ask};
+use super::super::wire::{Broken, Writer, ask};
 use super::super::{Table, table_has};
 use super::bound::Bound;
 use super::instance::{Asked, Instance};
@@ -97,7 +97,11 @@ unsafe fn make_room(
 /// A call without output.
 fn run(instance: &mut Instance, call: &ffi::Call, asked: Asked<'_>, error: &mut ErrorOut) -> Result<Status, Failed> {
     instance.within(call, |instance, worker| {
-        let answered = instance.ask(worker, call, &mut Serving::new(call, &[]).of(&instance.bound), asked)?;
+        let mut serving = Serving::new(call, &[]).of(&instance.bound);
+        let answered = instance.ask(worker, call, &mut serving, asked, |_, rest, _| match rest.flag()? {
+            true => Err(Broken),
+            false => Ok(()),
+        })?;
         *error = answered.error;
         Ok(answered.status)
     })

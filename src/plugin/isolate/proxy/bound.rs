@@ -1,11 +1,12 @@
 //! What is bound in processes: `bind` and `unbind` of the stand-ins.
 #![allow(unsafe_code)]
 
-use super::super::wire::{Broken, Reader, Writer, ask};
-use super::super::worker::{Nobody, Worker};
+use super::super::shared::Shared;
+use super::super::wire::{Broken, Done, Reader, Writer, ask};
+use super::super::worker::{Lost, Nobody, Worker};
 use super::super::{given, used};
 use super::slots::Slots;
-use super::{Failed, NEXT, Proxy, Table, done, entry};
+use super::{Failed, NEXT, Proxy, Table, ended, entry};
 use standpipe_sdk::ffi::{self, BindIn, BindOut, ErrorOut, Host, Status, schema};
 use standpipe_sdk::{Field, Schema, Type};
 use std::ffi::c_void;
@@ -80,6 +81,19 @@ impl Answer {
     }
 }
 
+/// Binds in a process: what it answers, or how it refuses, and the bytes of that.
+fn bound_in(worker: &mut Worker, id: u64, question: &[u8]) -> Result<(Result<Answer, Done>, Vec<u8>), Lost> {
+    let question = [&id.to_le_bytes(), question].concat();
+    worker.ask(ask::BIND, &question, "bind", &mut Nobody, |body, _| {
+        let bytes = body.0.to_vec();
+        let done = Done::read(body)?;
+        Ok(match done.is_well() {
+            true => (Ok(Answer::read(body)?), bytes),
+            false => (Err(done), bytes),
+        })
+    })
+}
+
 impl Bound {
     /// A process in which this is bound.
     pub(super) fn worker(&self) -> Result<Worker, Failed> {
@@ -87,7 +101,7 @@ impl Bound {
         if worker.bounds.contains(&self.id) {
             return Ok(worker);
         }
-        let answer = worker.ask(ask::BIND, &with_id(self.id, &self.question), "bind", &mut Nobody)?;
+        let (_, answer) = bound_in(&mut worker, self.id, &self.question)?;
         if answer != self.answer {
             return Err(Failed::new(
                 ffi::E_INTERNAL,
@@ -131,17 +145,15 @@ pub(super) unsafe extern "C" fn bind(
             }
             let question = question.0;
             let mut worker = proxy.plugin.take(None)?;
-            let answer = worker.ask(ask::BIND, &with_id(id, &question), "bind", &mut Nobody)?;
-            let mut reader = Reader(&answer);
-            let status = match done(&mut reader) {
-                Ok(status) => status,
-                Err(failed) => {
+            let (outcome, answer) = bound_in(&mut worker, id, &question)?;
+            let read = match outcome {
+                Ok(read) => read,
+                Err(done) => {
                     proxy.plugin.give(worker);
-                    return Err(failed);
+                    return ended(done).map(|(status, _)| status);
                 }
             };
             worker.bounds.insert(id);
-            let read = Answer::read(&mut reader)?;
             let no_schema = |e: standpipe_sdk::Error| Failed::new(ffi::E_SCHEMA, &e.to_string());
             let schema = schema::Exported::new(&read.schema).map_err(no_schema)?;
             proxy.plugin.give(worker);
@@ -177,13 +189,15 @@ pub(super) unsafe extern "C" fn bind(
             out.from_columns = from.0;
             proxy.plugin.idle().bound += 1;
             out.bound = Arc::into_raw(bound).cast_mut().cast();
-            Ok(status)
+            Ok(ffi::OK)
         })
     }
 }
 
-fn with_id(id: u64, body: &[u8]) -> Vec<u8> {
-    [&id.to_le_bytes()[..], body].concat()
+/// Asks a process to let something go, which cannot fail.
+pub(super) fn gone(worker: &mut Worker, kind: u8, id: u64, what: &str) -> Result<(), Lost> {
+    let read = |body: &mut Reader<'_>, _: &mut Shared| Done::read(body).map(drop);
+    worker.ask(kind, &id.to_le_bytes(), what, &mut Nobody, read)
 }
 
 pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
@@ -204,10 +218,9 @@ pub(super) unsafe extern "C" fn unbind(bound: *mut c_void) {
             for mut worker in has_it {
                 worker.bounds.remove(&bound.id);
                 let instance = worker.instances.remove(&bound.id);
-                let id = bound.id.to_le_bytes();
+                let mut goes = |kind, what| gone(&mut worker, kind, bound.id, what).is_ok();
                 // A process that is lost here is missed by nobody.
-                let destroyed = !instance || worker.ask(ask::DESTROY, &id, "destroy", &mut Nobody).is_ok();
-                if destroyed && worker.ask(ask::UNBIND, &id, "unbind", &mut Nobody).is_ok() {
+                if (!instance || goes(ask::DESTROY, "destroy")) && goes(ask::UNBIND, "unbind") {
                     plugin.give(worker);
                 }
             }

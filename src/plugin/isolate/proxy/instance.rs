@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 use super::super::arrays::{self, Land, Sink, Stopped};
-use super::super::wire::{Done, Reader, Writer, ask, write};
-use super::super::worker::{Lost, Nobody, Worker, shown};
+use super::super::shared::Shared;
+use super::super::wire::{Broken, Done, Read, Reader, Writer, ask, write};
+use super::super::worker::{Lost, Worker, shown};
 use super::super::{E_NO_ROOM, E_PROCESS, PROCESS_LOST};
-use super::bound::Bound;
+use super::bound::{Bound, gone};
 use super::serving::{Landing, Serving};
 use super::slots::Slot;
-use super::{Failed, NEXT, done, ended, entry};
+use super::{Failed, NEXT, ended, entry};
 use standpipe_sdk::Type;
 use standpipe_sdk::ffi::{self, ArrowArray, ErrorOut, Host, Status};
 use std::ffi::c_void;
@@ -61,18 +62,16 @@ impl Asked<'_> {
 }
 
 /// The end of a call that went well.
-pub(super) struct Answered {
+pub(super) struct Answered<T> {
     pub(super) status: Status,
     pub(super) error: ErrorOut,
-    frame: Vec<u8>,
-    read: usize,
+    /// What stands behind it.
+    pub(super) rest: T,
 }
 
-impl Answered {
-    /// What stands behind the end.
-    pub(super) fn rest(&self) -> Reader<'_> {
-        Reader(&self.frame[self.read..])
-    }
+/// An answer that has nothing behind its end.
+pub(super) fn nothing(_: &Done, _: &mut Reader<'_>, _: &mut Shared) -> Read<()> {
+    Ok(())
 }
 
 pub(super) unsafe extern "C" fn create(
@@ -130,13 +129,9 @@ impl Instance {
         body.u64(self.id).u64(self.bound.id).u32(split).u32(call.run_flags);
         // SAFETY: a text of the host's, valid for the call.
         body.bytes(unsafe { call.folder.bytes() });
-        let answer = worker.ask(
-            ask::CREATE,
-            &body.0,
-            "create",
-            &mut Serving::new(call, &self.bound.output).of(&self.bound),
-        )?;
-        done(&mut Reader(&answer))?;
+        let mut serving = Serving::new(call, &self.bound.output).of(&self.bound);
+        let done = worker.ask(ask::CREATE, &body.0, "create", &mut serving, |body, _| Done::read(body))?;
+        ended(done)?;
         worker.instances.insert(self.id);
         Ok(())
     }
@@ -186,14 +181,15 @@ impl Instance {
         }
     }
 
-    /// Asks for a call that went well.
-    pub(super) fn ask(
+    /// Asks for a call that went well. `rest` reads what stands behind its end, whichever that is.
+    pub(super) fn ask<T>(
         &self,
         worker: &mut Worker,
         call: &ffi::Call,
         serving: &mut Serving<'_>,
         asked: Asked<'_>,
-    ) -> Result<Answered, Failed> {
+        rest: impl FnOnce(&Done, &mut Reader<'_>, &mut Shared) -> Read<T>,
+    ) -> Result<Answered<T>, Failed> {
         let mut body = Writer::default();
         body.u64(self.id).0.extend(asked.head.0);
         if asked.input.is_some() || asked.groups.is_some() {
@@ -224,10 +220,12 @@ impl Instance {
                 serving.stopped(why)
             })?;
         }
-        let frame = worker.ask(asked.kind, &body.0, asked.what, serving)?;
-        let mut reader = Reader(&frame);
-        let done = Done::read(&mut reader)?;
-        let read = frame.len() - reader.0.len();
+        let read = |body: &mut Reader<'_>, shared: &mut Shared| {
+            let done = Done::read(body)?;
+            let rest = rest(&done, body, shared)?;
+            Ok((done, rest))
+        };
+        let (done, rest) = worker.ask(asked.kind, &body.0, asked.what, serving, read)?;
         if let Some(stopped) = serving.stop {
             return Err(serving.stopped(stopped));
         }
@@ -242,12 +240,7 @@ impl Instance {
             }
             failed
         })?;
-        Ok(Answered {
-            status,
-            error,
-            frame,
-            read,
-        })
+        Ok(Answered { status, error, rest })
     }
 
     /// A call that may give an array of the columns `output`.
@@ -261,16 +254,17 @@ impl Instance {
     ) -> Result<Status, Failed> {
         self.within(call, |this, worker| {
             let mut serving = Serving::new(call, output).of(&this.bound);
-            let answered = this.ask(worker, call, &mut serving, asked)?;
-            let mut rest = answered.rest();
+            let rest = |done: &Done, rest: &mut Reader<'_>, shared: &mut Shared| match rest.flag()? {
+                false => Ok(None),
+                // Whoever fails gives nothing.
+                true if !done.is_well() => Err(Broken),
+                true => arrays::arrived(rest, output, &mut Landing { call, shared }).map(Some),
+            };
+            let answered = this.ask(worker, call, &mut serving, asked, rest)?;
             *error = answered.error;
-            if rest.flag()? {
-                let mut landing = Landing {
-                    call,
-                    shared: &mut worker.shared,
-                };
+            if let Some(arrived) = answered.rest {
                 let is_source = this.bound.proxy.stage.kind == ffi::KIND_SOURCE;
-                *out = arrays::read(&mut rest, output, &mut landing).map_err(|why| match why {
+                *out = arrived.map_err(|why| match why {
                     // The split is behind these rows already: they cannot be asked for again.
                     Stopped::NoRoom if is_source => Failed::new(E_NO_ROOM, "there is no room for its rows"),
                     why => serving.stopped(why),
@@ -380,7 +374,5 @@ pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
 /// Destroys an instance in its process.
 fn destroyed(id: u64, worker: &mut Worker) -> Result<(), Lost> {
     worker.instances.remove(&id);
-    worker
-        .ask(ask::DESTROY, &id.to_le_bytes(), "destroy", &mut Nobody)
-        .map(drop)
+    gone(worker, ask::DESTROY, id, "destroy")
 }

@@ -4,7 +4,7 @@
 use super::super::E_PROCESS;
 use super::super::arrays::{self, Land, Stopped};
 use super::super::shared::Shared;
-use super::super::wire::Reader;
+use super::super::wire::{Read, Reader};
 use super::super::worker::Services;
 use super::Failed;
 use super::bound::Bound;
@@ -52,39 +52,42 @@ impl<'r> Serving<'r> {
         match why {
             // The host refused it, and knows.
             Stopped::NoRoom => Failed::new(ffi::E_MEMORY, ""),
-            Stopped::Broken => Failed::new(E_PROCESS, "what its process gives cannot be understood"),
+            Stopped::Broken => Failed::new(ffi::E_INTERNAL, "what is for its process cannot be written"),
             Stopped::System => Failed::new(E_PROCESS, "the system has no memory for what its process gets or gives"),
         }
     }
 }
 
 impl Services for Serving<'_> {
-    fn emit(&mut self, array: &mut Reader<'_>, shared: &mut Shared) -> Status {
+    fn emit(&mut self, array: &mut Reader<'_>, shared: &mut Shared) -> Read<Status> {
         if self.stop.is_some() {
-            return ffi::E_CANCELLED;
+            array.0 = &[];
+            return Ok(ffi::E_CANCELLED);
         }
         let call = self.call;
-        match arrays::read(array, self.output, &mut Landing { call, shared }) {
-            // SAFETY: the call lasts, on this thread; the array is one that is given away.
-            Ok(mut array) => unsafe { (self.host().emit)(call, &raw mut array) },
-            Err(why) => {
-                self.stop = Some(why);
-                if why == Stopped::NoRoom {
-                    ffi::E_MEMORY
-                } else {
-                    ffi::E_CANCELLED
+        Ok(
+            match arrays::arrived(array, self.output, &mut Landing { call, shared })? {
+                // SAFETY: the call lasts, on this thread; the array is one that is given away.
+                Ok(mut array) => unsafe { (self.host().emit)(call, &raw mut array) },
+                Err(why) => {
+                    self.stop = Some(why);
+                    if why == Stopped::NoRoom {
+                        ffi::E_MEMORY
+                    } else {
+                        ffi::E_CANCELLED
+                    }
                 }
-            }
-        }
+            },
+        )
     }
 
-    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status {
+    fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Read<Status> {
         let text = |bytes: &[u8]| ffi::Str {
             ptr: bytes.as_ptr().cast(),
             len: bytes.len(),
         };
         // SAFETY: the call lasts, on this thread; the texts are there as long as it does.
-        unsafe { (self.host().reject)(self.call, row, column, text(code), text(message)) }
+        Ok(unsafe { (self.host().reject)(self.call, row, column, text(code), text(message)) })
     }
 
     fn reserve(&mut self, delta: i64) -> Status {

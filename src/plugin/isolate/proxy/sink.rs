@@ -30,14 +30,15 @@ unsafe extern "C" fn publish(
             let (instance, call, out, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *out, &mut *error);
             instance.within(call, |instance, worker| {
                 let asked = Asked::bare(ask::PUBLISH, "publish");
-                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
-                let mut rest = answered.rest();
+                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked, |_, rest, _| {
+                    (out.rows, out.bytes) = (rest.u64()?, rest.u64()?);
+                    let name = rest.bytes()?;
+                    // Readers look for the NUL or the end.
+                    let len = name.len().min(out.name.len());
+                    out.name[..len].copy_from_slice(&name[..len]);
+                    Ok(())
+                })?;
                 *left = answered.error;
-                (out.rows, out.bytes) = (rest.u64()?, rest.u64()?);
-                let name = rest.bytes()?;
-                // Readers look for the NUL or the end.
-                let len = name.len().min(out.name.len());
-                out.name[..len].copy_from_slice(&name[..len]);
                 Ok(answered.status)
             })
         })

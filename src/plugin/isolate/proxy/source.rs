@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::super::wire::{LONGEST_SNAPSHOT, Writer, ask};
-use super::instance::{Asked, Instance};
+use super::instance::{Asked, Instance, nothing};
 use super::serving::Serving;
 use super::{Failed, entry};
 use standpipe_sdk::ffi::{self, ErrorOut, Status, Write};
@@ -21,10 +21,12 @@ pub(super) unsafe extern "C" fn snapshot(
             let (instance, call, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *error);
             instance.within(call, |instance, worker| {
                 let asked = Asked::bare(ask::SNAPSHOT, "snapshot");
-                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
+                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked, |_, rest, _| {
+                    let bytes = rest.bytes()?;
+                    Ok(write(to, bytes.as_ptr().cast(), bytes.len()))
+                })?;
                 *left = answered.error;
-                let bytes = answered.rest().bytes()?;
-                match write(to, bytes.as_ptr().cast(), bytes.len()) {
+                match answered.rest {
                     ..0 => Err(Failed::new(ffi::E_MEMORY, "")),
                     _ => Ok(answered.status),
                 }
@@ -58,7 +60,7 @@ pub(super) unsafe extern "C" fn restore(
                     head,
                     ..Asked::bare(ask::RESTORE, "restore")
                 };
-                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked)?;
+                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked, nothing)?;
                 *left = answered.error;
                 Ok(answered.status)
             })

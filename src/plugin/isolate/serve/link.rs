@@ -1,11 +1,11 @@
 //! The way to the host.
 
-use super::super::wire::{Reader, ask, tell};
-use super::{body, vanish};
+use super::super::wire::{Reader, ask, head, parts, tell};
+use super::{frame, vanish};
 use standpipe_sdk::ffi::{self, Status};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread::ThreadId;
 
@@ -16,6 +16,8 @@ pub(super) struct Link {
     /// Who is called: only there is anybody who waits for an answer.
     thread: ThreadId,
     is_called: AtomicBool,
+    /// The number of the last call.
+    call: AtomicU32,
 }
 
 impl Link {
@@ -25,11 +27,13 @@ impl Link {
             socket: Mutex::new(socket),
             thread: std::thread::current().id(),
             is_called: AtomicBool::new(false),
+            call: AtomicU32::new(0),
         }
     }
 
     /// Runs a call of the host's.
-    pub(super) fn called<T>(&self, run: impl FnOnce() -> T) -> T {
+    pub(super) fn called<T>(&self, call: u32, run: impl FnOnce() -> T) -> T {
+        self.call.store(call, Relaxed);
         self.is_called.store(true, Relaxed);
         let outcome = run();
         self.is_called.store(false, Relaxed);
@@ -37,22 +41,21 @@ impl Link {
     }
 
     pub(super) fn send(&self, kind: u8, body: &[u8]) -> std::io::Result<()> {
-        let mut frame = Vec::with_capacity(body.len() + 5);
-        frame.extend(u32::try_from(body.len() + 1).unwrap_or(u32::MAX).to_le_bytes());
-        frame.push(kind);
-        frame.extend(body);
+        let head = head(kind, self.call.load(Relaxed), body);
+        let frame = [&head, body].concat();
         self.socket
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .write_all(&frame)
     }
 
-    pub(super) fn receive(&self) -> std::io::Result<(u8, Vec<u8>)> {
+    /// What stands behind the length of the next frame.
+    pub(super) fn receive(&self) -> std::io::Result<Vec<u8>> {
         // Only the thread that is called reads, and the lock is not held meanwhile.
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).try_clone()?;
         let mut len = [0; 4];
         socket.read_exact(&mut len)?;
-        body(&mut socket, u32::from_le_bytes(len))
+        frame(&mut socket, u32::from_le_bytes(len))
     }
 
     /// Asks the host in the midst of a call.
@@ -60,8 +63,9 @@ impl Link {
         if self.send(kind, body).is_err() {
             vanish();
         }
-        match self.receive() {
-            Ok((ask::ANSWER, body)) => Reader(&body).i32().unwrap_or(ffi::E_INTERNAL),
+        let answer = self.receive();
+        match answer.as_deref().map(parts) {
+            Ok(Ok((ask::ANSWER, _, body))) => Reader(body).i32().unwrap_or(ffi::E_INTERNAL),
             _ => vanish(),
         }
     }
