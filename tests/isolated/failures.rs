@@ -228,11 +228,51 @@ fn what_ends_a_plugin_once_its_rows_are_given_is_a_warning() {
 }
 
 #[test]
-fn a_split_that_ends_its_process_when_it_goes_is_the_last_one() {
+fn a_split_that_ends_its_process_when_it_goes_is_one_warning_whatever_the_others_do() {
     let folder = project("crash", Some("timeout = \"1s\"\nmemory = \"64MiB\"\n"));
-    let script = "use plugin crash\nread crash.well FAIL | write csv \"out.csv\"\n";
-    let seen = failures(folder.path(), &["destroy"], script);
-    insta::assert_snapshot!(seen);
+    let folder = folder.path();
+    let numbers: String = (1..=20_000).map(|n| format!("{n}\n")).collect();
+    for (how, times) in [("segv", 10), ("exit", 10), ("short", 5), ("loop", 1)] {
+        let script =
+            format!("use plugin crash\nread crash.well at: \"destroy\", how: \"{how}\" | write csv \"out.csv\"\n");
+        fs::write(folder.join("s.pipe"), script).unwrap();
+        for workers in ["1", "2", "4"] {
+            for _ in 0..times {
+                let _ = fs::remove_file(folder.join("out.csv"));
+                let start = Instant::now();
+                let (status, _, stderr) = cli(folder, &["run", "s.pipe", "--workers", workers]);
+                let took = start.elapsed();
+                // However many hang, nobody waits for more than one.
+                assert!(took < TIMEOUT + Duration::from_secs(1), "{how} {workers}: {took:?}");
+                let warnings = stderr.matches("crash.well: warning[E0806]").count();
+                assert_eq!((status, warnings), (Some(0), 1), "{how} {workers}: {stderr}");
+                assert!(stderr.contains("`destroy`"), "{how} {workers}: {stderr}");
+                let out = fs::read_to_string(folder.join("out.csv")).unwrap();
+                assert!(out == format!("n\n{numbers}"), "{how} {workers}");
+                assert_eq!(processes(folder), 0, "{how} {workers}: a process is left");
+            }
+        }
+    }
+}
+
+#[test]
+fn states_that_are_lost_with_a_table_of_others_are_an_error_for_any_number_of_workers() {
+    let folder = project("crash", Some(""));
+    let folder = folder.path();
+    let script = "use plugin crash\nfrom range(1, 20_000)\
+        | aggregate s = crash.sum(value, at: \"destroy\", how: \"exit\") by k = value % 7000\n";
+    fs::write(folder.join("s.pipe"), script).unwrap();
+    for workers in ["1", "2", "4"] {
+        for _ in 0..5 {
+            let (status, _, stderr) = cli(folder, &["run", "s.pipe", "--workers", workers]);
+            let (warnings, errors) = (stderr.matches("warning[E0806]"), stderr.matches("error[E0806]"));
+            assert_eq!(
+                (status, warnings.count(), errors.count()),
+                (Some(1), 1, 1),
+                "{workers}: {stderr}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub(super) struct Worker {
     timeout: Duration,
     memory: u64,
     pub(super) lost: bool,
+    /// It was lost because it did not answer in time.
+    pub(super) was_silent: bool,
     /// Then, what was said of that.
     last_words: String,
     /// It was told that a run is over.
@@ -142,6 +144,7 @@ impl Worker {
             timeout: isolation.timeout,
             memory: isolation.memory,
             lost: false,
+            was_silent: false,
             last_words: String::new(),
             told: false,
             call: 0,
@@ -348,6 +351,7 @@ impl Worker {
                 format!("its process answered something that is no answer in `{what}`, and was ended")
             }
             Away::Silent => {
+                self.was_silent = true;
                 self.child.end();
                 let limit = seconds(self.timeout);
                 format!("its process did not answer in `{what}` within {limit}, and was ended")

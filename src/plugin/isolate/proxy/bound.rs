@@ -11,8 +11,8 @@ use standpipe_sdk::ffi::{self, BindIn, BindOut, ErrorOut, Host, Status, schema};
 use standpipe_sdk::{Field, Schema, Type};
 use std::ffi::c_void;
 use std::ptr::null;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What `bind` gives.
 pub(super) struct Bound {
@@ -29,8 +29,10 @@ pub(super) struct Bound {
     pub(super) state: Vec<Type>,
     /// The processes that an aggregate's instances share.
     pub(super) slots: Slots,
-    /// Why a process was lost when a split of a source went: no further one is begun.
-    pub(super) last: OnceLock<String>,
+    /// A process was lost when what is in it went, and whoever runs the script was told.
+    pub(super) told: AtomicBool,
+    /// One was silent then: nobody waits for the others.
+    pub(super) hangs: AtomicBool,
     key: Option<Vec<i32>>,
     used: Option<Vec<i32>>,
     from: Option<Vec<i32>>,
@@ -170,7 +172,8 @@ pub(super) unsafe extern "C" fn bind(
                 state: types(read.states.as_ref().map_or(vec![], |states| states.fields().to_vec())),
                 states: read.states,
                 slots: Slots::default(),
-                last: OnceLock::new(),
+                told: AtomicBool::new(false),
+                hangs: AtomicBool::new(false),
                 output: types(output),
                 key: read.key,
                 used: read.used,

@@ -108,9 +108,6 @@ pub(super) unsafe extern "C" fn create(
                     instance.home = Home::Slot(slot);
                 }
                 _ => {
-                    if let Some(text) = instance.bound.last.get() {
-                        return Err(Failed::new(E_PROCESS, text));
-                    }
                     let mut worker = instance.bound.worker()?;
                     instance.create(&mut worker, &*call, split)?;
                     instance.home = Home::Own(Some(worker));
@@ -347,9 +344,12 @@ pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
                 owner,
             } = *Box::from_raw(inst.cast::<Instance>());
             let outcome = match home {
-                // Once a split has lost its process like this, nobody waits for the others.
-                Home::Own(Some(mut worker)) if !worker.lost && bound.last.get().is_none() => {
-                    destroyed(id, &mut worker).map(|()| bound.proxy.plugin.give(worker))
+                Home::Own(Some(mut worker)) if !worker.lost && !bound.hangs.load(Relaxed) => {
+                    let outcome = destroyed(id, &mut worker);
+                    if worker.was_silent {
+                        bound.hangs.store(true, Relaxed);
+                    }
+                    outcome.map(|()| bound.proxy.plugin.give(worker))
                 }
                 Home::Slot(slot) => bound.slots.leave(id, &slot, destroyed).map(|worker| {
                     if let Some(worker) = worker {
@@ -358,11 +358,10 @@ pub(super) unsafe extern "C" fn destroy(inst: *mut c_void) {
                 }),
                 _ => Ok(()),
             };
-            // All its rows are given: whoever runs the script is told, and the run stands.
-            if let Err(Lost::Process(text)) = outcome {
-                if bound.proxy.stage.kind == ffi::KIND_SOURCE {
-                    let _ = bound.last.set(text.clone());
-                }
+            // All its rows are given: whoever runs the script is told, once whatever the others do, and the run stands.
+            if let Err(Lost::Process(text)) = outcome
+                && !bound.told.swap(true, Relaxed)
+            {
                 let text = format!("warning[{PROCESS_LOST}]: {text}");
                 (host.log)(owner, 0, ffi::Str::new(&text));
             }
