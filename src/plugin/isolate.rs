@@ -145,6 +145,7 @@ pub(super) fn open(bytes: &[u8], path: &str, worker: PathBuf, isolation: Isolati
     let (worker, description) = Worker::start(plugin).map_err(|lost| match lost {
         Lost::Process(text) => Error::failed(PROCESS_LOST, text),
         Lost::Cancelled => Error::Cancelled,
+        Lost::NoRoom | Lost::TooLong => cannot("what it is does not fit into a frame".into()),
     })?;
     let description = description?;
     plugin.give(worker);

@@ -129,6 +129,14 @@ fn an_isolated_source_gives_the_same_rows() {
         | filter id % 40 < 3 | write csv \"out.txt\"";
     let [_, out, _] = same_for_all("synth", &synth, script);
     assert_eq!(out.lines().count(), 15_001);
+    // So many columns that it takes a long frame to say where they lie.
+    let columns: Vec<String> = (1..=1500).map(|n| format!("c{n}: string?")).collect();
+    let script = format!(
+        "use plugin synth\nread synth.rows seed: 7, rows: 300, columns: \"{}\" | write csv \"out.txt\"",
+        columns.join(", ")
+    );
+    let [_, out, _] = same_for_all("synth", &synth, &script);
+    assert_eq!(out.lines().count(), 301);
     // The first rows only: what is read ahead is dropped.
     let script = "use plugin synth\nread synth.rows rows: 1_000_000_000_000 | take 3 | select id";
     let [out, ..] = same_for_all("synth", &synth, script);

@@ -7,7 +7,7 @@
  * write crash.drain "path", x, at: "publish", how: "segv"
  *                                    writes the sum of a column into a file; at may be publish as well;
  * read crash.well at: "process", how: "segv"
- *                                    the numbers from 1 to 20,000, in four splits;
+ *                                    the numbers from 1 to 20,000, in four splits; with how: wide its snapshots take 3 MiB;
  * crash.sum(x, at: "merge", how: "segv")
  *                                    a sum, that says with how: wide that each state takes 64 bytes, and 21,290 once it is merged, with huge 4 MiB; at may be state_schema, room, room_to_merge, update, merge, state, finalize, clear. */
 #include "standpipe_plugin.h"
@@ -259,7 +259,7 @@ static const void *sink(const sp_stage *s, const char *id) {
 }
 
 /* The source: four splits. */
-enum { SPLITS = 4, SPLIT_ROWS = 5000 };
+enum { SPLITS = 4, SPLIT_ROWS = 5000, SNAPSHOT = 3 << 20 };
 typedef struct split { bound *b; int64_t next, end; } split;
 
 static sp_status bind_well(const sp_stage *s, const sp_host *h, const sp_bind_in *in, sp_bind_out *out, sp_error *e) {
@@ -304,16 +304,18 @@ static sp_status process_well(void *inst, const sp_call *call, struct ArrowArray
 }
 
 static sp_status snapshot_well(void *inst, const sp_call *call, sp_write_fn write, void *ctx, sp_error *e) {
+  static const char more[SNAPSHOT];
   split *p = inst;
+  sp_status status = write(ctx, &p->next, sizeof(p->next));
   (void)call; (void)e;
-  return write(ctx, &p->next, sizeof(p->next));
+  return status < 0 || p->b->how != WIDE ? status : write(ctx, more, sizeof(more));
 }
 
 static sp_status restore_well(void *inst, const sp_call *call, uint32_t version, const void *bytes, size_t n, sp_error *e) {
   split *p = inst;
   (void)call; (void)version; (void)e;
-  if (n != sizeof(p->next)) return SP_E_DATA;
-  memcpy(&p->next, bytes, n);
+  if (n != sizeof(p->next) + (p->b->how == WIDE ? SNAPSHOT : 0)) return SP_E_DATA;
+  memcpy(&p->next, bytes, sizeof(p->next));
   return SP_OK;
 }
 

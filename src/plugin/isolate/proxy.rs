@@ -156,6 +156,12 @@ impl From<Lost> for Failed {
         match lost {
             Lost::Process(text) => Failed::new(E_PROCESS, &text),
             Lost::Cancelled => Failed::new(ffi::E_CANCELLED, ""),
+            // The host refused it, and knows.
+            Lost::NoRoom => Failed::new(ffi::E_MEMORY, ""),
+            Lost::TooLong => Failed::new(
+                ffi::E_UNSUPPORTED,
+                "it has more columns or longer arguments than can be told to another process",
+            ),
         }
     }
 }

@@ -11,7 +11,7 @@ mod describe;
 mod link;
 mod region;
 
-use super::wire::{Broken, Done, Reader, Writer, ask, error_of, parts, tell};
+use super::wire::{Broken, Done, LONGEST_BODY, Reader, Writer, ask, cut, error_of, parts, tell};
 use super::{last_words, used};
 use crate::plugin::bind::{Given, Refused, Vtable};
 use crate::plugin::host::Registered;
@@ -148,7 +148,14 @@ struct Server {
 fn serve(socket: UnixStream, hello: Hello) {
     let link = Arc::new(Link::new(socket));
     let mut body = Writer::default();
-    let server = match load(&link, hello, &mut body) {
+    let loaded = load(&link, hello, &mut body).and_then(|server| match body.0.len() > LONGEST_BODY {
+        true => Err(Error::failed(
+            crate::plugin::DOES_NOT_LOAD,
+            "what it says of itself is too long",
+        )),
+        false => Ok(server),
+    });
+    let server = match loaded {
         Ok(server) => Some(server),
         Err(error) => {
             body.0.clear();
@@ -156,7 +163,7 @@ fn serve(socket: UnixStream, hello: Hello) {
                 Error::Failed { code, message, .. } => (code, message),
                 other => (PLUGIN_FAILED, other.to_string()),
             };
-            body.u8(0).u32(code.0.into()).bytes(text.as_bytes());
+            body.u8(0).u32(code.0.into()).bytes(cut(&text).as_bytes());
             None
         }
     };
@@ -169,12 +176,26 @@ fn serve(socket: UnixStream, hello: Hello) {
             let mut answer = Writer::default();
             last_words::begin();
             let understood = link.called(call, || server.called(kind, &mut Reader(body), &mut answer));
+            if answer.0.len() > LONGEST_BODY {
+                answer.0.clear();
+                too_long().write(&mut answer);
+            }
             if understood.is_err() || link.send(tell::DONE, &answer.0).is_err() {
                 break;
             }
         }
     }
     vanish()
+}
+
+/// The end of a call whose answer is longer than a frame.
+fn too_long() -> Done {
+    Done {
+        status: ffi::E_UNSUPPORTED,
+        error: error_of("it gives more columns than can be told to another process", ""),
+        complaint: None,
+        refused: false,
+    }
 }
 
 /// Loads the library, and writes what it is.
@@ -300,28 +321,28 @@ impl Server {
             }
             ask::PROCESS | ask::FINISH => {
                 let output = self.rows(kind == ask::PROCESS, body, &mut done)?;
-                done.write(answer);
-                written(output, answer);
+                ended(&done, answer, |rest| written(output, rest));
                 return Ok(());
             }
             ask::ROOM..=ask::CLEAR => {
                 let output = self.aggregate(kind, body, &mut done)?;
-                done.write(answer);
-                written(output, answer);
+                ended(&done, answer, |rest| written(output, rest));
                 return Ok(());
             }
             ask::SNAPSHOT => {
-                let bytes = self.snapshot(body, &mut done)?;
-                done.write(answer);
-                answer.bytes(&bytes);
+                let (at, len) = self.snapshot(body, &mut done)?;
+                ended(&done, answer, |rest| {
+                    rest.u64(at).u64(len);
+                });
                 return Ok(());
             }
             ask::RESTORE => self.restore(body, &mut done)?,
             ask::PUBLISH => {
                 let published = self.publish(body, &mut done)?;
-                done.write(answer);
-                answer.u64(published.rows).u64(published.bytes);
-                answer.bytes(published.name().as_bytes());
+                ended(&done, answer, |rest| {
+                    rest.u64(published.rows).u64(published.bytes);
+                    rest.bytes(published.name().as_bytes());
+                });
                 return Ok(());
             }
             ask::DESTROY => drop(self.objects.remove(&body.u64()?)),
@@ -375,10 +396,18 @@ impl Server {
     fn owner(&self, of_run: (&str, u32)) -> Registered {
         let (link, logged) = (self.link.clone(), self.link.clone());
         let say = Arc::new(move |text: &str| {
-            let _ = logged.send(tell::LOG, text.as_bytes());
+            let _ = logged.send(tell::LOG, cut(text).as_bytes());
         });
         let reserve = Arc::new(move |delta: i64| link.reserve(delta));
         Registered::elsewhere(say, self.cancelled.clone(), reserve, self.meter.clone(), of_run)
+    }
+}
+
+/// The end of a call, and what stands behind it if it is well.
+fn ended(done: &Done, answer: &mut Writer, rest: impl FnOnce(&mut Writer)) {
+    done.write(answer);
+    if done.is_well() {
+        rest(answer);
     }
 }
 
@@ -406,7 +435,7 @@ fn answered(bound: &Bound, answer: &mut Writer) {
     match (&bound.table, &bound.states) {
         (None, _) => answer.u8(0),
         (Some(_), Ok(states)) => answer.u8(1).schema(states),
-        (Some(_), Err(message)) => answer.u8(2).bytes(message.as_bytes()),
+        (Some(_), Err(message)) => answer.u8(2).bytes(cut(message).as_bytes()),
     };
 }
 

@@ -9,10 +9,13 @@
 use standpipe_sdk::ffi::{ErrorOut, Status};
 use standpipe_sdk::{Field, Item, Schema, Type};
 
-/// The longest frame, in bytes: descriptions, schemas, arguments and snapshots, never rows.
-pub(super) const LONGEST: usize = 64 << 20;
-/// The longest snapshot.
-pub(super) const LONGEST_SNAPSHOT: usize = LONGEST - (1 << 20);
+/// The longest frame behind its length, in bytes: what a library is, schemas, arguments, and of rows where their columns lie (about 60
+/// bytes for one), never what is in them.
+pub(super) const LONGEST: usize = 1 << 20;
+/// The longest body.
+pub(super) const LONGEST_BODY: usize = LONGEST - HEAD;
+/// The longest text that is said or complained of; what is longer is cut.
+pub(super) const LONGEST_TEXT: usize = 32 << 10;
 /// Deeper types are refused.
 const DEPTH: usize = 64;
 
@@ -300,6 +303,11 @@ impl<'b> Reader<'b> {
     }
 }
 
+/// A text of the plugin's, cut at a character.
+pub(super) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST_TEXT)]
+}
+
 /// Writes a text into an error, cut at a character.
 pub(super) fn write(to: &mut [u8], text: &str) {
     let end = text.floor_char_boundary(to.len() - 1);
@@ -315,7 +323,7 @@ pub(super) fn error_of(text: &str, param: &str) -> ErrorOut {
     error
 }
 
-/// The end of a call, all but its output.
+/// The end of a call. If it is well, what it gives stands behind it.
 pub(super) struct Done {
     pub(super) status: Status,
     pub(super) error: ErrorOut,
@@ -332,7 +340,8 @@ impl Done {
     }
 
     pub(super) fn write(&self, to: &mut Writer) {
-        to.i32(self.status).error(&self.error).text(self.complaint.as_deref());
+        to.i32(self.status).error(&self.error);
+        to.text(self.complaint.as_deref().map(cut));
         to.u8(self.refused.into());
     }
 

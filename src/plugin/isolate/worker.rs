@@ -4,6 +4,8 @@
 //! - A process that ends, is silent for too long or says what cannot be is lost: it is ended, and never asked again.
 //! - Time counts while the host waits for the process, not while the process waits for the host; giving a batch that is taken starts it
 //!   anew. A process that asks without end is as silent as one that says nothing, and called off as soon.
+//! - What it says takes [`SHORT`] bytes of the host's memory. What is longer is taken into the call's memory, if that has room; if not,
+//!   it is passed over, and the process goes on.
 //! - Nothing that comes from it is believed: see `wire` and `arrays`. What is no answer is found out here and nowhere else: whoever asks
 //!   gives what reads the answer, and gets what that made of it, or a process that is lost.
 
@@ -17,6 +19,7 @@ use standpipe_sdk::ffi::{self, Status};
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -30,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_millis(500);
 /// What a message counts at most, while the host says it: nobody answers it, so without this a process could say some without end.
 const WORDS: Duration = Duration::from_millis(1);
+/// A frame that takes no memory of the call's, in bytes.
+const SHORT: usize = 64 << 10;
 /// How long a process may take to end that has closed its socket.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -40,12 +45,20 @@ pub(super) enum Lost {
     Process(String),
     /// The run is over, and the plugin did not mind.
     Cancelled,
+    /// It is not lost: the host has no room for its answer, and passed it over.
+    NoRoom,
+    /// It is not lost: what it would be asked is longer than a frame.
+    TooLong,
 }
 
 /// What a plugin asks of its host while it is called.
 pub(super) trait Services {
     fn emit(&mut self, array: &mut Reader<'_>, shared: &mut Shared) -> wire::Read<Status>;
     fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> wire::Read<Status>;
+    /// Whether the call's memory has room for a frame of so many bytes.
+    fn room(&mut self, bytes: usize) -> bool;
+    /// It had none for what was emitted or rejected.
+    fn passed_over(&mut self) -> Status;
     fn reserve(&mut self, delta: i64) -> Status;
     fn log(&mut self, text: &str);
     fn cancelled(&mut self) -> bool;
@@ -57,11 +70,10 @@ pub(super) struct Worker {
     /// Closed, it ends the process, whatever that does. It tells the process that a run is over, and the host its last words.
     leash: UnixStream,
     pub(super) shared: Shared,
-    /// What has come and was not read, from `read` on.
+    /// What has come, up to `filled`, and was not read, from `read` on. It is as long as there is room.
     inbox: Vec<u8>,
     read: usize,
-    /// What is written to it as a frame.
-    outbox: Vec<u8>,
+    filled: usize,
     timeout: Duration,
     memory: u64,
     pub(super) lost: bool,
@@ -76,6 +88,14 @@ pub(super) struct Worker {
     /// What was bound in it, and made of what was bound.
     pub(super) bounds: BTreeSet<u64>,
     pub(super) instances: BTreeSet<u64>,
+}
+
+/// A frame as it came.
+struct Frame {
+    kind: u8,
+    call: u32,
+    /// Where it lies in the inbox until the next one is read; `None` if it was passed over.
+    body: Option<Range<usize>>,
 }
 
 /// Whether the host still waits.
@@ -140,7 +160,7 @@ impl Worker {
             shared,
             inbox: vec![],
             read: 0,
-            outbox: vec![],
+            filled: 0,
             timeout: isolation.timeout,
             memory: isolation.memory,
             lost: false,
@@ -168,6 +188,9 @@ impl Worker {
         services: &mut dyn Services,
         read: impl FnOnce(&mut Reader<'_>, &mut Shared) -> wire::Read<T>,
     ) -> Result<T, Lost> {
+        if body.len() > wire::LONGEST_BODY {
+            return Err(Lost::TooLong);
+        }
         self.call = self.call.wrapping_add(1);
         let mut patience = Patience::new();
         self.send(kind, body, &mut patience, services)
@@ -183,19 +206,21 @@ impl Worker {
         read: impl FnOnce(&mut Reader<'_>, &mut Shared) -> wire::Read<T>,
     ) -> Result<T, Lost> {
         let answer = self.served(services).and_then(|body| {
-            let mut body = Reader(&body);
+            let Some(body) = body else { return Ok(None) };
+            let mut body = Reader(&self.inbox[body]);
             let answer = read(&mut body, &mut self.shared)?;
             body.end()?;
-            Ok(answer)
+            Ok(Some(answer))
         });
-        answer.map_err(|away| self.lose(what, away))
+        self.settle();
+        answer.map_err(|away| self.lose(what, away))?.ok_or(Lost::NoRoom)
     }
 
-    fn served(&mut self, services: &mut dyn Services) -> Result<Vec<u8>, Away> {
+    /// Where the answer lies, if there is room for it.
+    fn served(&mut self, services: &mut dyn Services) -> Result<Option<Range<usize>>, Away> {
         let mut patience = Patience::new();
         loop {
-            let (kind, call, body) = self.frame(&mut patience, services)?;
-            let mut body = Reader(&body);
+            let Frame { kind, call, body } = self.frame(&mut patience, services)?;
             // A plugin's own threads may speak whenever they like, and nobody answers.
             if kind != tell::LOG && call != self.call {
                 return Err(Away::Broken);
@@ -203,8 +228,18 @@ impl Worker {
             if kind != tell::DONE {
                 self.look(&mut patience, services)?;
             }
+            let body = match (kind, body) {
+                (tell::DONE, body) => return Ok(body),
+                (_, Some(body)) => body,
+                (tell::EMIT | tell::REJECT, None) => {
+                    let status = services.passed_over();
+                    self.send(ask::ANSWER, &status.to_le_bytes(), &mut patience, services)?;
+                    continue;
+                }
+                _ => return Err(Away::Broken),
+            };
+            let mut body = Reader(&self.inbox[body]);
             let status = match kind {
-                tell::DONE => return Ok(body.0.to_vec()),
                 tell::EMIT => {
                     let status = services.emit(&mut body, &mut self.shared)?;
                     // Whoever is told to stop does not go on.
@@ -245,53 +280,106 @@ impl Worker {
         if self.lost {
             return Err(Away::Gone);
         }
-        let mut frame = std::mem::take(&mut self.outbox);
-        frame.clear();
-        frame.extend(wire::head(kind, self.call, body));
-        frame.extend(body);
-        let mut left = &frame[..];
-        while !left.is_empty() {
-            match rustix::net::send(&self.socket, left, SendFlags::NOSIGNAL) {
-                Ok(sent) => left = &left[sent..],
+        let head = wire::head(kind, self.call, body);
+        let mut sent = 0;
+        while sent < head.len() + body.len() {
+            let left = [
+                IoSlice::new(head.get(sent..).unwrap_or_default()),
+                IoSlice::new(&body[sent.saturating_sub(head.len())..]),
+            ];
+            match sendmsg(
+                &self.socket,
+                &left,
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::NOSIGNAL,
+            ) {
+                Ok(more) => sent += more,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => self.wait(PollFlags::OUT, patience, services)?,
                 Err(_) => return Err(Away::Closed),
             }
         }
-        self.outbox = frame;
         Ok(())
     }
 
     /// The next frame.
-    fn frame(&mut self, patience: &mut Patience, services: &mut dyn Services) -> Result<(u8, u32, Vec<u8>), Away> {
-        loop {
-            let mut waiting = Reader(&self.inbox[self.read..]);
-            if let Ok(len) = waiting.u32() {
-                let len = len as usize;
-                if !(wire::HEAD..=wire::LONGEST).contains(&len) {
-                    return Err(Away::Broken);
-                }
-                if let Some(frame) = waiting.0.get(..len) {
-                    let (kind, call, body) = wire::parts(frame)?;
-                    let frame = (kind, call, body.to_vec());
-                    self.read += 4 + len;
-                    return Ok(frame);
-                }
+    fn frame(&mut self, patience: &mut Patience, services: &mut dyn Services) -> Result<Frame, Away> {
+        const BEFORE: usize = size_of::<u32>();
+        self.settle();
+        if !self.has_room(SHORT) {
+            return Err(Away::NoMemory);
+        }
+        self.fill(BEFORE, patience, services)?;
+        let len = Reader(&self.inbox[self.read..self.filled]).u32()? as usize;
+        if !(wire::HEAD..=wire::LONGEST).contains(&len) {
+            return Err(Away::Broken);
+        }
+        self.fill(BEFORE + wire::HEAD, patience, services)?;
+        let (kind, call, _) = wire::parts(&self.inbox[self.read + BEFORE..self.filled])?;
+        let all = BEFORE + len;
+        let fits = all <= SHORT || services.room(all) && self.has_room(all);
+        let body = match fits {
+            true => {
+                self.fill(all, patience, services)?;
+                self.read += all;
+                Some(self.read - (len - wire::HEAD)..self.read)
             }
-            self.inbox.drain(..self.read);
-            self.read = 0;
-            let before = self.inbox.len();
-            self.inbox.resize(before + (64 << 10), 0);
-            let got = self.socket.read(&mut self.inbox[before..]);
-            self.inbox.truncate(before + *got.as_ref().unwrap_or(&0));
-            match got {
+            false => {
+                self.pass_over(all, patience, services)?;
+                None
+            }
+        };
+        Ok(Frame { kind, call, body })
+    }
+
+    /// Makes the inbox as long as this, if the system has the memory.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.inbox.len());
+        if more > 0 && self.inbox.try_reserve_exact(more).is_ok() {
+            self.inbox.resize(bytes, 0);
+        }
+        self.inbox.len() >= bytes
+    }
+
+    /// Gives back what a long frame took.
+    fn settle(&mut self) {
+        let unread = self.filled - self.read;
+        if self.inbox.len() > SHORT && unread <= SHORT {
+            self.inbox.copy_within(self.read..self.filled, 0);
+            (self.read, self.filled) = (0, unread);
+            self.inbox.truncate(SHORT);
+            self.inbox.shrink_to_fit();
+        }
+    }
+
+    /// Waits until so many bytes have come that were not read; there is room for them.
+    fn fill(&mut self, bytes: usize, patience: &mut Patience, services: &mut dyn Services) -> Result<(), Away> {
+        while self.filled - self.read < bytes {
+            if self.inbox.len() - self.read < bytes || self.filled == self.read {
+                self.inbox.copy_within(self.read..self.filled, 0);
+                (self.read, self.filled) = (0, self.filled - self.read);
+            }
+            match self.socket.read(&mut self.inbox[self.filled..]) {
                 Ok(0) => return Err(Away::Closed),
-                Ok(_) => {}
+                Ok(more) => self.filled += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::IN, patience, services)?,
                 Err(_) => return Err(Away::Closed),
             }
         }
+        Ok(())
+    }
+
+    /// Reads so many bytes that nobody wants.
+    fn pass_over(&mut self, bytes: usize, patience: &mut Patience, services: &mut dyn Services) -> Result<(), Away> {
+        let mut left = bytes;
+        while left > 0 {
+            self.fill(1, patience, services)?;
+            let here = left.min(self.filled - self.read);
+            self.read += here;
+            left -= here;
+        }
+        Ok(())
     }
 
     /// Waits until the socket is ready, as long as there is patience.
@@ -350,6 +438,10 @@ impl Worker {
                 self.child.end();
                 format!("its process answered something that is no answer in `{what}`, and was ended")
             }
+            Away::NoMemory => {
+                self.child.end();
+                "the system has no memory for what its process says".to_owned()
+            }
             Away::Silent => {
                 self.was_silent = true;
                 self.child.end();
@@ -384,6 +476,7 @@ enum Away {
     Closed,
     Silent,
     Broken,
+    NoMemory,
     Cancelled,
 }
 
@@ -426,6 +519,15 @@ impl Services for Nobody {
         Err(wire::Broken)
     }
 
+    /// What is said of a library or of what is bound is no run's.
+    fn room(&mut self, _: usize) -> bool {
+        true
+    }
+
+    fn passed_over(&mut self) -> Status {
+        ffi::E_INTERNAL
+    }
+
     fn reserve(&mut self, _: i64) -> Status {
         ffi::E_INTERNAL
     }
@@ -446,10 +548,12 @@ mod tests {
 
     /// A process that has said this before it is asked; with the other end.
     fn that_says(said: &[u8]) -> (Worker, UnixStream) {
-        let (socket, mut theirs) = UnixStream::pair().unwrap();
+        let (socket, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new("sleep");
         let child = Child::start(command.arg("600").stdin(Stdio::null())).unwrap();
-        theirs.write_all(said).unwrap();
+        let (mut says, said) = (theirs.try_clone().unwrap(), said.to_vec());
+        // More than a socket holds is said while it is heard.
+        std::thread::spawn(move || says.write_all(&said));
         let (leash, _) = UnixStream::pair().unwrap();
         let shared = Shared::new(1 << 20).unwrap();
         let worker = Worker::of(child, socket, leash, shared, Isolation::default()).unwrap();
@@ -464,6 +568,77 @@ mod tests {
         worker.ask(ask::FINISH, &[], "finish", &mut Nobody, |body, _| {
             Done::read(body).map(|done| done.status)
         })
+    }
+
+    /// A call whose memory has room for frames of so many bytes.
+    struct Within {
+        most: usize,
+        passed_over: usize,
+    }
+
+    impl Services for Within {
+        fn emit(&mut self, array: &mut Reader<'_>, _: &mut Shared) -> wire::Read<Status> {
+            array.0 = &[];
+            Ok(ffi::OK)
+        }
+
+        fn reject(&mut self, _: i64, _: i32, _: &[u8], _: &[u8]) -> wire::Read<Status> {
+            Ok(ffi::OK)
+        }
+
+        fn room(&mut self, bytes: usize) -> bool {
+            bytes <= self.most
+        }
+
+        fn passed_over(&mut self) -> Status {
+            self.passed_over += 1;
+            ffi::E_MEMORY
+        }
+
+        fn reserve(&mut self, _: i64) -> Status {
+            ffi::OK
+        }
+
+        fn log(&mut self, _: &str) {}
+
+        fn cancelled(&mut self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_long_frame_takes_memory_of_the_call_or_is_passed_over() {
+        let long = vec![0; wire::LONGEST_BODY];
+        let said = [
+            frame(tell::EMIT, 1, &long),
+            frame(tell::DONE, 1, &long),
+            frame(tell::DONE, 2, b"short"),
+        ]
+        .concat();
+        for (most, want, passed_over) in [(usize::MAX, Ok(long.len()), 0), (SHORT, Err(Lost::NoRoom), 1)] {
+            let (mut worker, mut other) = that_says(&said);
+            let mut services = Within { most, passed_over: 0 };
+            let mut asked = |worker: &mut Worker| {
+                worker.ask(ask::FINISH, &[], "finish", &mut services, |body, _| {
+                    let len = body.0.len();
+                    body.0 = &[];
+                    Ok(len)
+                })
+            };
+            assert_eq!(asked(&mut worker), want);
+            // What comes behind it is read as if it had not been there, and its memory is given back.
+            assert_eq!(asked(&mut worker), Ok(5));
+            assert!(worker.is_fit() && worker.inbox.len() == SHORT && worker.inbox.capacity() == SHORT);
+            assert_eq!(services.passed_over, passed_over);
+            let mut heard = [0; 4 * (4 + wire::HEAD)];
+            other.read_exact(&mut heard[..2 * 9 + 4 + 9]).unwrap();
+            let status = if passed_over > 0 { ffi::E_MEMORY } else { ffi::OK };
+            assert_eq!(heard[18..22], status.to_le_bytes());
+        }
+        let (mut worker, _other) = that_says(&[]);
+        let asked = worker.ask(ask::BIND, &[0; wire::LONGEST], "bind", &mut Nobody, |_, _| Ok(()));
+        assert_eq!(asked, Err(Lost::TooLong));
+        assert!(worker.is_fit());
     }
 
     #[test]
@@ -490,6 +665,10 @@ mod tests {
         let text = "its process answered something that is no answer in `finish`, and was ended";
         for (what, said) in [
             ("no frame", b"what is said is no frame".to_vec()),
+            (
+                "too long for a frame",
+                [&(wire::LONGEST as u32 + 1).to_le_bytes()[..], &[tell::DONE, 1, 0, 0, 0]].concat(),
+            ),
             ("too short for a frame", vec![4, 0, 0, 0, tell::DONE, 1, 0, 0]),
             ("an unknown kind", frame(77, 1, &done)),
             ("a question of the host's", frame(ask::FINISH, 1, &done)),

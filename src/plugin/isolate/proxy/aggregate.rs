@@ -98,7 +98,7 @@ unsafe fn make_room(
 fn run(instance: &mut Instance, call: &ffi::Call, asked: Asked<'_>, error: &mut ErrorOut) -> Result<Status, Failed> {
     instance.within(call, |instance, worker| {
         let mut serving = Serving::new(call, &[]).of(&instance.bound);
-        let answered = instance.ask(worker, call, &mut serving, asked, |_, rest, _| match rest.flag()? {
+        let answered = instance.ask(worker, call, &mut serving, asked, |rest, _| match rest.flag()? {
             true => Err(Broken),
             false => Ok(()),
         })?;

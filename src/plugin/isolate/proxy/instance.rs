@@ -3,7 +3,7 @@
 
 use super::super::arrays::{self, Land, Sink, Stopped};
 use super::super::shared::Shared;
-use super::super::wire::{Broken, Done, Read, Reader, Writer, ask, write};
+use super::super::wire::{Done, Read, Reader, Writer, ask, write};
 use super::super::worker::{Lost, Worker, shown};
 use super::super::{E_NO_ROOM, E_PROCESS, PROCESS_LOST};
 use super::bound::{Bound, gone};
@@ -42,6 +42,8 @@ pub(super) struct Asked<'r> {
     pub(super) what: &'static str,
     /// What stands behind the number of the instance.
     pub(super) head: Writer,
+    /// Bytes that it is lent.
+    pub(super) bytes: Option<&'r [u8]>,
     /// Numbers of groups, of an aggregate.
     pub(super) groups: Option<&'r [u32]>,
     /// What it is lent, and of what types that is.
@@ -55,6 +57,7 @@ impl Asked<'_> {
             kind,
             what,
             head: Writer::default(),
+            bytes: None,
             groups: None,
             input: None,
         }
@@ -70,7 +73,7 @@ pub(super) struct Answered<T> {
 }
 
 /// An answer that has nothing behind its end.
-pub(super) fn nothing(_: &Done, _: &mut Reader<'_>, _: &mut Shared) -> Read<()> {
+pub(super) fn nothing(_: &mut Reader<'_>, _: &mut Shared) -> Read<()> {
     Ok(())
 }
 
@@ -178,20 +181,24 @@ impl Instance {
         }
     }
 
-    /// Asks for a call that went well. `rest` reads what stands behind its end, whichever that is.
+    /// Asks for a call that went well. `rest` reads what stands behind its end.
     pub(super) fn ask<T>(
         &self,
         worker: &mut Worker,
         call: &ffi::Call,
         serving: &mut Serving<'_>,
         asked: Asked<'_>,
-        rest: impl FnOnce(&Done, &mut Reader<'_>, &mut Shared) -> Read<T>,
+        rest: impl FnOnce(&mut Reader<'_>, &mut Shared) -> Read<T>,
     ) -> Result<Answered<T>, Failed> {
         let mut body = Writer::default();
         body.u64(self.id).0.extend(asked.head.0);
-        if asked.input.is_some() || asked.groups.is_some() {
+        if asked.input.is_some() || asked.groups.is_some() || asked.bytes.is_some() {
             let mut filling = worker.shared.fill();
             let mut fill = || {
+                if let Some(bytes) = asked.bytes {
+                    let at = filling.put(bytes)?;
+                    body.u64(at).u64(bytes.len() as u64);
+                }
                 if let Some(groups) = asked.groups {
                     let at = filling.start(size_of_val(groups))?;
                     body.u64(at).u32(groups.len() as u32);
@@ -219,15 +226,21 @@ impl Instance {
         }
         let read = |body: &mut Reader<'_>, shared: &mut Shared| {
             let done = Done::read(body)?;
-            let rest = rest(&done, body, shared)?;
-            Ok((done, rest))
+            Ok(match done.is_well() {
+                true => (rest(body, shared).map(Some)?, done),
+                false => (None, done),
+            })
         };
-        let (done, rest) = worker.ask(asked.kind, &body.0, asked.what, serving, read)?;
+        let answer = worker.ask(asked.kind, &body.0, asked.what, serving, read);
+        let (rest, done) = match answer {
+            Err(Lost::NoRoom) => return Err(self.no_room()),
+            answer => answer?,
+        };
         if let Some(stopped) = serving.stop {
             return Err(serving.stopped(stopped));
         }
         let refused = done.refused && done.status == ffi::E_MEMORY && done.error.message[0] == 0;
-        let (status, error) = ended(done).map_err(|mut failed| {
+        let ended = ended(done).map_err(|mut failed| {
             if refused {
                 let memory = shown(self.bound.proxy.plugin.isolation.memory);
                 write(
@@ -236,8 +249,20 @@ impl Instance {
                 );
             }
             failed
-        })?;
+        });
+        let (status, error) = ended?;
+        // It is there where the call is well, and only then.
+        let rest = rest.ok_or_else(|| Failed::new(ffi::E_INTERNAL, "its call ended and did not"))?;
         Ok(Answered { status, error, rest })
+    }
+
+    /// The host had no room for what a call gave, and knows.
+    fn no_room(&self) -> Failed {
+        match self.bound.proxy.stage.kind {
+            // The split is behind these rows already: they cannot be asked for again.
+            ffi::KIND_SOURCE => Failed::new(E_NO_ROOM, "there is no room for its rows"),
+            _ => Failed::new(ffi::E_MEMORY, ""),
+        }
     }
 
     /// A call that may give an array of the columns `output`.
@@ -251,19 +276,15 @@ impl Instance {
     ) -> Result<Status, Failed> {
         self.within(call, |this, worker| {
             let mut serving = Serving::new(call, output).of(&this.bound);
-            let rest = |done: &Done, rest: &mut Reader<'_>, shared: &mut Shared| match rest.flag()? {
+            let rest = |rest: &mut Reader<'_>, shared: &mut Shared| match rest.flag()? {
                 false => Ok(None),
-                // Whoever fails gives nothing.
-                true if !done.is_well() => Err(Broken),
                 true => arrays::arrived(rest, output, &mut Landing { call, shared }).map(Some),
             };
             let answered = this.ask(worker, call, &mut serving, asked, rest)?;
             *error = answered.error;
             if let Some(arrived) = answered.rest {
-                let is_source = this.bound.proxy.stage.kind == ffi::KIND_SOURCE;
                 *out = arrived.map_err(|why| match why {
-                    // The split is behind these rows already: they cannot be asked for again.
-                    Stopped::NoRoom if is_source => Failed::new(E_NO_ROOM, "there is no room for its rows"),
+                    Stopped::NoRoom => this.no_room(),
                     why => serving.stopped(why),
                 })?;
             }

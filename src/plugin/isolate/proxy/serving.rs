@@ -21,6 +21,8 @@ pub(super) struct Serving<'r> {
     output: &'r [Type],
     /// What is served is over once this is lost.
     slots: Option<&'r Slots>,
+    /// What of the call's memory is for frames.
+    held_bytes: usize,
     /// Why what the process gave did not arrive: the plugin only passes the news on.
     pub(super) stop: Option<Stopped>,
 }
@@ -31,6 +33,7 @@ impl<'r> Serving<'r> {
             call,
             output,
             slots: None,
+            held_bytes: 0,
             stop: None,
         }
     }
@@ -88,6 +91,21 @@ impl Services for Serving<'_> {
         };
         // SAFETY: the call lasts, on this thread; the texts are there as long as it does.
         Ok(unsafe { (self.host().reject)(self.call, row, column, text(code), text(message)) })
+    }
+
+    fn room(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.held_bytes);
+        // SAFETY: the call lasts, on this thread. Nobody uses this memory: it stands for what the worker takes.
+        let has_room = more == 0 || !unsafe { (self.host().alloc)(self.call, more) }.is_null();
+        if has_room {
+            self.held_bytes += more;
+        }
+        has_room
+    }
+
+    fn passed_over(&mut self) -> Status {
+        self.stop = self.stop.or(Some(Stopped::NoRoom));
+        ffi::E_MEMORY
     }
 
     fn reserve(&mut self, delta: i64) -> Status {

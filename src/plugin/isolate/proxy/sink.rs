@@ -30,7 +30,7 @@ unsafe extern "C" fn publish(
             let (instance, call, out, left) = (&mut *inst.cast::<Instance>(), &*call, &mut *out, &mut *error);
             instance.within(call, |instance, worker| {
                 let asked = Asked::bare(ask::PUBLISH, "publish");
-                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked, |_, rest, _| {
+                let answered = instance.ask(worker, call, &mut Serving::new(call, &[]), asked, |rest, _| {
                     (out.rows, out.bytes) = (rest.u64()?, rest.u64()?);
                     let name = rest.bytes()?;
                     // Readers look for the NUL or the end.

@@ -1,8 +1,8 @@
 //! A call in a plugin's process: its input is lent, its output is given to the host.
 #![allow(unsafe_code)]
 
-use super::super::arrays::{self, Land, Stopped};
-use super::super::wire::{Broken, Done, LONGEST_SNAPSHOT, Reader, Writer, ask, error_of, tell};
+use super::super::arrays::{self, Land, Sink as _, Stopped};
+use super::super::wire::{Broken, Done, LONGEST_BODY, Reader, Writer, ask, error_of, tell};
 use super::link::Link;
 use super::region::{Giving, Region, Taking};
 use super::{Bound, Server};
@@ -143,8 +143,8 @@ impl Server {
         Ok(published)
     }
 
-    /// A call of `snapshot`, and what it wrote.
-    pub(super) fn snapshot(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<Vec<u8>, Broken> {
+    /// A call of `snapshot`, and where what it wrote lies.
+    pub(super) fn snapshot(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<(u64, u64), Broken> {
         let shape = Shape::without_rows(body.u64()?);
         let mut bytes: Vec<u8> = vec![];
         let into = &raw mut bytes;
@@ -153,24 +153,24 @@ impl Server {
             // SAFETY: as above; `write` gets what it writes to.
             Ok(unsafe { snapshot(with.inst, with.call, write, into.cast(), with.error) })
         })?;
-        if bytes.len() > LONGEST_SNAPSHOT {
-            let text = format!(
-                "its snapshot has {} bytes, {LONGEST_SNAPSHOT} are the most",
-                bytes.len()
-            );
-            (done.status, done.error) = (ffi::E_UNSUPPORTED, error_of(&text, ""));
-            bytes.clear();
-        }
-        Ok(bytes)
+        let at = Giving(&self.region).put(&bytes).unwrap_or_else(|_| {
+            if done.is_well() {
+                (done.status, done.error, done.refused) = (ffi::E_MEMORY, error_of("", ""), true);
+            }
+            0
+        });
+        Ok((at, bytes.len() as u64))
     }
 
     /// A call of `restore`.
     pub(super) fn restore(&mut self, body: &mut Reader<'_>, done: &mut Done) -> Result<(), Broken> {
         let shape = Shape::without_rows(body.u64()?);
-        let (version, bytes) = (body.u32()?, body.bytes()?);
+        let (version, at) = (body.u32()?, body.u64()?);
+        let len = usize::try_from(body.u64()?).map_err(|_| Broken)?;
+        let (region, arena) = (&self.region, &self.arena);
+        let from = Taking { region, arena }.load(at, len).map_err(|_| Broken)?;
         self.call(&shape, body, done, |bound, with| {
             let restore = bound.vtable.stage.restore.ok_or(Broken)?;
-            let (from, len) = (bytes.as_ptr().cast(), bytes.len());
             // SAFETY: as above; the bytes are there for the call.
             Ok(unsafe { restore(with.inst, with.call, version, from, len, with.error) })
         })?;
@@ -392,6 +392,10 @@ impl Remote<'_, '_> {
         let mut body = Writer::default();
         // SAFETY: `give` made it of columns of these types.
         unsafe { arrays::write(&normal, &self.output.types, &mut body, &mut Giving(self.region))? }
+        if body.0.len() > LONGEST_BODY {
+            self.complaint = Some("it gives more columns than can be told to another process".into());
+            return Err(Stopped::Broken);
+        }
         Ok(body)
     }
 }
@@ -434,7 +438,10 @@ impl Service for Remote<'_, '_> {
 
     fn reject(&mut self, row: i64, column: i32, code: &[u8], message: &[u8]) -> Status {
         let mut body = Writer::default();
-        body.u64(row as u64).i32(column).bytes(code).bytes(message);
+        // Both together fit into a frame.
+        let cut = |text: &[u8]| text.len().min(LONGEST_BODY / 4);
+        body.u64(row as u64).i32(column);
+        body.bytes(&code[..cut(code)]).bytes(&message[..cut(message)]);
         self.link.asked(tell::REJECT, &body.0)
     }
 
