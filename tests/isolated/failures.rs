@@ -415,12 +415,14 @@ fn a_failing_run_with_an_isolated_sink_leaves_nothing() {
         stderr
     };
     for at in ["open", "write", "finish", "publish"] {
-        for does in ["panic", "fail"] {
+        for does in ["panic", "fail", "abort"] {
             let script =
                 format!("from range(1, 9) | write odd.lines \"out.txt\", value, does: \"{does}\", at: \"{at}\"");
             let stderr = run(&script, &[]);
             let what = match does {
                 "panic" => format!("it panics: no {at}"),
+                // Nobody is left who could remove anything.
+                "abort" => "its process was lost".to_owned(),
                 _ => format!("it does not {at}"),
             };
             assert!(stderr.contains("`odd.lines`") && stderr.contains(&what), "{stderr}");

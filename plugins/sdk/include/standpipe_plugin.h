@@ -222,7 +222,8 @@ typedef struct sp_bind_out {
  * nothing given, the same rows are asked for again with a lower max_rows.
  * SP_SINK: no output columns (`schema` may be left released); serial, the rows in order. `finish` comes behind the last row and
  * makes the output what everybody sees, unless extension("standpipe.sink/1") gives an sp_sink: then `finish` only completes it.
- * An instance that is destroyed before its output was published leaves nothing behind. */
+ * An instance that is destroyed before its output was published leaves nothing behind. A process that is killed removes nothing: a
+ * file that has no name before it is published (on Linux open with O_TMPFILE, then linkat) is gone with it. */
 typedef struct sp_stage {
   uint32_t struct_size, kind, flags, state_version;
   const char *name, *version, *summary, *doc_md;

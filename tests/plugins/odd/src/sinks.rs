@@ -12,7 +12,7 @@ pub(crate) struct Lines {
     path: String,
     /// the column with the numbers
     of: ColumnArg,
-    /// what it does: nothing, panic, fail, reject, note
+    /// what it does: nothing, panic, fail, abort, reject, note
     #[param(default = "nothing")]
     does: String,
     /// where: bind, open, write, finish, publish, discard
@@ -34,6 +34,7 @@ fn act(does: &str, at: &str, here: &str) -> Result<()> {
         _ if at != here => Ok(()),
         "panic" => panic!("no {here}"),
         "fail" => Err(Error::failed(Code(805), format!("it does not {here}"))),
+        "abort" => std::process::abort(),
         _ => Ok(()),
     }
 }
