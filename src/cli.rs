@@ -21,6 +21,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use size::Size;
 use standpipe::diag::codes;
 use standpipe::engine::EngineBuilder;
+use standpipe::plugin::Verified;
 use standpipe::{Engine, GraphFormat, Pipeline, Problems};
 use std::io::{IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -141,6 +142,17 @@ struct PluginArgs {
 }
 
 impl PluginArgs {
+    /// Says which of them are refused, whether a script uses them or not.
+    fn check(&self) -> Result<(), u8> {
+        let seen = |path| Verified::read(path, None).and_then(|verified| verified.runs_here());
+        let refusals = self.paths.iter().filter_map(|path| seen(path).err());
+        let refused = refusals.fold(false, |_, refusal| {
+            plugin::refused(&refusal);
+            true
+        });
+        if refused { Err(WRONG) } else { Ok(()) }
+    }
+
     fn add_to(&self, engine: EngineBuilder) -> EngineBuilder {
         let engine = match std::env::current_exe() {
             Ok(program) => engine.plugin_worker(program),
@@ -335,6 +347,9 @@ fn pipeline(engine: &Engine, name: &str, text: &str, params: &[(String, String)]
 }
 
 fn check(args: &CheckArgs) -> u8 {
+    if let Err(status) = args.plugins.check() {
+        return status;
+    }
     let engine = args.plugins.add_to(Engine::builder().pedantic(args.pedantic)).build();
     let mut status = 0;
     let mut all = Vec::new();
@@ -389,6 +404,9 @@ fn explain(args: &ExplainArgs) -> u8 {
         Drawing::Dot => GraphFormat::Dot,
         Drawing::Mermaid => GraphFormat::Mermaid,
     };
+    if let Err(status) = args.plugins.check() {
+        return status;
+    }
     let engine = args.plugins.add_to(Engine::builder()).build();
     let pipeline = pipeline(&engine, &name, &text, &args.params);
     if args.memory {

@@ -328,6 +328,47 @@ fn files_that_cannot_be_loaded_are_refused_before_they_run() {
 }
 
 #[test]
+fn a_library_that_the_caller_names_is_good_or_an_error() {
+    let project = Project::new();
+    fs::remove_file(project.path("standpipe.toml")).unwrap();
+    let whole = fs::read(project.library()).unwrap();
+    // With its description, a library loses its name.
+    fs::write(project.path("cut.so"), &whole[..64]).unwrap();
+    fs::write(project.path("empty.so"), "").unwrap();
+    fs::write(project.path("text.so"), "no library").unwrap();
+    let unused = "from range(1, 2) | write none\n";
+    let used = "use plugin words\nfrom range(1, 2) | words.count_up | write none\n";
+    for (name, script) in [("used.pipe", used), ("unused.pipe", unused)] {
+        fs::write(project.path(name), script).unwrap();
+        for (library, why) in [
+            ("cut.so", "error[E0803]: the plugin `PROJECT/cut.so` is cut off\n"),
+            ("empty.so", "error[E0803]: the plugin `PROJECT/empty.so` is cut off\n"),
+            (
+                "text.so",
+                "error[E0803]: the plugin `PROJECT/text.so` is no library at all\n",
+            ),
+            (
+                "gone.so",
+                "error[E0801]: cannot read the plugin `gone.so`: No such file",
+            ),
+        ] {
+            for command in ["run", "check", "explain", "test"] {
+                let (status, out, err) = project.cli(&[command, name, "--plugin", library, "--plugin", "libwords.so"]);
+                assert!(
+                    status == Some(2) && err.starts_with(why) && out.is_empty(),
+                    "{command} {name} {library}: {out}{err}"
+                );
+            }
+        }
+        let good = project.cli(&["run", name, "--plugin", "libwords.so"]);
+        assert_eq!((good.0, good.2.contains("error")), (Some(0), false), "{}", good.2);
+    }
+    let engine = Engine::builder().plugin(project.path("cut.so")).build();
+    let said = rows(&engine, used).unwrap_err().to_string();
+    assert!(said.contains("E0803") && said.contains("cut.so` is cut off"), "{said}");
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {

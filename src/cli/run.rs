@@ -34,6 +34,9 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     if args.help {
         return print_data(script_help(&name, &pipeline).as_bytes());
     }
+    if let Err(status) = args.plugins.check() {
+        return status;
+    }
     // Before the run: a report that cannot be written should not cost hours.
     let report = match args.report.as_deref().map(NewFile::begin).transpose() {
         Ok(report) => report,

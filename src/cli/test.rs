@@ -75,6 +75,9 @@ struct Outcome {
 }
 
 pub(super) fn run(args: &TestArgs) -> u8 {
+    if let Err(status) = args.plugins.check() {
+        return status;
+    }
     if let Some(stream) = &args.record {
         return record(args, stream);
     }

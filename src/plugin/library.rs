@@ -167,8 +167,9 @@ impl Plugins {
     pub fn verified(&self, name: &str) -> Result<Verified, Refusal> {
         for path in &self.paths {
             let verified = Verified::read(path, None)?;
+            // Before its name is asked for: a file that is cut off has lost its description, and with it its name.
+            verified.runs_here()?;
             if verified.name() == name {
-                verified.runs_here()?;
                 return Ok(verified);
             }
         }
