@@ -369,6 +369,30 @@ fn a_library_that_the_caller_names_is_good_or_an_error() {
 }
 
 #[test]
+fn the_same_file_under_two_names_is_two_plugins() {
+    let project = Project::new();
+    let source = fs::read_to_string("tests/plugins/words.c").unwrap();
+    // Without a description it has no name of its own.
+    fs::write(project.path("bare.c"), source.replace("SP_NOTE(\"{", "SP_NOTE(\"no {")).unwrap();
+    compile(&project.path("bare.c"), &project.path("libaa.so"), &[]);
+    fs::copy(project.path("libaa.so"), project.path("libbb.so")).unwrap();
+    project.says("[plugins.aa]\npath = \"libaa.so\"\n\n[plugins.bb]\npath = \"libbb.so\"\n");
+    let project = project.locked();
+    let script = "use plugin aa\nuse plugin bb\n\
+        from range(1, 2) | derive a = aa.double(value), b = bb.double(value)";
+    assert_eq!(
+        project.run(script).unwrap().0,
+        ["Int(1) Int(2) Int(2)", "Int(2) Int(4) Int(4)"]
+    );
+    let failed = project.run(&script.replace("b = bb.double(value)", "b = bb.double(-value)"));
+    let failed = failed.unwrap_err().to_string();
+    assert!(failed.contains("`bb.double`") && !failed.contains("`aa"), "{failed}");
+    let wrong = project.run(&script.replace("bb.double(value)", "bb.double(\"x\")"));
+    let wrong = wrong.unwrap_err().to_string();
+    assert!(wrong.contains("bb.double") && !wrong.contains("`aa"), "{wrong}");
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {

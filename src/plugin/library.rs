@@ -408,14 +408,15 @@ impl Verified {
     }
 }
 
-/// Everything that was loaded, by hash, and by what limits its processes.
-static LOADED: Mutex<BTreeMap<(String, Option<Isolation>), &'static Library>> = Mutex::new(BTreeMap::new());
+/// Everything that was loaded, by name, hash and what limits its processes. The name is in all that a library says: the same file
+/// under another name is another plugin.
+static LOADED: Mutex<BTreeMap<(String, String, Option<Isolation>), &'static Library>> = Mutex::new(BTreeMap::new());
 
 /// Loads a verified library, once.
 fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'static Library, Refusal> {
     // Held while it loads: two threads must not initialise one library.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (verified.sha256.clone(), verified.isolation);
+    let key = (name.to_owned(), verified.sha256.clone(), verified.isolation);
     if let Some(library) = loaded.get(&key) {
         return Ok(library);
     }
