@@ -393,6 +393,37 @@ fn the_same_file_under_two_names_is_two_plugins() {
 }
 
 #[test]
+fn a_changed_plugin_that_could_not_be_loaded_says_both() {
+    let project = Project::new().locked();
+    let whole = fs::read(project.library()).unwrap();
+    let mut machine = whole.clone();
+    machine[18..20].copy_from_slice(&8u16.to_le_bytes());
+    for (bytes, why) in [
+        (&whole[..whole.len() / 2], "is cut off"),
+        (&machine, "is made for machine 8"),
+        (b"no library", "is no library at all"),
+    ] {
+        fs::write(project.library(), bytes).unwrap();
+        let refusal = project.refusal();
+        let (status, listed, _) = project.cli(&["plugin", "list"]);
+        assert_eq!(status, Some(1));
+        for said in [refusal, listed] {
+            assert!(
+                said.contains("has changed; it could not be loaded anyway: ") && said.contains(why),
+                "{said}"
+            );
+            // Trusting it as it is is no way out.
+            assert!(
+                !said.contains("trusts that") && said.contains("; then `standpipe plugin lock`"),
+                "{said}"
+            );
+        }
+        let (status, _, said) = project.cli(&["plugin", "lock"]);
+        assert!(status == Some(1) && said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {

@@ -49,6 +49,21 @@ impl Refusal {
         self.help = Some(help.into());
         self
     }
+
+    /// A file that is not trusted, and that trusting would not help: `plugin lock` refuses it for the other reason.
+    fn and(self, unloadable: Refusal) -> Refusal {
+        let help = unloadable
+            .help
+            .map(|help| format!("{help}; then `standpipe plugin lock`"));
+        Refusal {
+            code: self.code,
+            message: format!(
+                "{}; it could not be loaded anyway: {}",
+                self.message, unloadable.message
+            ),
+            help: help.or(self.help),
+        }
+    }
 }
 
 /// A loaded plugin.
@@ -192,9 +207,14 @@ impl Plugins {
         };
         let verified = verify(&project, name, entry)?;
         let locked = project.lock()?;
-        trusted(name, &verified, locked.get(name))?;
-        verified.runs_here()?;
-        Ok(verified)
+        let runs = verified.runs_here();
+        match trusted(name, &verified, locked.get(name)) {
+            Ok(()) => runs.map(|()| verified),
+            Err(untrusted) => Err(match runs {
+                Ok(()) => untrusted,
+                Err(refusal) => untrusted.and(refusal),
+            }),
+        }
     }
 }
 
