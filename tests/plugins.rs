@@ -424,6 +424,44 @@ fn a_changed_plugin_that_could_not_be_loaded_says_both() {
 }
 
 #[test]
+fn a_path_out_of_the_project_is_refused_with_a_way_that_mends_it() {
+    let outer = tempfile::tempdir().unwrap();
+    let outer = outer.path().canonicalize().unwrap();
+    let folder = outer.join("project");
+    fs::create_dir(&folder).unwrap();
+    let library = outer.join("libwords.so");
+    compile(Path::new("tests/plugins/words.c"), &library, &[]);
+    symlink(&outer, folder.join("out")).unwrap();
+    let inside = folder.join("libwords.so");
+    let ways = format!(
+        "`cp {} {}` and `path = \"libwords.so\"` in `standpipe.toml`, or `path = \"{}\"`",
+        library.display(),
+        inside.display(),
+        library.display()
+    );
+    let lock = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_standpipe"));
+        let output = command.args(["plugin", "lock"]).current_dir(&folder).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let says = |path: &str| {
+        let text = format!("[plugins.words]\npath = \"{path}\"\n");
+        fs::write(folder.join("standpipe.toml"), text).unwrap();
+    };
+    for path in ["../libwords.so", "out/libwords.so"] {
+        says(path);
+        let (status, said) = lock();
+        assert!(status == Some(1) && said.contains(&ways), "{said}");
+    }
+    // Either mends it.
+    says(text(&library));
+    assert_eq!(lock().0, Some(0));
+    fs::copy(&library, &inside).unwrap();
+    says("libwords.so");
+    assert_eq!(lock().0, Some(0));
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {

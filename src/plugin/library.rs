@@ -308,10 +308,7 @@ impl Verified {
                 NOT_TRUSTED,
                 format!("the plugin `{shown}` leads out of the project, to `{}`", real.display()),
             )
-            .help(format!(
-                "`cp --remove-destination {} {shown}`, or the whole path in `{PROJECT_FILE}`",
-                real.display()
-            )));
+            .help(way_in(path, &real, folder)));
         }
         // Not `File::open`: that waits for whoever writes to a named pipe.
         let file = File::options()
@@ -426,6 +423,21 @@ impl Verified {
             stages,
         }
     }
+}
+
+/// How a library that lies outside comes into the project.
+fn way_in(path: &Path, real: &Path, folder: &Path) -> String {
+    let (shown, real) = (path.display(), real.display());
+    let beside = path.parent().and_then(|beside| beside.canonicalize().ok());
+    if beside.is_some_and(|beside| beside.starts_with(folder)) {
+        // Only its last word leads out: a link, whose place the file itself can take.
+        return format!("`cp --remove-destination {real} {shown}`, or the whole path in `{PROJECT_FILE}`");
+    }
+    let name = Path::new(path.file_name().unwrap_or_default()).display();
+    format!(
+        "`cp {real} {}` and `path = \"{name}\"` in `{PROJECT_FILE}`, or `path = \"{real}\"`",
+        folder.join(path.file_name().unwrap_or_default()).display()
+    )
 }
 
 /// Everything that was loaded, by name, hash and what limits its processes. The name is in all that a library says: the same file
