@@ -462,6 +462,29 @@ fn a_path_out_of_the_project_is_refused_with_a_way_that_mends_it() {
 }
 
 #[test]
+fn a_project_that_anyone_can_change_is_refused() {
+    let project = Project::new().locked();
+    for name in ["standpipe.toml", "standpipe.lock"] {
+        let file = project.path(name);
+        let before = fs::metadata(&file).unwrap().permissions();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        let listed = project.cli(&["plugin", "list"]);
+        let locked = project.cli(&["plugin", "lock"]);
+        for said in [project.refusal(), listed.1 + &listed.2, locked.2] {
+            let said = said.replace(text(&project.0.path().canonicalize().unwrap()), "PROJECT");
+            let why = format!("anyone on this machine can change `PROJECT/{name}`");
+            assert!(
+                said.contains(&why) && said.contains(&format!("help: `chmod o-w PROJECT/{name}`")),
+                "{said}"
+            );
+        }
+        assert_eq!((listed.0, locked.0), (Some(1), Some(1)));
+        fs::set_permissions(&file, before).unwrap();
+    }
+    assert_eq!(project.cli(&["plugin", "list"]).0, Some(0));
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {

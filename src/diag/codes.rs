@@ -602,7 +602,7 @@ pub const ALL: &[CodeInfo] = &[
     row(
         "E0802",
         "plugin not trusted",
-        "The plugin's file is not the one that `standpipe.lock` names, is not in it, can be changed by anyone, or lies outside the project. Nothing of it has run. `standpipe plugin list` says what is wrong, `standpipe plugin lock` trusts the files as they are.",
+        "The plugin's file is not the one that `standpipe.lock` names, is not in it, can be changed by anyone, or lies outside the project; or anyone can change the project file or the lock. Nothing of it has run. `standpipe plugin list` says what is wrong, `standpipe plugin lock` trusts the files as they are.",
     ),
     row(
         "E0803",

@@ -19,7 +19,7 @@ use standpipe_sdk::ffi;
 use standpipe_sdk::spec::StageSpec;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -310,23 +310,12 @@ impl Verified {
             )
             .help(way_in(path, &real, folder)));
         }
-        // Not `File::open`: that waits for whoever writes to a named pipe.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&real)
-            .map_err(cannot)?;
+        let file = open(&real).map_err(cannot)?;
         let about = file.metadata().map_err(cannot)?;
         if !about.is_file() {
             return Err(Refusal::new(DOES_NOT_LOAD, format!("the plugin `{shown}` is no file")));
         }
-        if about.permissions().mode() & 0o002 != 0 {
-            return Err(Refusal::new(
-                NOT_TRUSTED,
-                format!("anyone on this machine can change the plugin `{shown}`"),
-            )
-            .help(format!("`chmod o-w {}`", real.display())));
-        }
+        not_for_anyone(&about, &format!("the plugin `{shown}`"), &real)?;
         if about.len() > MOST {
             return Err(Refusal::new(
                 DOES_NOT_LOAD,
@@ -423,6 +412,20 @@ impl Verified {
             stages,
         }
     }
+}
+
+/// Not `File::open`: that waits for whoever writes to a named pipe.
+pub(super) fn open(file: &Path) -> std::io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)
+}
+
+/// Refuses a file that anyone can change: of a library or of what says which are trusted.
+pub(super) fn not_for_anyone(about: &Metadata, what: &str, file: &Path) -> Result<(), Refusal> {
+    if about.permissions().mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let refusal = Refusal::new(NOT_TRUSTED, format!("anyone on this machine can change {what}"));
+    Err(refusal.help(format!("`chmod o-w {}`", file.display())))
 }
 
 /// How a library that lies outside comes into the project.

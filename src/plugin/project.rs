@@ -2,13 +2,15 @@
 //!
 //! Laws
 //! - Scripts only name plugins. Where a file is and whether it is trusted is said here, by whoever owns the project.
+//! - Neither file is read if anyone can change it: whoever writes here says which code runs.
 //! - The lock is written by `standpipe plugin lock` alone, sorted, so that it can be reviewed as a diff.
 
 use super::Isolation;
-use super::library::Refusal;
+use super::library::{Refusal, not_for_anyone, open};
 use super::{DOES_NOT_LOAD, NOT_FOUND};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -212,15 +214,23 @@ impl Lock {
     }
 }
 
+/// A file that says which code is trusted: nobody else may change it.
 fn read(file: &Path) -> Result<Option<String>, Refusal> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Refusal::new(
-            NOT_FOUND,
-            format!("cannot read `{}`: {error}", file.display()),
-        )),
+    let shown = file.display();
+    let cannot = |error: std::io::Error| Refusal::new(NOT_FOUND, format!("cannot read `{shown}`: {error}"));
+    let mut opened = match open(file) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot(error)),
+    };
+    let about = opened.metadata().map_err(cannot)?;
+    if !about.is_file() {
+        return Err(Refusal::new(DOES_NOT_LOAD, format!("`{shown}` is no file")));
     }
+    not_for_anyone(&about, &format!("`{shown}`"), file)?;
+    let mut text = String::new();
+    opened.read_to_string(&mut text).map_err(cannot)?;
+    Ok(Some(text))
 }
 
 fn not_understood(file: &Path, what: &str) -> Refusal {
