@@ -72,6 +72,22 @@ fn a_sink_in_c_publishes_at_its_finish_and_only_behind_all_rows_of_all_outputs()
 }
 
 #[test]
+fn standard_output_is_refused_under_the_argument() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    sum(folder);
+    let script = "use plugin sum\nfrom range(1, 3) | write sum.total \"-\", value\n";
+    fs::write(folder.join("s.pipe"), script).unwrap();
+    let want = "error[E0901]: `sum.total` cannot write to standard output yet\n --> s.pipe:2:36\n\
+        2 | from range(1, 3) | write sum.total \"-\", value\n  |                                    ^^^ standard output\n";
+    for command in ["check", "run"] {
+        let (status, said) = cli(folder, &[command, "s.pipe"]);
+        assert!(status == Some(2) && said.starts_with(want), "{said}");
+    }
+    assert!(!folder.join("-").exists());
+}
+
+#[test]
 fn a_script_in_a_test_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -124,6 +124,20 @@ impl<'a> Builder<'_, 'a> {
             self.draft.push(node);
             return;
         }
+        // The plugin writes by itself, and its process may be another one.
+        let first = paths(&resolved, &own).into_iter().next();
+        if let Some((_, span)) = first.filter(|(path, _)| path == STANDARD) {
+            self.report(
+                Diagnostic::error(
+                    "E0901",
+                    span,
+                    format!("`{}` cannot write to standard output yet", spec.name),
+                )
+                .labelled("standard output")
+                .help("the name of a file; `-` is for the built-in formats, as in `write csv \"-\"`"),
+            );
+            return;
+        }
         self.one_writer(&own, &resolved);
         self.tested.writing = paths(&resolved, &own).into_iter().map(|(path, _)| path).collect();
         let Some(bound) = self.bind(spec.bind, state, &resolved, &own, &[]) else {
