@@ -99,7 +99,7 @@ struct RunArgs {
     /// Print this help, or with a script what it says about itself and its parameters
     #[arg(short, long)]
     help: bool,
-    /// The memory of the run [default: a quarter of the machine's, at most 256MiB]
+    /// The memory of the run [default: a quarter of what the machine, or its cgroup, lets it have, from 16MiB to 256MiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
     /// Where what does not fit into memory goes [default: the system's folder for temporary files]

@@ -224,7 +224,7 @@ impl EngineBuilder {
 }
 
 impl Engine {
-    /// An engine with defaults: all cores, a quarter of the memory but at most 256 MiB.
+    /// An engine with defaults: all cores, a quarter of what the machine or the cgroup has of memory, from 16 to 256 MiB.
     pub fn builder() -> EngineBuilder {
         EngineBuilder {
             shared: Shared {

@@ -507,7 +507,37 @@ fn explain_shows_the_plan_the_memory_and_the_codes() {
         );
     }
     let seen = call(folder.path(), &["explain", "small.pipe", "--memory"]);
-    assert!(seen.status == 2 && seen.out.contains("does not fit"), "{}", seen.out);
+    assert!(
+        seen.status == 2
+            && seen.out.contains("does not fit")
+            && seen.out.contains("smaller `--max-record` or `--chunk`"),
+        "{}",
+        seen.out
+    );
+    // What the least is made of, and no "most" that is less than it.
+    let row = |name: &str| -> Vec<String> {
+        let mut lines = seen.out.lines().map(|line| line.split_whitespace().map(str::to_owned));
+        lines
+            .find_map(|words| {
+                Some(words.collect::<Vec<_>>()).filter(|words| words.first().is_some_and(|word| word == name))
+            })
+            .unwrap_or_default()
+    };
+    assert!(
+        row("floor").join(" ").ends_with("and a record of 8.0 MiB"),
+        "{}",
+        seen.out
+    );
+    assert!(row("together").contains(&"-".to_owned()), "{}", seen.out);
+    let seen = call(
+        folder.path(),
+        &["run", "small.pipe", "--memory", "1GiB", "--chunk", "10GiB"],
+    );
+    assert!(
+        seen.status == 2 && seen.err.contains("E0702") && seen.err.contains("or `--chunk`"),
+        "{}",
+        seen.err
+    );
     let folder = self::folder(&[("a.pipe", "")]);
     assert!(names(folder.path()) == ["a.pipe"], "explain writes nothing");
 }

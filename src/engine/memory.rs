@@ -62,11 +62,9 @@ impl Pipeline {
             mebibytes(least_limit(graph, &settings)),
             mebibytes(settings.memory_bytes)
         );
-        Some(
-            Diagnostic::error("E0702", span, message)
-                .labelled("does not fit")
-                .help("a larger `--memory` or `@budget(memory: …)`, fewer `--workers`, a smaller `--max-record`"),
-        )
+        Some(Diagnostic::error("E0702", span, message).labelled("does not fit").help(
+            "a larger `--memory` or `@budget(memory: …)`, fewer `--workers`, a smaller `--max-record` or `--chunk`",
+        ))
     }
 }
 
@@ -81,10 +79,17 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
     line(
         "limit",
         settings.memory_bytes,
-        "`--memory`, else `@budget(memory:)`, else a quarter of the machine's, at most 256 MiB",
+        "`--memory`, else `@budget(memory:)`, else a quarter of what the machine, or its cgroup, lets it have, from 16 MiB to 256 MiB",
     );
     let about = format!("the least limit with which {} can run this", count(workers, "worker"));
     line("least", least_limit(graph, settings), &about);
+    let about = format!(
+        "of that, whatever the stages: {} of two small arenas and two chunks of {}, and a record of {}",
+        count(workers, "lane"),
+        mebibytes(settings.chunk_bytes),
+        mebibytes(settings.max_record)
+    );
+    line("floor", settings.floor(), &about);
     line(
         "lanes",
         lanes,
@@ -106,7 +111,7 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
         stages(&mut out, graph, settings);
     }
     if !fits(graph, settings) {
-        out.push_str("\nThis does not fit: a larger limit, fewer `--workers` or a smaller `--max-record` is needed.\n");
+        out.push_str("\nThis does not fit: a larger limit, fewer `--workers`, a smaller `--max-record` or `--chunk` is needed.\n");
     }
     out
 }
@@ -114,7 +119,11 @@ fn plan(graph: &Graph, settings: &Settings) -> String {
 /// What the stages take, region by region.
 fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
     let floors = floors(graph, settings);
-    let most = mebibytes(settings.stages_bytes());
+    // With a limit below the least there is no most.
+    let most = match fits(graph, settings) {
+        true => mebibytes(settings.stages_bytes()),
+        false => "-".to_owned(),
+    };
     let _ = writeln!(
         out,
         "{:>4}  {:<12}{:<10}{:>12}{:>12}",

@@ -102,7 +102,7 @@ impl Settings {
     }
 }
 
-/// min(256 MiB, a quarter of the cgroup's or the machine's memory).
+/// A quarter of the cgroup's or the machine's memory, from 16 to 256 MiB.
 fn default_memory() -> usize {
     const MOST: usize = 256 << 20;
     const LEAST: usize = 16 << 20;
