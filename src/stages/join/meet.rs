@@ -298,8 +298,9 @@ impl<'j> Meeting<'j> {
                 let left = &found.orders[some.clone()];
                 columns[width + C_NUMBER] = Column::int(arena.map(left, |order| order.0 as i64)?, None);
                 columns[width + C_ROW] = Column::int(arena.map(left, |order| i64::from(order.1))?, None);
-                let hot = found.hot_of(&some);
-                if !hot.is_empty() {
+                // What is gathered for nothing but `NONE` is null, and nobody reads an order out of that.
+                if found.ids[some.clone()].contains(&NONE) {
+                    let hot = found.hot_of(&some);
                     let mut starts = hot.iter();
                     let column = columns[width + R_CHUNK];
                     columns[width + R_CHUNK] =
