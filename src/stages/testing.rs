@@ -190,7 +190,13 @@ pub(super) fn run_until_first_fault(bound: &Bound, schema: &Schema, rows: &Rows,
 }
 
 /// A batch whose places are row numbers from `from` on. Columns that the stage neither reads nor passes on are absent.
-fn input<'a>(bound: &Bound, schema: &Schema, rows: &[Vec<Value>], from: usize, arena: &'a Arena) -> Batch<'a> {
+pub(super) fn input<'a>(
+    bound: &Bound,
+    schema: &Schema,
+    rows: &[Vec<Value>],
+    from: usize,
+    arena: &'a Arena,
+) -> Batch<'a> {
     let batch = values::batch(schema, rows, arena).unwrap();
     let used = |i: usize| bound.reads.contains(&i) || bound.lineage.contains(&Lineage::From(i));
     let absent = standpipe_sdk::Column::absent(rows.len());

@@ -1,7 +1,7 @@
 //! Spilled groups as a source.
 //!
 //! How: the merge brings equal keys together; claims are runs of them, so that lanes put groups together in parallel. A group that may go
-//! on in the next claim is put together under the lock, and handed on once another one begins: so a group may be as large as it likes.
+//! on in the next claim is put together by whoever makes claims, and handed on once another one begins: so a group may be as large as it likes.
 //!
 //! Laws
 //! - The first row of a group is one of states (see [`super::spill`]), so it tells how long the group's key is.
@@ -10,19 +10,23 @@
 //!   is refused does not hang on which lane was faster.
 //! - Of what all states of an aggregate may take together, nothing is set aside for the group that may go on: it waits until the lanes have
 //!   given it back, which need not wait for it.
+//! - A lane without a claim holds no memory, and claims are taken and let go without what their maker has locked: so the maker may sleep until
+//!   others give memory back, and does not once there is no claim.
 
+mod line;
 mod reader;
 mod together;
 
 use super::{Aggregate, Plan};
+use crate::stages::lanes::lock;
 use crate::stages::spill::{Merge, Picks};
+use line::{Line, Patience};
 use reader::MergedReader;
 use standpipe_sdk::aggregate::OfRun;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Budget, Reader, Source};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 use together::{Together, Window};
 
@@ -39,11 +43,11 @@ const COPIES: usize = 5;
 /// Spilled groups.
 pub(super) struct Merged {
     plan: Arc<Plan>,
-    state: Mutex<Merging>,
+    maker: Mutex<Maker>,
+    line: Arc<Line>,
     over: AtomicBool,
     tickets: AtomicU64,
     budget: Arc<Budget>,
-    cancelled: Arc<AtomicBool>,
     share: usize,
     of_run: OfRun,
     part_groups: usize,
@@ -73,7 +77,8 @@ pub(super) fn long_floor(budget_bytes: usize, longest: usize) -> usize {
     value_floor(budget_bytes, longest).max(groups_floor(budget_bytes))
 }
 
-struct Merging {
+/// Where claims are made, one after the other.
+struct Maker {
     merge: Merge,
     /// The ticket that is picked for next.
     next: u64,
@@ -81,10 +86,6 @@ struct Merging {
     open: Option<Box<Open>>,
     /// Groups picked so far.
     groups: u64,
-    /// Picked for lanes that have not come yet.
-    ready: VecDeque<(u64, Claim)>,
-    /// Claims that lanes are at.
-    at_hand: usize,
     window: Window,
 }
 
@@ -140,19 +141,17 @@ impl Merged {
         let budget = stage.budget.part(floor).or_else(|_| stage.budget.part(0))?;
         Ok(Merged {
             plan: stage.plan.clone(),
-            state: Mutex::new(Merging {
+            maker: Mutex::new(Maker {
                 merge: Merge::beside(&stage.store, &stage.budget, beside)?,
                 next: 0,
                 open: None,
                 groups: 0,
-                ready: VecDeque::new(),
-                at_hand: 0,
                 window: Window::new(&budget, stage.share),
             }),
+            line: Arc::new(Line::new(&stage.cancelled)),
             over: AtomicBool::new(false),
             tickets: AtomicU64::new(0),
             budget,
-            cancelled: stage.cancelled.clone(),
             share: stage.share,
             of_run: stage.of_run.clone(),
             room_bytes: (limit / BESIDE_PART).min(stage.plan.ceiling().unwrap_or(usize::MAX)) / (2 * stage.workers + 2),
@@ -163,72 +162,78 @@ impl Merged {
 
     fn claim(&self, ticket: u64) -> Result<Claim> {
         loop {
-            if self.cancelled.load(SeqCst) {
-                return Err(Error::Cancelled);
+            self.line.go_on()?;
+            let mut claims = lock(&self.line.claims);
+            if let Some(claim) = claims.take(ticket) {
+                return Ok(claim);
             }
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let ready = state.ready.iter().position(|(number, _)| *number == ticket);
-            if let Some(at) = ready {
-                let claim = state.ready.swap_remove_back(at).map(|(_, claim)| claim);
-                state.at_hand += 1;
-                return Ok(claim.unwrap_or_default());
-            }
-            if state.at_hand + state.ready.len() >= self.most_claims {
-                drop(state);
-                std::thread::sleep(NAP);
-                continue;
-            }
-            let mut claim = Claim::default();
-            let rows = state.merge.claim_rows();
-            match state.merge.next(rows, &mut claim.picks) {
-                Ok(()) => {}
-                Err(Error::Memory { .. }) => {
-                    // Other lanes hold all frames that there is room for.
-                    drop(state);
-                    std::thread::sleep(NAP);
+            let maker = (claims.count() < self.most_claims).then(|| self.maker.try_lock());
+            let mut maker = match maker {
+                Some(Ok(maker)) => maker,
+                Some(Err(TryLockError::Poisoned(maker))) => maker.into_inner(),
+                None | Some(Err(TryLockError::WouldBlock)) => {
+                    self.line.wait(claims);
                     continue;
                 }
-                Err(error) => return Err(self.plan.held(error)),
+            };
+            drop(claims);
+            let made = self.make(&mut maker);
+            maker.window.let_go();
+            let made = made.map_err(|e| self.plan.held(e))?;
+            let mut claims = lock(&self.line.claims);
+            if let Some(claim) = made {
+                claims.ready.push_back((maker.next, claim));
+                maker.next += 1;
             }
-            let over = claim.picks.is_empty();
-            self.close(&mut state, &mut claim).map_err(|e| self.plan.held(e))?;
-            if claim.is_empty() && !over {
-                continue;
-            }
-            if over {
-                self.over.store(true, SeqCst);
-            }
-            let number = state.next;
-            state.next += 1;
-            state.ready.push_back((number, claim));
+            // Whoever is woken finds nobody at it.
+            drop(maker);
+            drop(claims);
+            self.line.moved.notify_all();
         }
     }
 
-    /// A lane has let go of its claim.
-    fn ended(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).at_hand -= 1;
+    /// The next groups; `None` if the only one goes on.
+    fn make(&self, maker: &mut Maker) -> Result<Option<Claim>> {
+        let mut claim = Claim::default();
+        let rows = maker.merge.claim_rows();
+        let mut patience = Patience::without_end();
+        loop {
+            match maker.merge.next(rows, &mut claim.picks) {
+                Ok(()) => break,
+                // Other lanes hold all frames that there is room for.
+                Err(Error::Memory { .. }) if self.line.waited(&mut patience)? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let over = claim.picks.is_empty();
+        self.close(maker, &mut claim)?;
+        if over {
+            self.over.store(true, SeqCst);
+        }
+        Ok((over || !claim.is_empty()).then_some(claim))
     }
 
     /// Makes groups of the picks; the last one stays open unless this is the end.
-    fn close(&self, state: &mut Merging, claim: &mut Claim) -> Result<()> {
+    fn close(&self, maker: &mut Maker, claim: &mut Claim) -> Result<()> {
         let (rows, mut at) = (claim.picks.len(), 0);
-        if let Some(mut open) = state.open.take() {
+        if let Some(mut open) = maker.open.take() {
             while at < rows && claim.picks.key(at).starts_with(&open.key) {
                 at += 1;
             }
-            open.together.take(&claim.picks, 0..at, &[], &mut state.window)?;
+            open.together.take(&claim.picks, 0..at, &[], &mut maker.window)?;
             if open.together.reservation.bytes() > self.room_bytes {
-                open.together.slim(&mut state.window)?;
+                open.together.slim(&mut maker.window)?;
             }
             if at == rows && rows > 0 {
-                state.open = Some(open);
+                maker.open = Some(open);
                 return Ok(());
             }
             open.together.close()?;
+            open.together.waits = None;
             claim.open = Some(open);
-            state.groups += 1;
+            maker.groups += 1;
         }
-        claim.first = state.groups;
+        claim.first = maker.groups;
         if at == rows {
             return Ok(());
         }
@@ -251,29 +256,26 @@ impl Merged {
             together: self.with_room()?,
         });
         open.together
-            .take(&claim.picks, last..rows, &[last], &mut state.window)?;
+            .take(&claim.picks, last..rows, &[last], &mut maker.window)?;
         if open.together.reservation.bytes() > self.room_bytes {
-            open.together.slim(&mut state.window)?;
+            open.together.slim(&mut maker.window)?;
         }
-        state.open = Some(open);
-        state.groups += claim.groups() as u64;
+        maker.open = Some(open);
+        maker.groups += claim.groups() as u64;
         Ok(())
     }
 
     /// For one group, with memory set aside. Lanes that are at earlier groups may have it; they give it back without being waited for.
     fn with_room(&self) -> Result<Together> {
         let mut together = Together::new(&self.plan, &self.budget, &self.of_run);
-        together.waits = Some(self.cancelled.clone());
+        together.waits = Some(self.line.clone());
         // Where claims are counted, those at hand have what they need: what is refused now somebody else has, who may keep it.
-        let attempts = if self.most_claims < usize::MAX { 0 } else { ATTEMPTS };
-        for attempt in 0.. {
-            if self.cancelled.load(SeqCst) {
-                return Err(Error::Cancelled);
-            }
-            match together.reservation.set_aside(self.room_bytes) {
-                Err(Error::Memory { .. }) if attempt < attempts => std::thread::sleep(NAP),
+        let waits = self.most_claims == usize::MAX;
+        let mut patience = Patience::default();
+        while together.reservation.set_aside(self.room_bytes).is_err() {
+            if !waits || !self.line.waited(&mut patience)? {
                 // It may do with less.
-                _ => break,
+                break;
             }
         }
         Ok(together)

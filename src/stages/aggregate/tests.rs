@@ -366,6 +366,45 @@ fn what_does_not_fit_goes_to_disk_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_lane_without_a_claim_keeps_no_memory_from_others() {
+    let schema = schema(&FIELDS);
+    let bound = bound(&schema, CALLS, &[0]);
+    let Make::Breaker(make) = &bound.make else {
+        panic!("it keeps groups")
+    };
+    let setup = Setup {
+        chunk_bytes: 256 << 10,
+        ..setup(2 << 20)
+    };
+    let breaker = make(&setup).unwrap();
+    let mut fill = breaker.clone().filler().unwrap();
+    for (chunk, rows) in many(20_000).chunks(500).enumerate() {
+        let arena = Arena::new(16 << 20);
+        let batch = input(&bound, &schema, rows, chunk * 500, &arena);
+        fill.push(chunk as u64, batch).unwrap();
+    }
+    fill.done().unwrap();
+    drop(fill);
+    let source = breaker.drain().unwrap();
+    let mut readers: Vec<_> = (0..40).map(|_| source.clone().reader().unwrap()).collect();
+    let mut claims = 0;
+    while let Some(ticket) = source.ticket() {
+        let reader = &mut readers[claims % 40];
+        claims += 1;
+        let mut more = reader.claim(ticket).unwrap();
+        while more {
+            let arena = Arena::new(16 << 20);
+            more = !reader.decode(&arena, 1000, true).unwrap().last;
+        }
+        reader.let_go();
+    }
+    let used = setup.budget.used();
+    assert!(claims > 10 && used > 0, "{claims} claims of {used} bytes");
+    drop(readers);
+    assert_eq!(setup.budget.used(), used);
+}
+
+#[test]
 fn spilling_after_any_number_of_rows_changes_nothing() {
     let schema = schema(&FIELDS);
     let rows = many(600);

@@ -13,7 +13,6 @@ use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Columns, Faults, Locator, Part, Reader};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 
 /// The reader of one lane.
 pub(super) struct MergedReader {
@@ -52,12 +51,11 @@ impl Reader for MergedReader {
 
     fn let_go(&mut self) {
         self.forget_part();
-        if self.merged.most_claims < usize::MAX || self.together.reservation.bytes() > self.merged.room_bytes {
-            self.start_again();
-        }
-        self.claim = Claim::default();
         if std::mem::take(&mut self.has_claim) {
-            self.merged.ended();
+            self.start_again();
+            self.window.let_go();
+            self.claim = Claim::default();
+            self.merged.line.ended();
         }
     }
 
@@ -161,7 +159,8 @@ impl MergedReader {
                     len = len.div_ceil(2);
                     self.part_groups = len;
                 }
-                Err(Error::Memory { .. }) if attempts < ATTEMPTS && !self.merged.cancelled.load(SeqCst) => {
+                Err(Error::Memory { .. }) if attempts < ATTEMPTS => {
+                    self.merged.line.go_on()?;
                     self.start_again();
                     attempts += 1;
                     std::thread::sleep(NAP);

@@ -6,14 +6,13 @@
 
 use super::super::packed::Packed;
 use super::super::{Called, Plan};
-use super::{ATTEMPTS, NAP};
+use super::line::{Line, Patience};
 use crate::stages::spill::Picks;
 use standpipe_sdk::aggregate::{Entry, Folds, OfRun, States};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Arena, Batch, Budget, Data, Reservation};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Rows that are put together at a time.
 const WINDOW_ROWS: usize = 4 << 10;
@@ -27,8 +26,8 @@ pub(super) struct Together {
     groups: usize,
     /// Bytes of the key of the last one.
     key_bytes: usize,
-    /// Of a group that may go on: until this is set, it may wait for what an aggregate's other states have.
-    pub(super) waits: Option<Arc<AtomicBool>>,
+    /// Of a group that may go on: it waits for what an aggregate's other states have.
+    pub(super) waits: Option<Arc<Line>>,
 }
 
 /// What one aggregate has of them.
@@ -56,17 +55,12 @@ impl Together {
         }
     }
 
-    /// Whether what was refused may be there later; then some time has gone by.
-    fn waited(&self, refused: &Error, attempts: &mut usize) -> bool {
-        let waits = match (refused, &self.waits) {
-            (Error::Memory { limit, .. }, Some(cancelled)) => self.plan.is_ceiling(*limit) && !cancelled.load(SeqCst),
-            _ => false,
-        };
-        *attempts += usize::from(waits);
-        if waits {
-            std::thread::sleep(NAP);
+    /// Whether what was refused may be there now.
+    fn waited(&self, refused: &Error, patience: &mut Patience) -> Result<bool> {
+        match (refused, &self.waits) {
+            (Error::Memory { limit, .. }, Some(line)) if self.plan.is_ceiling(*limit) => line.waited(patience),
+            _ => Ok(false),
         }
-        waits && *attempts < ATTEMPTS
     }
 
     pub(super) fn clear(&mut self) {
@@ -103,7 +97,7 @@ impl Together {
         window: &mut Window,
     ) -> Result<()> {
         let (mut at, mut next, mut most) = (rows.start, 0, WINDOW_ROWS);
-        let (mut slim, mut attempts) = (false, 0);
+        let (mut slim, mut patience) = (false, Patience::default());
         while at < rows.end {
             let len = most.min(rows.end - at);
             let begins = starts[next..].partition_point(|&start| start < at + len);
@@ -118,7 +112,7 @@ impl Together {
                     slim = true;
                     self.slim(window)?;
                 }
-                Ok(Taken::Refused(error)) if self.waited(&error, &mut attempts) => {}
+                Ok(Taken::Refused(error)) if self.waited(&error, &mut patience)? => {}
                 Ok(Taken::Refused(error)) => return Err(error),
                 Err(error) => return Err(error),
             }
@@ -128,7 +122,7 @@ impl Together {
 
     /// Gives back what the state of the only group does not need.
     pub(super) fn slim(&mut self, window: &mut Window) -> Result<()> {
-        let mut attempts = 0;
+        let mut patience = Patience::default();
         for at in 0..self.calls.len() {
             let Call::States(states) = &mut self.calls[at] else {
                 continue;
@@ -147,7 +141,7 @@ impl Together {
                         break;
                     }
                     // Others may have taken what was given back.
-                    Err(refused) if self.waited(&refused, &mut attempts) => {}
+                    Err(refused) if self.waited(&refused, &mut patience)? => {}
                     Err(refused) => return Err(refused),
                 }
             }
@@ -321,6 +315,7 @@ enum Taken {
 /// Room for looking at some rows.
 pub(super) struct Window {
     arena: Arena,
+    share: usize,
     room: Reservation,
     /// The rows that are no entries, and the group of each.
     wholes: Vec<u32>,
@@ -331,9 +326,19 @@ impl Window {
     pub(super) fn new(budget: &Arc<Budget>, share: usize) -> Window {
         Window {
             arena: Arena::new(share),
+            share,
             room: budget.reserve(),
             wholes: Vec::with_capacity(WINDOW_ROWS),
             groups: Vec::with_capacity(WINDOW_ROWS),
+        }
+    }
+
+    /// Gives back what a long row took.
+    pub(super) fn let_go(&mut self) {
+        if self.room.bytes() > 0 {
+            self.arena.release();
+            self.arena.set_limit(self.share);
+            self.room.shrink(self.room.bytes());
         }
     }
 
