@@ -1,5 +1,5 @@
 //! Memory limits change nothing: every stage that sees more than one chunk gives the same bytes, bad rows included, without a limit, with
-//! a common one and with the least one that the check lets pass, with one worker and two, with small chunks and large ones.
+//! a common one and with the least one that the check lets pass, with one worker, two and three, with small chunks and large ones.
 //!
 //! A script in `tests/limits` is all there is to a case. Its first comment says what it shows; if that ends with `spills`, the least limit
 //! must make it spill, and if it ends with `spills where it is told to`, being told to must.
@@ -204,7 +204,7 @@ impl Place {
             return Err("it hardly gives anything".into());
         }
         let held = HELD.iter().find(|(name, _)| *name == case.name);
-        for (workers, chunk) in [(1, 256 << 10), (1, 4 << 10), (2, 256 << 10), (2, 4 << 10)] {
+        for (workers, chunk) in [(1, 256 << 10), (1, 4 << 10), (2, 256 << 10), (2, 4 << 10), (3, 4 << 10)] {
             let usual = Setting {
                 memory: USUAL,
                 workers,

@@ -47,7 +47,7 @@ pub use file::{Address, SpillFile};
 pub use firsts::{Firsts, end_group};
 pub use floors::{
     FRAMES_OF_LANE, frame_bytes, lane_floor, lane_floor_beside, least, lists_of_lane, loaded_frame, merge_floor,
-    merge_least, short_writer_floor, store_frame_bytes, writer_floor,
+    merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes, short_writer_floor, store_frame_bytes, writer_floor,
 };
 pub use loaded::Frame;
 pub use merge::{Merge, Merged, Picks};

@@ -170,7 +170,7 @@ impl Wait {
         let limit = budget.limit();
         let is_sorted = matches!(keys, KeysOf::Sorted(_));
         let meeting = if is_sorted {
-            sorted_bytes(limit)
+            sorted_bytes(limit, workers)
         } else {
             parted_bytes(limit, workers)
         };

@@ -32,6 +32,9 @@ const LISTS_OF_LANE: usize = 48 << 10;
 /// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
 const FRAMES_LOADED: usize = 8;
 
+/// What a pass gathers rows in, in frames, beside the largest frame that it reads.
+pub(super) const FRAMES_OF_PASS: usize = 4;
+
 /// Rows of one claim, if memory does not end it earlier.
 const CLAIM_ROWS: usize = 16 << 10;
 const FEWEST_CLAIM_ROWS: usize = 256;
@@ -79,9 +82,7 @@ pub fn writer_floor(budget_bytes: usize) -> usize {
 
 /// What a [`Store::short_writer`](super::Store::short_writer) sets aside in a store for a stage that reads `merges` merges at the same time.
 pub fn short_writer_floor(budget_bytes: usize, merges: usize) -> usize {
-    buffers_bytes(2 * store_frame_bytes(budget_bytes, merges))
-        + FRAMES_SET_ASIDE * size_of::<FrameAt>()
-        + PAGES_SET_ASIDE
+    buffers_bytes(2 * store_frame_bytes(budget_bytes, merges)) + short_list_bytes()
 }
 
 /// About how many encoded bytes a frame of such a store has.
@@ -114,11 +115,35 @@ pub fn merge_floor(budget_bytes: usize) -> usize {
     writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
 }
 
-/// What a merge takes at least of short rows in a store for a stage that reads `merges` merges at the same time.
-pub fn merge_least(budget_bytes: usize, merges: usize) -> usize {
-    // Of short rows a loaded frame takes half of what it may take.
-    let frames = 2 * loaded_frame(budget_bytes / merges.max(1)) / 2;
-    short_writer_floor(budget_bytes, merges) + frames + picks_bytes(budget_bytes)
+/// What a segment of a [`Store::short_writer`](super::Store::short_writer) keeps in memory: the last frames' addresses and the list of pages.
+pub fn short_list_bytes() -> usize {
+    FRAMES_SET_ASIDE * size_of::<FrameAt>() + PAGES_SET_ASIDE
+}
+
+/// What a merge of two segments of short rows takes while it is read, in a store for a stage that reads `merges` merges at the same time.
+pub fn merging_bytes(budget_bytes: usize, merges: usize) -> usize {
+    2 * loaded_short(budget_bytes, merges) + picks_bytes(budget_bytes)
+}
+
+/// What a pass before such a merge takes at least: what is read, where it is gathered, and the writer of a lane that sorts.
+pub fn pass_bytes(budget_bytes: usize, merges: usize) -> usize {
+    let frame = store_frame_bytes(budget_bytes, merges);
+    writer_bytes(budget_bytes, frame) + passing_bytes(budget_bytes, merges)
+}
+
+/// The same of segments of short writers.
+pub fn short_pass_bytes(budget_bytes: usize, merges: usize) -> usize {
+    short_writer_floor(budget_bytes, merges) + passing_bytes(budget_bytes, merges)
+}
+
+fn passing_bytes(budget_bytes: usize, merges: usize) -> usize {
+    let arena = FRAMES_OF_PASS * store_frame_bytes(budget_bytes, merges) + loaded_short(budget_bytes, merges);
+    merging_bytes(budget_bytes, merges) + arena
+}
+
+/// Of short rows a loaded frame takes half of what it may take.
+fn loaded_short(budget_bytes: usize, merges: usize) -> usize {
+    loaded_frame(budget_bytes / merges.max(1)) / 2
 }
 
 /// What the list of picks of a claim takes, and of one before that.

@@ -8,7 +8,10 @@ use super::super::nearest::RIGHT_PARTS;
 use super::super::parted::{LIST_BYTES, keys_bytes};
 use super::super::scratch::FIRST_ROOM;
 use super::super::spool::spool_bytes;
-use crate::stages::spill::{lane_floor_beside, loaded_frame, merge_least, short_writer_floor, store_frame_bytes};
+use crate::stages::spill::{
+    lane_floor_beside, lists_of_lane, loaded_frame, merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes,
+    short_writer_floor, store_frame_bytes,
+};
 use standpipe_sdk::spec::{Least, Room};
 
 /// Parts of a cursor that only passes rows on.
@@ -49,27 +52,32 @@ pub(super) fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
 /// What the meeting, or what comes behind it, takes at least, beside what is left of the right side.
 pub(super) fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes));
-    rest + meeting.max(again_bytes(budget_bytes, workers))
+    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes, workers));
+    // Of left rows the lists of frames stay to the end.
+    rest + workers * short_list_bytes() + meeting.max(again_bytes(budget_bytes, workers))
 }
 
-/// What meeting by parts takes.
+/// What meeting by parts takes: the lists of the lanes' keys too.
 pub(super) fn parted_bytes(budget_bytes: usize, workers: usize) -> usize {
     2 * short_writer_floor(budget_bytes, MERGES)
         + cursor_bytes(budget_bytes, PARTS)
-        + merge_least(budget_bytes, MERGES)
+        + pass_bytes(budget_bytes, MERGES)
         + making_bytes(budget_bytes)
         + key_frames(workers, store_frame_bytes(budget_bytes, MERGES))
+        + workers * (LIST_BYTES + short_list_bytes())
         + least_load(budget_bytes)
 }
 
-/// What meeting in the order of keys takes.
-pub(super) fn sorted_bytes(budget_bytes: usize) -> usize {
+/// What meeting in the order of keys takes: the lists of the lanes' keys too.
+pub(super) fn sorted_bytes(budget_bytes: usize, workers: usize) -> usize {
     lane_floor(budget_bytes)
         + cursor_bytes(budget_bytes, PARTS)
         + cursor_bytes(budget_bytes, RIGHT_PARTS)
-        + 2 * merge_least(budget_bytes, MERGES)
+        // One is read while there are passes before the other.
+        + merging_bytes(budget_bytes, MERGES)
+        + pass_bytes(budget_bytes, MERGES)
         + making_bytes(budget_bytes)
+        + workers * lists_of_lane(store_frame_bytes(budget_bytes, MERGES))
 }
 
 /// What is made of the rows of both.
@@ -79,10 +87,14 @@ pub(super) fn making_bytes(budget_bytes: usize) -> usize {
 
 /// What reading both sides again takes.
 pub(super) fn again_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let rows = loaded_frame(budget_bytes / SPOOLS) / 2;
+    // A frame of what each lane wrote.
+    let rows = workers * loaded_frame(budget_bytes / SPOOLS) / 2;
+    let left = rows + merging_bytes(budget_bytes, MERGES);
     let hot = FRAMES_OF_HOT * store_frame_bytes(budget_bytes, MERGES);
-    2 * (cursor_bytes(budget_bytes, PARTS) + merge_least(budget_bytes, MERGES))
-        + workers * (rows + ROOMS_OF_BLOCK * room_bytes(budget_bytes) + hot)
+    2 * cursor_bytes(budget_bytes, PARTS)
+        + (left + pass_bytes(budget_bytes, MERGES)).max(short_pass_bytes(budget_bytes, SPOOLS))
+        + short_list_bytes()
+        + workers * (ROOMS_OF_BLOCK * room_bytes(budget_bytes) + hot)
 }
 
 /// What reading keys takes.

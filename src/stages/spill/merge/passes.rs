@@ -4,7 +4,7 @@
 //! - All that a pass takes is there when it begins, the list of what it writes included.
 //! - What it has read gives its disk back at once.
 
-use super::super::floors::{picks_bytes, writer_floor};
+use super::super::floors::{FRAMES_OF_PASS, picks_bytes, writer_floor};
 use super::super::segment::Segment;
 use super::super::store::Store;
 use super::super::writer::SegmentWriter;
@@ -30,7 +30,7 @@ pub(super) fn reduce(
     let free = budget.free();
     let is_short = segments.iter().any(Segment::is_of_short);
     let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
-    let arena_bytes = 4 * store.frame_bytes() + largest;
+    let arena_bytes = FRAMES_OF_PASS * store.frame_bytes() + largest;
     let beside = arena_bytes + writer_floor(budget.limit());
     let most = most.min(free.saturating_sub(beside));
     let last = |count: usize| &segments[segments.len() - count..];
