@@ -15,8 +15,9 @@ use standpipe_sdk::spec::{
     StageSpec, Want,
 };
 use standpipe_sdk::{
-    Arena, Batch, Bits, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Type,
+    Arena, Batch, Bits, Budget, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Type,
 };
+use std::sync::Arc;
 
 /// `unnest`.
 pub const SPEC: StageSpec = StageSpec {
@@ -85,16 +86,14 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     }
     let own = call.own;
     let make = move |setup: &Setup| -> Result<Box<dyn RowWise>> {
-        let mut reservation = setup.budget.reserve();
-        let room = scratch_room(setup.share, &mut reservation).map_err(|e| held("unnest", e))?;
+        let scratch = LaneScratch::new(setup.share, &setup.budget).map_err(|e| held("unnest", e))?;
         Ok(Box::new(Unnest {
             list,
             own,
             outer,
-            scratch: Arena::new(room),
+            scratch,
             block: BLOCK_ROWS,
             before: None,
-            _reservation: reservation,
         }))
     };
     Ok(Bound {
@@ -129,6 +128,46 @@ pub(crate) fn least(room: &Room) -> Least {
     }
 }
 
+/// A lane's scratch memory.
+///
+/// All lanes are made before the first one gets rows: none takes more than the least before that, so that it is no other lane's.
+pub(crate) struct LaneScratch {
+    pub(crate) arena: Arena,
+    /// What it may become, until it was tried.
+    share: usize,
+    reservation: Reservation,
+}
+
+impl LaneScratch {
+    /// What a lane cannot do without.
+    ///
+    /// # Errors
+    /// `Memory` if the budget does not have it.
+    pub(crate) fn new(share: usize, budget: &Arc<Budget>) -> Result<LaneScratch> {
+        let mut reservation = budget.reserve();
+        let room = least_room(share);
+        reservation.grow(room)?;
+        Ok(LaneScratch {
+            arena: Arena::new(room),
+            share,
+            reservation,
+        })
+    }
+
+    /// Makes it as large as there is memory for; to be called when rows come.
+    pub(crate) fn widen(&mut self) {
+        let least = self.arena.limit();
+        let mut room = std::mem::take(&mut self.share);
+        while room > least {
+            if self.reservation.grow(room - least).is_ok() {
+                self.arena.set_limit(room);
+                break;
+            }
+            room /= 2;
+        }
+    }
+}
+
 /// Reserves as much of `share` as there is.
 pub(crate) fn scratch_room(share: usize, reservation: &mut Reservation) -> Result<usize> {
     let mut room = share;
@@ -145,12 +184,11 @@ struct Unnest {
     list: usize,
     own: usize,
     outer: bool,
-    scratch: Arena,
+    scratch: LaneScratch,
     /// Rows of the next block.
     block: usize,
     /// The last row that was expanded, and the next number in its record.
     before: Option<(Place, u32)>,
-    _reservation: Reservation,
 }
 
 /// Where an expansion stands: the next row, and how many of its elements are out.
@@ -181,12 +219,13 @@ impl RowWise for Unnest {
             element: 0,
             before: self.before,
         };
+        self.scratch.widen();
         while left > 0 {
-            self.scratch.reset();
+            self.scratch.arena.reset();
             let rows = self.block.min(left);
-            let (block, after) = match self.expand(&batch, cursor, rows, &self.scratch) {
+            let (block, after) = match self.expand(&batch, cursor, rows, &self.scratch.arena) {
                 // What follows needs room too: a block takes at most a quarter.
-                Ok(_) if rows > 1 && self.scratch.used() > self.scratch.limit() / 4 => {
+                Ok(_) if rows > 1 && self.scratch.arena.used() > self.scratch.arena.limit() / 4 => {
                     self.block = rows / 2;
                     continue;
                 }
@@ -197,14 +236,14 @@ impl RowWise for Unnest {
                 }
                 Err(error) => return Err(error),
             };
-            let flow = out.emit_in(&self.scratch, block)?;
+            let flow = out.emit_in(&self.scratch.arena, block)?;
             cursor = after;
             self.before = after.before;
             left -= rows;
             if flow == Flow::Done {
                 return Ok(Flow::Done);
             }
-            if self.scratch.used() < self.scratch.limit() / 16 {
+            if self.scratch.arena.used() < self.scratch.arena.limit() / 16 {
                 self.block = (rows * 2).clamp(self.block.min(BLOCK_ROWS), BLOCK_ROWS);
             }
         }

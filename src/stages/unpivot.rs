@@ -7,15 +7,13 @@
 
 use super::codes::{self, held};
 use super::union::widen;
-use super::unnest::{BLOCK_ROWS, number, scratch_room};
+use super::unnest::{BLOCK_ROWS, LaneScratch, number};
 use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
     ArgKind, Bound, Call, Complaint, Example, Filters, Items, Kind, Lineage, Make, Param, Setup, StageSpec,
 };
-use standpipe_sdk::{
-    Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, Place, Reservation, RowWise, Text, Type,
-};
+use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Emitter, Field, Flow, Place, RowWise, Text, Type};
 
 /// `unpivot`.
 pub const SPEC: StageSpec = StageSpec {
@@ -116,17 +114,15 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let others: Vec<usize> = (0..call.own).filter(|at| !listed.contains(at)).collect();
     let reads = listed.clone();
     let make = move |setup: &Setup| -> Result<Box<dyn RowWise>> {
-        let mut reservation = setup.budget.reserve();
-        let room = scratch_room(setup.share, &mut reservation).map_err(|e| held("unpivot", e))?;
+        let scratch = LaneScratch::new(setup.share, &setup.budget).map_err(|e| held("unpivot", e))?;
         Ok(Box::new(Unpivot {
             listed: listed.clone(),
             names: names.clone(),
             others: others.clone(),
             ty: ty.clone(),
-            scratch: Arena::new(room),
+            scratch,
             block: BLOCK_ROWS,
             before: None,
-            _reservation: reservation,
         }))
     };
     Ok(Bound {
@@ -148,12 +144,11 @@ struct Unpivot {
     names: Vec<String>,
     others: Vec<usize>,
     ty: Type,
-    scratch: Arena,
+    scratch: LaneScratch,
     /// Rows of the next block.
     block: usize,
     /// The last row that was expanded, and the next number in its record.
     before: Option<(Place, u32)>,
-    _reservation: Reservation,
 }
 
 /// Where an expansion stands: the next row, and the next of its columns.
@@ -197,12 +192,13 @@ impl RowWise for Unpivot {
             first: true,
             before: self.before,
         };
+        self.scratch.widen();
         while left > 0 {
-            self.scratch.reset();
+            self.scratch.arena.reset();
             let rows = self.block.min(left);
-            let (block, after) = match self.expand(&batch, values, &names, cursor, rows, &self.scratch) {
+            let (block, after) = match self.expand(&batch, values, &names, cursor, rows, &self.scratch.arena) {
                 // What follows needs room too: a block takes at most a quarter.
-                Ok(_) if rows > 1 && self.scratch.used() > self.scratch.limit() / 4 => {
+                Ok(_) if rows > 1 && self.scratch.arena.used() > self.scratch.arena.limit() / 4 => {
                     self.block = rows / 2;
                     continue;
                 }
@@ -213,7 +209,7 @@ impl RowWise for Unpivot {
                 }
                 Err(error) => return Err(error),
             };
-            let flow = out.emit_in(&self.scratch, block)?;
+            let flow = out.emit_in(&self.scratch.arena, block)?;
             cursor = after;
             self.before = after.before;
             left -= rows;
