@@ -1,7 +1,7 @@
 //! Rows that are needed again: the host puts a replay where one stream feeds two things of which one waits for the other.
 //!
-//! Every lane copies its batches, into memory as long as a replay's part of it lasts, then to disk, a segment for each chunk. The rows
-//! then are given again in the order of their chunks, to as many regions as want them.
+//! Every lane copies its batches, into memory as long as a replay's part of it lasts, then to disk, one segment for each lane with frames
+//! of each chunk's own. The rows then are given again in the order of their chunks, to as many regions as want them.
 //!
 //! Laws
 //! - The rows come in the order in which they went in; a row's place is its number.
@@ -10,9 +10,9 @@
 
 use super::codes::held;
 use super::from::numbered;
-use super::groups::grow;
+use super::groups::{grow, grow_to};
 use super::keys::Keys;
-use super::spill::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor};
+use super::spill::{Frame, Segment, SegmentWriter, Store, loaded_frame, short_writer_floor};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Memory, Room, Setup};
 use standpipe_sdk::{
@@ -35,7 +35,7 @@ const NUMBERS_BYTES: usize = WRITTEN_ROWS * 32 + (256 << 10);
 /// What keeping rows cannot do without: each lane can write them.
 pub fn keeps(room: &Room) -> Least {
     Least {
-        takes: room.workers * (writer_floor(room.bytes) + NUMBERS_BYTES + cushion_bytes(room.bytes)),
+        takes: room.workers * (short_writer_floor(room.bytes, 1) + NUMBERS_BYTES + cushion_bytes(room.bytes)),
         gives: 0,
     }
 }
@@ -81,27 +81,39 @@ struct Replay {
 struct Lane {
     pieces: Vec<Piece>,
     reservation: Reservation,
-    /// For lists of what is on disk, whatever others take.
+    /// For the list of what is on disk, whatever others take.
     cushion: Reservation,
     cushion_bytes: usize,
     held_rows: usize,
     /// Whether what comes goes to disk.
     spills: bool,
     writer: SegmentWriter,
-    /// The chunk that is being written, and how many of its rows are.
-    writing: Option<(u64, usize)>,
+    writing: Option<Writing>,
     numbers: Arena,
     _numbers: Reservation,
 }
 
-struct Piece {
+/// The chunk that is being written: its first frame, and how many of its rows are.
+struct Writing {
     chunk: u64,
+    first: u32,
+    rows: usize,
+}
+
+struct Piece {
+    /// Its chunk; once all is there, how many rows stand before it.
+    order: u64,
     rows: Stored,
 }
 
 enum Stored {
-    Memory(Kept),
-    Disk(Segment),
+    Memory(Box<Kept>),
+    /// In the segment of a lane, from this frame on. Small: it may be all that is in memory of a chunk.
+    Disk {
+        segment: u32,
+        first: u32,
+        rows: u32,
+    },
     /// On its way from one to the other.
     Nowhere,
 }
@@ -110,7 +122,7 @@ impl Piece {
     fn rows(&self) -> u64 {
         match &self.rows {
             Stored::Memory(kept) => kept.batch().rows() as u64,
-            Stored::Disk(segment) => segment.rows(),
+            Stored::Disk { rows, .. } => u64::from(*rows),
             Stored::Nowhere => 0,
         }
     }
@@ -119,8 +131,8 @@ impl Piece {
 /// All rows in order.
 struct Rows {
     pieces: Vec<Piece>,
-    /// How many rows stand before each piece.
-    before: Vec<u64>,
+    /// Of each lane, if it wrote any.
+    segments: Vec<Option<Segment>>,
     /// Memory that the largest frame on disk takes.
     largest: usize,
     budget: Arc<Budget>,
@@ -141,7 +153,7 @@ impl Build for Replay {
             cushion_bytes,
             held_rows: 0,
             spills: false,
-            writer: self.store.writer().map_err(|e| held("replay", e))?,
+            writer: self.store.short_writer().map_err(|e| held("replay", e))?,
             writing: None,
             numbers: Arena::new(NUMBERS_BYTES),
             _numbers: numbers,
@@ -155,33 +167,47 @@ impl Build for Replay {
     fn seal(&self) -> Result<()> {
         let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut reservation = self.budget.reserve();
-        let (mut pieces, mut before) = (vec![], vec![]);
-        // What writing took is free from here on.
-        let lanes: Vec<_> = lanes.into_iter().map(|lane| (lane.pieces, lane.reservation)).collect();
-        let count = lanes.iter().map(|(pieces, _)| pieces.len()).sum();
-        grow(&mut pieces, count, &mut reservation).map_err(|e| held("replay", e))?;
-        grow(&mut before, count, &mut reservation).map_err(|e| held("replay", e))?;
+        let mut pieces = vec![];
+        let mut segments = vec![];
+        let mut kept = vec![];
+        for lane in lanes {
+            // What writing took is free from here on, but for the lists of frames.
+            let Lane {
+                pieces,
+                reservation,
+                writer,
+                ..
+            } = lane;
+            segments.push((writer.frames() > 0).then(|| writer.finish_last()));
+            kept.push((pieces, reservation));
+        }
+        let count = kept.iter().map(|(pieces, _)| pieces.len()).sum();
+        grow_to(&mut pieces, count, &mut reservation).map_err(|e| held("replay", e))?;
         let mut reservations = vec![reservation];
-        for (more, reservation) in lanes {
-            pieces.extend(more);
+        for (number, (mut more, mut reservation)) in (0..).zip(kept) {
+            for piece in &mut more {
+                if let Stored::Disk { segment, .. } = &mut piece.rows {
+                    *segment = number;
+                }
+            }
+            pieces.append(&mut more);
+            // What is kept is not more than the lanes had beside what writing took.
+            reservation.free(&mut more);
             reservations.push(reservation);
         }
         // Stable: the batches of one chunk are in one lane, in order.
-        pieces.sort_by_key(|piece: &Piece| piece.chunk);
+        pieces.sort_by_key(|piece: &Piece| piece.order);
         let mut rows = 0;
-        for piece in &pieces {
-            before.push(rows);
+        for piece in &mut pieces {
+            piece.order = rows;
             rows += piece.rows();
         }
-        let largest = pieces.iter().map(|piece| match &piece.rows {
-            Stored::Disk(segment) => segment.largest(),
-            Stored::Memory(_) | Stored::Nowhere => 0,
-        });
+        let largest = segments.iter().flatten().map(Segment::largest);
         let rows = Rows {
             largest: largest.max().unwrap_or(0),
             budget: self.budget.clone(),
             pieces,
-            before,
+            segments,
             _reservations: reservations,
         };
         // Sealed once: nobody has set it.
@@ -262,8 +288,8 @@ impl Lane {
             Ok(rows) => {
                 self.held_rows += kept.rows();
                 self.pieces.push(Piece {
-                    chunk,
-                    rows: Stored::Memory(rows),
+                    order: chunk,
+                    rows: Stored::Memory(Box::new(rows)),
                 });
                 Ok(())
             }
@@ -275,10 +301,14 @@ impl Lane {
     }
 
     fn write(&mut self, chunk: u64, batch: &Batch<'_>) -> Result<()> {
-        if self.writing.is_some_and(|(at, _)| at != chunk) {
+        if self.writing.as_ref().is_some_and(|writing| writing.chunk != chunk) {
             self.end_of_chunk()?;
         }
-        let mut written = self.writing.map_or(0, |(_, rows)| rows);
+        let mut writing = self.writing.take().unwrap_or_else(|| Writing {
+            chunk,
+            first: self.writer.frames() as u32,
+            rows: 0,
+        });
         let mut from = 0;
         while from < batch.rows() {
             let len = WRITTEN_ROWS.min(batch.rows() - from);
@@ -286,27 +316,36 @@ impl Lane {
             let part = batch.slice(from, len, numbers)?;
             let keys = Keys::grouping([]).block(&part, numbers)?;
             let chunks = numbers.fill(len, chunk)?;
-            let rows = numbers.collect(len, |row| (written + row) as u32)?;
+            let rows = numbers.collect(len, |row| (writing.rows + row) as u32)?;
             self.writer.make_room(&part, &keys)?;
             self.writer.append(&part, &keys, chunks, rows)?;
             self.numbers.reset();
             from += len;
-            written += len;
-            self.writing = Some((chunk, written));
+            writing.rows += len;
         }
+        self.writing = Some(writing);
         Ok(())
     }
 
+    /// Where the rows are that were written since the last chunk.
+    fn written(&mut self) -> Option<Piece> {
+        let Writing { chunk, first, rows } = self.writing.take()?;
+        Some(Piece {
+            order: chunk,
+            rows: Stored::Disk {
+                segment: 0,
+                first,
+                rows: rows as u32,
+            },
+        })
+    }
+
     fn end_of_chunk(&mut self) -> Result<()> {
-        let Some((chunk, _)) = self.writing.take() else {
+        let Some(piece) = self.written() else {
             return Ok(());
         };
-        let segment = self.writer.finish_from(&mut self.cushion)?;
         self.grow_list()?;
-        self.pieces.push(Piece {
-            chunk,
-            rows: Stored::Disk(segment),
-        });
+        self.pieces.push(piece);
         // The next list finds room again, for which rows in memory go to disk if there is no other way.
         loop {
             let missing = self.cushion_bytes.saturating_sub(self.cushion.bytes());
@@ -349,20 +388,18 @@ impl Lane {
         let Some(at) = self.pieces.iter().rposition(is_held) else {
             return Ok(false);
         };
-        let chunk = self.pieces[at].chunk;
+        let chunk = self.pieces[at].order;
         let Stored::Memory(kept) = std::mem::replace(&mut self.pieces[at].rows, Stored::Nowhere) else {
             return Ok(false);
         };
         self.spills = true;
         self.write(chunk, &kept.batch())?;
-        self.writing = None;
+        if let Some(piece) = self.written() {
+            self.pieces[at] = piece;
+        }
         let bytes = kept.bytes() + PIECE_BYTES;
         drop(kept);
-        // The list of its frames is shorter than the rows were.
-        let segment = self.writer.finish_from(&mut self.reservation)?;
-        let listed = Segment::list_bytes(segment.frames());
-        self.reservation.shrink(bytes.saturating_sub(listed));
-        self.pieces[at].rows = Stored::Disk(segment);
+        self.reservation.shrink(bytes);
         Ok(true)
     }
 }
@@ -429,13 +466,16 @@ impl Reader for AgainReader {
         let all = match &piece.rows {
             Stored::Memory(kept) => kept.batch(),
             Stored::Nowhere => return Err(Error::Panic("rows that are gone".into())),
-            Stored::Disk(segment) => {
+            Stored::Disk { segment, first, .. } => {
                 if self.frame.as_ref().is_some_and(|frame| self.at >= frame.len()) {
                     (self.at, self.frame) = (0, None);
                     self.next_frame += 1;
                 }
                 if self.frame.is_none() {
-                    self.frame = Some(segment.load(self.next_frame, &self.budget, false)?);
+                    let Some(segment) = &self.rows.segments[*segment as usize] else {
+                        return Err(Error::Panic("rows of a lane that wrote none".into()));
+                    };
+                    self.frame = Some(segment.load(*first as usize + self.next_frame, &self.budget, false)?);
                 }
                 match &self.frame {
                     Some(frame) => frame.rows()?,
@@ -445,7 +485,7 @@ impl Reader for AgainReader {
         };
         let from = self.at;
         let rows = max_rows.max(1).min(all.rows() - from);
-        let places = numbered(self.rows.before[self.piece] + self.out, rows, arena)?;
+        let places = numbered(piece.order + self.out, rows, arena)?;
         let part = all.slice(from, rows, arena)?;
         let batch = Batch::new(part.columns(), Some(places), rows);
         // Only now: a refused part can be asked for again, with fewer rows.
@@ -512,6 +552,26 @@ mod tests {
             drop(build);
             assert_eq!(setup.budget.used(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_once() {
+        const CHUNKS: u64 = 5000;
+        let schema = schema(&[("n", INT)]);
+        let setup = setup(64 << 20);
+        let build = make(&setup).unwrap();
+        let mut filler = build.clone().filler().unwrap();
+        let mut bytes = 0;
+        for chunk in 0..CHUNKS {
+            let arena = Arena::new(4 << 10);
+            let batch = values::batch(&schema, &[vec![int(chunk as i64)]], &arena).unwrap();
+            bytes += Batch::new(batch.columns(), None, 1).copy_bytes() + PIECE_BYTES + size_of::<Piece>();
+            filler.push(chunk, batch).unwrap();
+        }
+        filler.done().unwrap();
+        build.seal().unwrap();
+        assert_eq!(setup.spill.done().segments, 0);
+        assert_eq!(setup.budget.used(), bytes);
     }
 
     #[test]
