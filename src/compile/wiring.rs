@@ -165,7 +165,7 @@ impl<'r, 'a> Builder<'r, 'a> {
             self.after_mistake(state, &resolved);
             return;
         };
-        let Make::Merge(Merging { check, merge }) = bound.make else {
+        let Make::Merge(Merging { check, merge, least }) = bound.make else {
             return self.inconsistent(call);
         };
         let check = Arc::new(check);
@@ -175,7 +175,9 @@ impl<'r, 'a> Builder<'r, 'a> {
             let edge = self.compute(input, &state.rows, computed, spec.name, call, policy, to);
             let check = check.clone();
             let make = Box::new(move |setup: &Setup| check(setup));
-            checked.push(self.checked(edge, make, &bound.reads, spec.name, call, policy, to));
+            let edge = self.checked(edge, make, &bound.reads, spec.name, call, policy, to);
+            self.draft.nodes[edge.from].least = least;
+            checked.push(edge);
         }
         let computed = resolved.computed.iter().map(|computed| &computed.field);
         let schema = state.rows.fields.iter().chain(computed).cloned().collect();

@@ -13,7 +13,8 @@ use super::keys::{self, Keys};
 use super::{codes, sort, top, union};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{
-    ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Make, Memory, Merging, Order, Setup, StageSpec,
+    ArgKind, Bound, Call, Complaint, Example, Factory, Items, Kind, Least, Make, Memory, Merging, Order, Setup,
+    StageSpec,
 };
 use standpipe_sdk::{Arena, Batch, Columns, Data, Fault, Faults, Flow, Prepare, Reservation, Serial, Verdict};
 
@@ -60,6 +61,10 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let merging = Merging {
         check: check(Keys::new(keys.clone())),
         merge: sort::of_rows("merge", call, keys.clone()),
+        least: |_| Least {
+            takes: KEY_BYTES,
+            gives: 0,
+        },
     };
     let reads = keys.iter().map(|key| key.column).collect();
     let mut bound = Bound::keeps(call, reads, Make::Merge(merging));
@@ -67,13 +72,19 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     Ok(bound)
 }
 
+/// Bytes of a key up to which there is always room for the last one; a longer one takes what others leave.
+const KEY_BYTES: usize = 4 << 10;
+
 fn check(keys: Keys) -> Factory<Box<dyn Serial>> {
     Box::new(move |setup: &Setup| {
-        Ok(Box::new(Sorted {
+        let mut sorted = Sorted {
             keys: keys.clone(),
             last: vec![],
             reservation: setup.budget.reserve(),
-        }))
+        };
+        let room = sorted.reservation.room_to(&mut sorted.last, KEY_BYTES);
+        room.map_err(|e| codes::held("merge", e))?;
+        Ok(Box::new(sorted))
     })
 }
 
@@ -164,9 +175,10 @@ impl Serial for Sorted {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use super::super::values;
     use super::*;
     use proptest::prelude::*;
-    use standpipe_sdk::spec::Item;
+    use standpipe_sdk::spec::{Item, Room};
     use standpipe_sdk::{Schema, Type, Value};
 
     fn columns() -> Schema {
@@ -250,6 +262,31 @@ mod tests {
             })
             .collect();
         every_refusal_can_be_repeated(&checks(&[(1, false), (2, true)]), &columns(), &rows);
+    }
+
+    #[test]
+    fn there_is_room_for_the_last_key_whatever_others_take() {
+        let Make::Merge(merging) = bound(&[(0, false)]).make else {
+            panic!("a merge")
+        };
+        let setup = setup(1 << 20);
+        let room = Room {
+            bytes: setup.budget.limit(),
+            share: setup.share,
+            workers: 1,
+            max_record: setup.max_record,
+            columns: 3,
+        };
+        let own = setup.with_floor((merging.least)(&room).takes).unwrap();
+        let mut others = setup.budget.reserve();
+        others.grow(setup.budget.free()).unwrap();
+        let mut check = (merging.check)(&own).unwrap();
+        let arena = Arena::new(64 << 10);
+        let rows: Rows = (0..3).map(|id| vec![int(id), NULL, NULL]).collect();
+        let batch = values::batch(&columns(), &rows, &arena).unwrap();
+        let batch = check.prepare().unwrap().prepare(batch, &arena).unwrap();
+        let (rows, _) = check.step(batch, &arena, &Faults::new(&arena, false)).unwrap();
+        assert_eq!(rows.unwrap().rows(), 3);
     }
 
     #[test]

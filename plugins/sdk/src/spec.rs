@@ -763,6 +763,8 @@ pub struct Merging {
     pub check: Factory<Box<dyn Serial>>,
     /// What the rows of all go through, those of the first stream first.
     pub merge: Factory<Arc<dyn Breaker>>,
+    /// What a check cannot do without.
+    pub least: fn(&Room) -> Least,
 }
 
 /// How a [`Kind::Probe`] runs.
