@@ -228,7 +228,7 @@ fn with_floor(setup: &Setup, bytes: usize) -> Result<Setup> {
 }
 
 /// Rows that are given their places at a time, and what those of a lane take.
-const PLACES: usize = 4 << 10;
+const PLACES: usize = 2 << 10;
 const PLACES_BYTES: usize = PLACES * size_of::<i128>();
 
 struct Nest {
