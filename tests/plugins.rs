@@ -380,13 +380,10 @@ fn the_same_file_under_two_names_is_two_plugins() {
     let project = project.locked();
     let script = "use plugin aa\nuse plugin bb\n\
         from range(1, 2) | derive a = aa.double(value), b = bb.double(value)";
-    assert_eq!(
-        project.run(script).unwrap().0,
-        ["Int(1) Int(2) Int(2)", "Int(2) Int(4) Int(4)"]
-    );
-    let failed = project.run(&script.replace("b = bb.double(value)", "b = bb.double(-value)"));
-    let failed = failed.unwrap_err().to_string();
-    assert!(failed.contains("`bb.double`") && !failed.contains("`aa"), "{failed}");
+    let (rows, report) = project.run(script).unwrap();
+    assert_eq!(rows, ["Int(1) Int(2) Int(2)", "Int(2) Int(4) Int(4)"]);
+    let used: Vec<_> = report.plugins.iter().map(|used| used.name.as_str()).collect();
+    assert_eq!(used, ["aa.double", "bb.double"]);
     let wrong = project.run(&script.replace("bb.double(value)", "bb.double(\"x\")"));
     let wrong = wrong.unwrap_err().to_string();
     assert!(wrong.contains("bb.double") && !wrong.contains("`aa"), "{wrong}");

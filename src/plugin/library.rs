@@ -443,9 +443,11 @@ fn way_in(path: &Path, real: &Path, folder: &Path) -> String {
     )
 }
 
-/// Everything that was loaded, by name, hash and what limits its processes. The name is in all that a library says: the same file
-/// under another name is another plugin.
-static LOADED: Mutex<BTreeMap<(String, String, Option<Isolation>), &'static Library>> = Mutex::new(BTreeMap::new());
+/// Name, hash and what limits its processes. The name is in all that a library says: the same file under another name is another plugin.
+type Loaded = (String, String, Option<Isolation>);
+
+/// Everything that was loaded.
+static LOADED: Mutex<BTreeMap<Loaded, &'static Library>> = Mutex::new(BTreeMap::new());
 
 /// Loads a verified library, once.
 fn load(name: &str, verified: &Verified, worker: Option<&Path>) -> Result<&'static Library, Refusal> {
