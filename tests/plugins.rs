@@ -482,6 +482,29 @@ fn a_project_that_anyone_can_change_is_refused() {
 }
 
 #[test]
+fn a_library_without_section_headers_works() {
+    let folder = tempfile::tempdir().unwrap();
+    for style in ["sysv", "gnu"] {
+        let library = folder.path().join(format!("lib{style}.so"));
+        compile(
+            Path::new("tests/plugins/words.c"),
+            &library,
+            &[&format!("-Wl,--hash-style={style}")],
+        );
+        // What `sstrip` does: only what the loader reads is left.
+        let mut bytes = fs::read(&library).unwrap();
+        let headers = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
+        bytes.truncate(usize::try_from(headers).unwrap());
+        bytes[40..48].fill(0);
+        bytes[58..64].fill(0);
+        fs::write(&library, bytes).unwrap();
+        let engine = Engine::builder().plugin(&library).build();
+        let (rows, _) = rows(&engine, "use plugin words from range(1, 25) | words.count_up").unwrap();
+        assert_eq!(rows, ["Int(10)", "Int(20)", "Int(-25)"], "{style}");
+    }
+}
+
+#[test]
 fn a_plugin_that_lies_about_itself_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = |name: &str, fields: &str, stage: &str| {
