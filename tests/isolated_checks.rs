@@ -101,12 +101,15 @@ fn compiled(source: &str, name: &str) -> PathBuf {
     let library = folder.join(format!("lib{name}.so"));
     let mut cc = Command::new("cc");
     cc.args(["-std=c99", "-O1", "-shared", "-fPIC", "-I", "plugins/sdk/include", "-o"]);
-    let status = cc.arg(&library).arg(source).status();
+    // Two tests may want it: who copies it meanwhile has all of the one that was there.
+    let made = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
+    let status = cc.arg(&*made).arg(source).status();
     assert!(
         status
             .expect("`cc` runs; `apt-get install build-essential` installs it")
             .success()
     );
+    made.persist(&library).unwrap();
     library
 }
 
