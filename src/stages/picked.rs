@@ -7,7 +7,7 @@
 use super::from::numbered;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::interleave::Pick;
-use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Faults, Kept, Locator, Part, Reader, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Column, Columns, Faults, Kept, Locator, Part, Reader, Reservation, Source};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -163,26 +163,37 @@ pub(super) fn taking_part<'a>(picks: &[Pick], arena: &'a Arena) -> Result<(&'a [
 /// A number per batch: batches with the same one store the same kinds of values. Empty if all do, which is the rule; a
 /// `union` of formats may bring text that nobody has parsed together with text that is made.
 pub(super) fn kinds<'k>(pieces: impl Iterator<Item = &'k Kept>) -> Vec<u32> {
-    let pieces: Vec<Batch<'_>> = pieces.map(Kept::batch).collect();
-    // An all-null column mixes with everything, so mixing is compared with every batch of a kind, not with one.
-    let mut kinds: Vec<Vec<usize>> = vec![];
+    let mut kinds: Vec<Alike<'k>> = vec![];
     let mut numbers = vec![];
-    for (at, piece) in pieces.iter().enumerate() {
-        let known = kinds
-            .iter()
-            .position(|kind| kind.iter().all(|&other| mix(&pieces[other], piece)));
-        let kind = known.unwrap_or_else(|| {
-            kinds.push(vec![]);
-            kinds.len() - 1
-        });
-        // One batch stands for all that are all null in the same columns.
-        let says_new = kinds[kind].iter().all(|&other| !same_nulls(&pieces[other], piece));
-        if says_new {
-            kinds[kind].push(at);
+    for piece in pieces {
+        let batch = piece.batch();
+        let known = kinds.iter_mut().position(|kind| kind.takes(&batch));
+        numbers.push(known.unwrap_or(kinds.len()) as u32);
+        if known.is_none() {
+            let mut kind = Alike::default();
+            kind.takes(&batch);
+            kinds.push(kind);
         }
-        numbers.push(kind as u32);
     }
     if kinds.len() <= 1 { vec![] } else { numbers }
+}
+
+/// Batches that store the same kinds of values.
+///
+/// An all-null column mixes with everything, so a batch is compared with every batch that was taken, not with one; but one stands for all
+/// that are all null in the same places.
+#[derive(Default)]
+pub(super) struct Alike<'a>(Vec<Batch<'a>>);
+
+impl<'a> Alike<'a> {
+    /// Takes a batch if it mixes with all that were taken.
+    pub(super) fn takes(&mut self, batch: &Batch<'a>) -> bool {
+        let mixes = self.0.iter().all(|other| mix(other, batch));
+        if mixes && !self.0.iter().any(|other| same_kinds(other, batch)) {
+            self.0.push(*batch);
+        }
+        mixes
+    }
 }
 
 /// Whether rows of both can be in one batch.
@@ -190,8 +201,35 @@ pub(super) fn mix(a: &Batch<'_>, b: &Batch<'_>) -> bool {
     a.columns().iter().zip(b.columns()).all(|(a, b)| a.mixes_with(b))
 }
 
-/// Whether the same columns of both are all null.
-pub(super) fn same_nulls(a: &Batch<'_>, b: &Batch<'_>) -> bool {
-    let null = |c: &Column<'_>| matches!(c.data(), Data::Null);
-    a.columns().iter().zip(b.columns()).all(|(a, b)| null(a) == null(b))
+/// Whether both store the same kinds of values, and are all null in the same places.
+pub(super) fn same_kinds(a: &Batch<'_>, b: &Batch<'_>) -> bool {
+    a.columns().iter().zip(b.columns()).all(|(a, b)| a.stores_as(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use standpipe_sdk::{Data, ListData, Text, View};
+
+    #[test]
+    fn what_is_null_all_the_way_down_mixes_with_everything_but_tells_nothing() {
+        let views = [View::inline(b"7").unwrap(); 2];
+        let children = [
+            Column::nulls(2),
+            Column::int(&[1, 2], None),
+            Column::new(Data::Verbatim(Text::inline(&views)), None, 2),
+        ];
+        let pieces: Vec<Kept> = [0, 1, 0, 2, 1, 2]
+            .map(|at| {
+                let offsets = &[0, 1, 2];
+                let list = ListData {
+                    offsets,
+                    child: &children[at],
+                };
+                let columns = [Column::new(Data::List(list), None, 2)];
+                Kept::copy(&Batch::new(&columns, None, 2), 1 << 10).unwrap()
+            })
+            .into();
+        assert_eq!(kinds(pieces.iter()), [0, 0, 0, 1, 0, 1]);
+    }
 }

@@ -130,6 +130,19 @@ impl<'a> Column<'a> {
             (a, b) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
         }
     }
+
+    /// Whether both store the same kind of values all the way down: a column that is all null only what is all null too. What mixes with one
+    /// of them mixes with the other.
+    pub fn stores_as(&self, other: &Column<'_>) -> bool {
+        match (self.data(), other.data()) {
+            (Data::List(a), Data::List(b)) => a.child.stores_as(b.child),
+            (Data::Record(a), Data::Record(b)) => {
+                a.width() == b.width()
+                    && (0..a.width()).all(|i| a.field(i, self.len()).stores_as(&b.field(i, other.len())))
+            }
+            (a, b) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
+        }
+    }
 }
 
 /// The part and the first row, if the picks are rows of one part that follow one another.

@@ -5,7 +5,7 @@
 //! - Small batches are put together, so that a gather looks at few.
 
 use super::super::groups::grow;
-use super::super::picked::{PIECE_BYTES, kinds, mix, same_nulls};
+use super::super::picked::{PIECE_BYTES, kinds, same_kinds};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Bits, Column, Columns, Data, Kept, RecordData, Reservation};
@@ -187,7 +187,7 @@ fn alike(a: &Piece, b: &Piece) -> bool {
     match (&a.kept, &b.kept) {
         (Some(a), Some(b)) => {
             let (a, b) = (a.batch(), b.batch());
-            mix(&a, &b) && same_nulls(&a, &b)
+            same_kinds(&a, &b)
         }
         (a, b) => a.is_none() && b.is_none(),
     }

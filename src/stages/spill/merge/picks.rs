@@ -2,7 +2,7 @@
 
 use super::super::loaded::Frame;
 use crate::stages::keys::KeyBlock;
-use crate::stages::picked::mix;
+use crate::stages::picked::Alike;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::{Arena, Batch, Column, Columns};
@@ -48,6 +48,7 @@ impl Picks {
     pub fn gather<'a>(&'a self, from: usize, len: usize, arena: &'a Arena) -> Result<Batch<'a>> {
         let numbers = arena.fill(self.frames.len(), NOWHERE)?;
         let mut batches: Vec<Batch<'a>> = vec![];
+        let mut kind = Alike::default();
         let mut picks = &self.picks[from..from + len];
         for (at, &(frame, _)) in picks.iter().enumerate() {
             let number = &mut numbers[frame as usize];
@@ -55,7 +56,7 @@ impl Picks {
                 continue;
             }
             let batch = self.frames[frame as usize].rows()?;
-            if !batches.iter().all(|other| mix(other, &batch)) {
+            if !kind.takes(&batch) {
                 picks = &picks[..at];
                 break;
             }
