@@ -256,7 +256,7 @@ impl Chosen {
         let beside = LEAST_ROOM + ROOM_FOR_ROW * self.store.largest();
         let merge = Merge::beside(&self.store, &self.setup.budget, beside)?;
         let firsts = Firsts::new(most, grouped);
-        let source: Arc<dyn Source> = Arc::new(Merged::of_firsts(merge, firsts, &self.setup));
+        let source: Arc<dyn Source> = Arc::new(Merged::of_chosen(merge, firsts, &self.setup));
         let mut batches = 0;
         let outcome = parts.each(&source, |rows, _| {
             filler.push(batches, rows).map_err(|e| held(self.stage, e))?;

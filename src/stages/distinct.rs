@@ -80,7 +80,7 @@ struct Distinct {
 
 impl Distinct {
     fn new(maker: &KeyMaker, own: usize, setup: &Setup) -> Result<Distinct> {
-        let overflow = Overflow::new(maker.keys().clone(), own, setup).map_err(|e| held("distinct", e))?;
+        let overflow = Overflow::new(own, setup).map_err(|e| held("distinct", e))?;
         Ok(Distinct {
             maker: maker.clone(),
             seen: Shards::new(&setup.budget),

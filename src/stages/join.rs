@@ -33,7 +33,6 @@ mod rows;
 mod scratch;
 mod sides;
 mod sorted;
-mod spool;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -50,11 +50,6 @@ impl KeyMaker {
         }
     }
 
-    /// The key as bytes that sort.
-    pub(super) fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
     /// What [`KeyMaker::sortable`] appends for a key of so many bytes, at most.
     pub(super) fn sortable_bytes(bytes: usize) -> usize {
         2 * bytes + 3
@@ -96,6 +91,13 @@ impl KeyMaker {
             [.., key, hashes] if let Data::Int(hashes) = hashes.data() => Ok(RowKeys::new(hashes, *key)),
             _ => Err(Error::Panic("rows without their keys".into())),
         }
+    }
+}
+
+impl KeyMaker {
+    /// The keys of such a batch as a column, in which a null may be a key.
+    pub(super) fn key_column<'a>(batch: &Batch<'a>) -> Result<Column<'a>> {
+        Ok(KeyMaker::read(batch)?.column)
     }
 }
 

@@ -172,8 +172,13 @@ impl Sort {
 
     /// Once all lanes are done: all rows in order, out of segments on disk, where so many merges are read at the same time.
     pub(super) fn merged(&self, merges: usize) -> Result<Merge> {
+        self.merged_beside(merges, 0)
+    }
+
+    /// The same where of what is free now about `beside` bytes are left.
+    pub(super) fn merged_beside(&self, merges: usize, beside: usize) -> Result<Merge> {
         self.to_disk()?;
-        Merge::one_of(&self.store, &self.setup.budget, merges)
+        Merge::with(&self.store, &self.setup.budget, beside, merges)
     }
 }
 

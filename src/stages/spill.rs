@@ -16,8 +16,8 @@
 //!   [`Frame::rows`] is the frame's batch, [`Picks::gather`] makes batches of ranges. Other columns than the stage's own can be spilled and merged
 //!   as well: what is in the batches is the stage's affair (partial states, places, flags).
 //! - Where only the first rows are wanted, of all or of each group: keys that begin with the group's and end with [`end_group`], and
-//!   [`Merged::of_firsts`].
-//! - Whoever reads several merges at the same time says how many, so that none takes the memory of the others: `Store::beside`, `Merge::one_of`.
+//!   [`Merged::of_chosen`].
+//! - Whoever reads several merges at the same time says how many, so that none takes the memory of the others: `Store::beside`, `Merge::one_of`, [`Merge::with`].
 //! - Keys are compared as bytes. "Order" is (u64 chunk, u32 row), what makes equal keys keep the order of the input; segments of one merge may not
 //!   have rows of the same key and order.
 //!
@@ -50,7 +50,7 @@ pub use floors::{
     merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes, short_writer_floor, store_frame_bytes, writer_floor,
 };
 pub use loaded::Frame;
-pub use merge::{Merge, Merged, Picks};
+pub use merge::{Choose, Merge, Merged, Picks};
 pub use segment::Segment;
 pub use store::Store;
 pub use writer::SegmentWriter;

@@ -183,7 +183,7 @@ impl Breaker for Top {
         }
         let merge = Merge::new(&self.store, &self.setup.budget)?;
         let firsts = Firsts::new(self.rows as u64, self.by.is_some());
-        Ok(Arc::new(Merged::of_firsts(merge, firsts, &self.setup)))
+        Ok(Arc::new(Merged::of_chosen(merge, firsts, &self.setup)))
     }
 }
 

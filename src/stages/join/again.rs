@@ -12,6 +12,7 @@
 use super::super::codes::held;
 use super::super::lanes::lock;
 use super::super::picked::PIECE_BYTES;
+use super::super::spool::ints;
 use super::Plan;
 use super::build::Built;
 use super::cursor::{Cursor, Part};
@@ -387,7 +388,7 @@ impl Reader for AgainReader {
         columns.push(Column::int(arena.fill(len, self.number as i64)?, None));
         columns.push(Column::int(arena.collect(len, |i| i64::from(spans[i].start))?, None));
         columns.push(Column::int(arena.collect(len, |i| i64::from(spans[i].len))?, None));
-        let (places, traces) = origin_of(&rows, width, &wait.paths, arena)?;
+        let (places, traces) = wait.origins.read(&rows, width + L_ORIGIN, arena)?;
         let locator = Locator {
             chunk: ints(&rows, width + L_CHUNK)?[0] as u64,
             traces,

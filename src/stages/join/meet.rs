@@ -16,12 +16,12 @@ mod load;
 mod making;
 
 use super::super::spill::{Frame, SegmentWriter, Store};
+use super::super::spool::orders;
 use super::Plan;
 use super::cursor::{Cursor, Part};
 use super::parted::{PartedKeys, part_of};
 use super::pieces::{NONE, Piece};
 use super::sides::*;
-use super::spool::orders;
 pub(super) use found::FOUND_BYTES;
 use found::{COPIES, Found};
 pub(super) use hot::{Hot, HotWriter};

@@ -7,6 +7,7 @@
 //! - Memory does not grow with a key's rows, on either side.
 
 use super::super::picked::{self, gather_of};
+use super::super::spool::ints;
 use super::Plan;
 use super::cursor::{Cursor, Part};
 use super::meet::Making;

@@ -1,11 +1,12 @@
 //! What is left of the right side once every left row has been looked up: rows without a match, in right order.
 
 use super::super::codes::held;
+use super::super::spool::ints;
 use super::Plan;
 use super::again::InOrder;
 use super::build::Built;
 use super::cursor::{Cursor, Part};
-use super::sides::{U_CHUNK, U_IS_ROW, U_ROW, ints};
+use super::sides::{U_CHUNK, U_IS_ROW, U_ROW};
 use super::wait::Wait;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{

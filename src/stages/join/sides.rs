@@ -7,13 +7,14 @@
 //! - Rows have the same key if and only if their keys match; a key with a null is null.
 
 use super::super::keys::{Key, Keys, hash};
+use super::super::origins::{self, Origins};
+use super::super::spool::ints;
 use super::Plan;
 use super::numbers::Codes;
 use super::parted::bucket_of;
 use standpipe_sdk::build::TextBuilder;
-use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Locator, Place, Text, Trace, View};
-use std::sync::{Mutex, PoisonError};
+use standpipe_sdk::error::Result;
+use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Locator, Text, View};
 
 /// Behind the right side's own columns: when (`asof`) or the bucket of the key, null as the key is; the key, and the row's order in its
 /// stream. Sorted by the bucket, or by the key.
@@ -33,16 +34,9 @@ pub(super) const L_NUMBER: usize = 0;
 pub(super) const L_ROW: usize = 1;
 /// The chunk it came in: an end of a stage is one too.
 pub(super) const L_CHUNK: usize = 2;
-/// Its place, and what was known of it.
-const L_SOURCE: usize = 3;
-const L_OFFSET: usize = 4;
-const L_SUB: usize = 5;
-const L_PATH: usize = 6;
-const L_LINE: usize = 7;
-/// The chunk of its source.
-const L_FROM: usize = 8;
-const L_TEXT: usize = 9;
-pub(super) const L_WIDTH: usize = 10;
+/// Its origin.
+pub(super) const L_ORIGIN: usize = 3;
+pub(super) const L_WIDTH: usize = L_ORIGIN + origins::WIDTH;
 
 /// A left row's key and time for `asof`, without the row: sorted by key.
 pub(super) const K_TIME: usize = 0;
@@ -139,27 +133,6 @@ pub(super) fn right_rows<'a>(
     Ok(Batch::new(columns.finish(), None, rows))
 }
 
-/// What is known of where left rows came from: the paths of their sources, by number.
-#[derive(Default)]
-pub(super) struct Paths(Mutex<Vec<Box<str>>>);
-
-impl Paths {
-    fn number(&self, path: &str) -> i64 {
-        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = paths.iter().position(|known| **known == *path).unwrap_or_else(|| {
-            paths.push(path.into());
-            paths.len() - 1
-        });
-        at as i64
-    }
-
-    fn copy<'a>(&self, number: i64, arena: &'a Arena) -> Result<&'a str> {
-        let paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = usize::try_from(number).ok().and_then(|at| paths.get(at));
-        arena.copy_str(path.map_or("", |path| path))
-    }
-}
-
 /// The columns behind the own ones of left rows that are to wait.
 pub(super) struct Origin<'o, 'l> {
     pub(super) number: u64,
@@ -167,7 +140,7 @@ pub(super) struct Origin<'o, 'l> {
     pub(super) chunk: u64,
     pub(super) locator: Locator<'l>,
     pub(super) texts: bool,
-    pub(super) paths: &'o Paths,
+    pub(super) origins: &'o Origins,
 }
 
 /// Left rows as they wait.
@@ -181,35 +154,9 @@ pub(super) fn left_rows<'a>(batch: &Batch<'a>, origin: &Origin<'_, 'a>, arena: &
         None,
     ));
     columns.push(Column::int(arena.fill(rows, origin.chunk as i64)?, None));
-    let Some(places) = batch.origin() else {
-        (L_SOURCE..L_WIDTH).for_each(|_| columns.push(Column::nulls(rows)));
-        return Ok(Batch::new(columns.finish(), None, rows));
-    };
-    columns.push(Column::int(arena.map(places, |p| i64::from(p.source))?, None));
-    columns.push(Column::int(arena.map(places, |p| p.offset as i64)?, None));
-    columns.push(Column::int(arena.map(places, |p| i64::from(p.sub))?, None));
-    let traces = arena.fill(rows, Trace::default())?;
-    origin.locator.trace_all(places, origin.texts, traces);
-    let mut known: Option<(&str, i64)> = None;
-    let path = |at: usize| match known {
-        Some((path, number)) if path == traces[at].path => number,
-        _ => {
-            let number = origin.paths.number(traces[at].path);
-            known = Some((traces[at].path, number));
-            number
-        }
-    };
-    columns.push(Column::int(arena.collect(rows, path)?, None));
-    columns.push(Column::int(arena.map(traces, |trace| trace.line as i64)?, None));
-    columns.push(Column::int(arena.map(traces, |trace| trace.chunk as i64)?, None));
-    if origin.texts {
-        let bytes = traces.iter().map(|trace| trace.text.len()).sum();
-        let mut texts = TextBuilder::new(arena, rows, bytes)?;
-        traces.iter().try_for_each(|trace| texts.push_bytes(trace.text))?;
-        columns.push(Column::new(Data::Bytes(texts.finish()?), None, rows));
-    } else {
-        columns.push(Column::nulls(rows));
-    }
+    let places = batch.origin();
+    let origins = origin.origins;
+    origins.push(&mut columns, rows, places, &origin.locator, origin.texts, arena)?;
     Ok(Batch::new(columns.finish(), None, rows))
 }
 
@@ -219,83 +166,10 @@ pub(super) fn rows_of_chunk(rows: &Batch<'_>, width: usize, at: usize, most: usi
     let chunks = ints(rows, width + L_CHUNK)?;
     let end = rows.rows().min(at + most);
     let mut to = at + 1;
-    if matches!(rows.column(width + L_SOURCE).data(), Data::Null) {
-        while to < end && chunks[to] == chunks[at] {
-            to += 1;
-        }
-        return Ok(to - at);
-    }
-    let (sources, offsets) = (ints(rows, width + L_SOURCE)?, ints(rows, width + L_OFFSET)?);
-    let (subs, from) = (ints(rows, width + L_SUB)?, ints(rows, width + L_FROM)?);
-    // As places are compared.
-    let record = |row: usize| (sources[row] as u32, offsets[row] as u64);
-    let place = |row: usize| (record(row), subs[row] as u32);
-    let goes_on = |a: usize, b: usize| place(a) <= place(b) && (record(a) != record(b) || from[a] == from[b]);
-    while to < end && chunks[to] == chunks[at] && goes_on(to - 1, to) {
+    while to < end && chunks[to] == chunks[at] {
         to += 1;
     }
-    Ok(to - at)
-}
-
-/// The places of left rows of `width` own columns, and what was known of them.
-pub(super) fn origin_of<'a>(
-    rows: &Batch<'a>,
-    width: usize,
-    paths: &Paths,
-    arena: &'a Arena,
-) -> Result<(Option<&'a [Place]>, &'a [Trace<'a>])> {
-    if matches!(rows.column(width + L_SOURCE).data(), Data::Null) {
-        return Ok((None, &[]));
-    }
-    let (sources, offsets) = (ints(rows, width + L_SOURCE)?, ints(rows, width + L_OFFSET)?);
-    let subs = ints(rows, width + L_SUB)?;
-    let (numbers, lines) = (ints(rows, width + L_PATH)?, ints(rows, width + L_LINE)?);
-    let chunks = ints(rows, width + L_FROM)?;
-    let places = arena.collect(rows.rows(), |row| Place {
-        source: sources[row] as u32,
-        offset: offsets[row] as u64,
-        sub: subs[row] as u32,
-    })?;
-    let texts = match rows.column(width + L_TEXT).data() {
-        Data::Bytes(texts) => Some(texts),
-        _ => None,
-    };
-    let mut known: Option<(i64, &'a str)> = None;
-    let mut failed = None;
-    let found = arena.collect(rows.rows(), |row| {
-        let path = match known {
-            Some((number, path)) if number == numbers[row] => path,
-            _ => match paths.copy(numbers[row], arena) {
-                Ok(path) => {
-                    known = Some((numbers[row], path));
-                    path
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ""
-                }
-            },
-        };
-        Trace {
-            place: places[row],
-            chunk: chunks[row] as u64,
-            path,
-            line: lines[row] as u64,
-            text: texts.map_or(&[], |texts| texts.bytes(row)),
-        }
-    })?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok((Some(places), found)),
-    }
-}
-
-/// An int column without nulls.
-pub(super) fn ints<'a>(rows: &Batch<'a>, column: usize) -> Result<&'a [i64]> {
-    match rows.column(column).data() {
-        Data::Int(values) => Ok(values),
-        _ => Err(Error::Panic("spilled rows without their order".into())),
-    }
+    origins::ascending(rows, width + L_ORIGIN, at, to)
 }
 
 /// The key of a row; `None` if it has a null.

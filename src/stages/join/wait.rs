@@ -1,7 +1,7 @@
 //! The left side waits: where the right one does not fit into memory, left rows are kept on disk in their order, their keys meet the right
 //! side, and left rows go through the probers, with the right rows that they match at hand.
 //!
-//! How: lanes hold left rows ([`Holder`]): rows go to disk as they come ([`super::spool`]), their keys apart from them, by parts
+//! How: lanes hold left rows ([`Holder`]): rows go to disk as they come ([`crate::stages::spool`]), their keys apart from them, by parts
 //! ([`super::parted`]). Once the last has come, keys meet the right side ([`super::meet`]; [`super::nearest`] for `asof`). That gives copies of the
 //! right rows that match, in the left side's order, and both are read again together ([`super::again`]).
 //!
@@ -15,6 +15,7 @@ mod waiters;
 
 use super::super::groups::grow_to;
 use super::super::lanes::lock;
+use super::super::origins::Origins;
 use super::super::sort::Sort;
 use super::super::spill::{Merge, Store};
 use super::Plan;
@@ -50,7 +51,7 @@ const FORCED_PARTS: usize = 3;
 pub(super) struct Wait {
     pub(super) plan: Arc<Plan>,
     pub(super) setup: Setup,
-    pub(super) paths: Paths,
+    pub(super) origins: Origins,
     /// Left rows.
     rows: Arc<Store>,
     /// Where their keys go; until they meet the right side.
@@ -104,7 +105,7 @@ impl Wait {
         Wait {
             plan: Arc::new(exact),
             setup: setup.clone(),
-            paths: Paths::default(),
+            origins: Origins::default(),
             rows: store(SPOOLS),
             keys: Mutex::new(Some(keys)),
             lanes: Mutex::default(),

@@ -4,7 +4,7 @@
 //! - Rows of one group stand together, for their keys begin with the group's; how long that is stands in the key's last bytes ([`end_group`]).
 
 use super::super::groups::refused;
-use super::merge::Picks;
+use super::merge::{Choose, Picks};
 use standpipe_sdk::error::Result;
 
 /// Bytes of the group's length behind a key.
@@ -42,17 +42,14 @@ impl Firsts {
             count: 0,
         }
     }
+}
 
-    /// Whether no further row stays.
-    pub fn is_over(&self) -> bool {
+impl Choose for Firsts {
+    fn is_over(&self) -> bool {
         self.group.is_none() && self.count >= self.most
     }
 
-    /// Leaves of the next rows those that are among the first.
-    ///
-    /// # Errors
-    /// `Memory` if there is none for a group's key.
-    pub fn keep(&mut self, picks: &mut Picks) -> Result<()> {
+    fn choose(&mut self, picks: &mut Picks) -> Result<()> {
         let Some(group) = &mut self.group else {
             let left = self.most - self.count;
             picks.truncate(usize::try_from(left).unwrap_or(usize::MAX));

@@ -21,7 +21,7 @@ use super::loaded::Frame;
 use super::segment::Segment;
 use super::store::Store;
 use crate::stages::codes::held;
-pub use merged::Merged;
+pub use merged::{Choose, Merged};
 use passes::{need, reduce};
 use picks::NOWHERE;
 pub use picks::Picks;
@@ -88,7 +88,11 @@ impl Merge {
         Merge::with(store, budget, beside, 1)
     }
 
-    fn with(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize, merges: usize) -> Result<Merge> {
+    /// The same of one of `merges` that leaves about `beside` bytes of what is free now.
+    ///
+    /// # Errors
+    /// As [`Merge::new`].
+    pub fn with(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize, merges: usize) -> Result<Merge> {
         let stage = store.stage();
         let mut segments = store.take();
         // Half of the memory at most, so that what the rows go to has some too.

@@ -7,11 +7,11 @@ use super::super::meet::{FOUND_BYTES, least_load};
 use super::super::nearest::RIGHT_PARTS;
 use super::super::parted::{LIST_BYTES, keys_bytes};
 use super::super::scratch::FIRST_ROOM;
-use super::super::spool::spool_bytes;
 use crate::stages::spill::{
     lane_floor_beside, lists_of_lane, loaded_frame, merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes,
     short_writer_floor, store_frame_bytes,
 };
+use crate::stages::spool::spool_bytes;
 use standpipe_sdk::spec::{Least, Room};
 
 /// Parts of a cursor that only passes rows on.

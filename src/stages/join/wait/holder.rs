@@ -7,12 +7,12 @@ use super::super::Plan;
 use super::super::parted::LaneKeys;
 use super::super::scratch::Scratch;
 use super::super::sides::{L_NUMBER, L_ROW};
-use super::super::spool::Spool;
 use super::floors::HELD_BYTES;
 use super::waiters::Waiters;
 use super::{KeysOf, Wait};
 use crate::stages::codes::held;
 use crate::stages::lanes::lock;
+use crate::stages::spool::Spool;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Batch, Breaker, Fill, Hold, Waiting};
 use std::sync::{Arc, Mutex};
@@ -120,7 +120,7 @@ impl Hold for Holder {
                 let rows = some.rows.rows();
                 if rows > 0 {
                     let timed = some.timed_keys((*number, *count), &scratch.arena)?;
-                    spool.push(&some.rows, order_of(&self.plan), &scratch.arena)?;
+                    spool.push(&some.rows, order_of(&self.plan))?;
                     // The rows are taken: this cannot be tried again.
                     some.push_keys(keys, timed, (*number, *count))
                         .map_err(|e| held("join", e))?;

@@ -59,7 +59,7 @@ impl<'a> Waiters<'a> {
             chunk: chunk.chunk,
             locator: chunk.locator,
             texts: chunk.texts,
-            paths: &wait.paths,
+            origins: &wait.origins,
         };
         Ok(Waiters {
             rows: left_rows(&batch, &origin, arena)?,

@@ -4,7 +4,6 @@
 //! - Claims are picked one after the other, in the order of tickets; everything else is done by all lanes at the same time.
 //! - A row's place is its number in the output.
 
-use super::super::firsts::Firsts;
 use super::{Merge, Picks};
 use crate::stages::codes::held;
 use crate::stages::from::numbered;
@@ -28,10 +27,22 @@ pub struct Merged {
     part_rows: usize,
 }
 
+/// Which of the rows that are merged stay.
+pub trait Choose: Send {
+    /// Whether no further row stays.
+    fn is_over(&self) -> bool;
+
+    /// Leaves of the next rows those that stay.
+    ///
+    /// # Errors
+    /// `Memory` if there is none for what it keeps; `Failed` if what it reads is damaged.
+    fn choose(&mut self, picks: &mut Picks) -> Result<()>;
+}
+
 struct State {
     merge: Merge,
-    /// If only first rows are given.
-    firsts: Option<Firsts>,
+    /// If not all rows are given.
+    choice: Option<Box<dyn Choose>>,
     /// The ticket that is picked for next.
     next: u64,
     /// The number of the next row.
@@ -55,10 +66,10 @@ impl Merged {
         Merged::with(merge, setup.chunk_bytes, setup.cancelled.clone())
     }
 
-    /// The same of those rows alone that are among the first.
-    pub fn of_firsts(merge: Merge, firsts: Firsts, setup: &Setup) -> Merged {
+    /// The same of those rows alone that `choice` leaves.
+    pub fn of_chosen(merge: Merge, choice: impl Choose + 'static, setup: &Setup) -> Merged {
         let merged = Merged::new(merge, setup);
-        merged.state.lock().unwrap_or_else(PoisonError::into_inner).firsts = Some(firsts);
+        merged.state.lock().unwrap_or_else(PoisonError::into_inner).choice = Some(Box::new(choice));
         merged
     }
 
@@ -68,7 +79,7 @@ impl Merged {
             part_rows: (chunk_bytes / merge.row_bytes()).max(1),
             state: Mutex::new(State {
                 merge,
-                firsts: None,
+                choice: None,
                 next: 0,
                 row: 0,
                 ready: VecDeque::new(),
@@ -118,17 +129,17 @@ impl Merged {
 impl State {
     /// The next rows, and whether none come behind them.
     fn next_picks(&mut self, picks: &mut Picks) -> Result<bool> {
-        let Some(firsts) = &mut self.firsts else {
+        let Some(choice) = &mut self.choice else {
             self.merge.next(self.merge.claim_rows, picks)?;
             return Ok(picks.is_empty());
         };
-        if firsts.is_over() {
+        if choice.is_over() {
             return Ok(true);
         }
         self.merge.next(self.merge.claim_rows, picks)?;
         let none = picks.is_empty();
-        firsts.keep(picks)?;
-        Ok(none || firsts.is_over())
+        choice.choose(picks)?;
+        Ok(none || choice.is_over())
     }
 }
 

@@ -115,7 +115,10 @@ impl Picks {
     }
 
     /// Leaves the rows whose keys `stays` says so of, asked in order.
-    pub(in crate::stages::spill) fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+    ///
+    /// # Errors
+    /// The first that `stays` answers.
+    pub fn retain(&mut self, mut stays: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
         let mut count = 0;
         for at in 0..self.picks.len() {
             if stays(self.key(at))? {

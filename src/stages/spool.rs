@@ -1,21 +1,22 @@
-//! Left rows that wait, on disk in their order.
+//! Rows that wait on disk in their order, until it is known what becomes of them.
 //!
 //! Laws
 //! - Nothing is sorted: what a lane takes ascends, and lanes are merged when the rows are read again.
 //! - The memory that this takes is set aside when a lane is made.
 
-use super::super::keys::KeyBlock;
-use super::super::picked::{self, PIECE_BYTES};
-use super::super::spill::{SegmentWriter, Store};
-use super::sides::ints;
+use super::keys::KeyBlock;
+use super::picked::{self, PIECE_BYTES};
+use super::spill::{SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Budget, Kept, Reservation};
+use standpipe_sdk::{Arena, Batch, Budget, Column, Data, Kept, Reservation};
 use std::sync::Arc;
 
 /// Short batches that are collected, at most.
 const MOST_BATCHES: usize = 128;
 /// Bytes of a row's order as a key.
 pub(super) const ORDER_BYTES: usize = 16;
+/// What the order of a row takes as it is written, and some more.
+const ROW_BYTES: usize = 2 * ORDER_BYTES;
 
 /// What a lane sets aside beside its writer: short batches, and all of them in one.
 pub(super) fn spool_bytes(frame_bytes: usize) -> usize {
@@ -49,11 +50,11 @@ impl Spool {
         })
     }
 
-    /// Takes rows that are behind all before them; `number` and `row` are the columns that say so.
+    /// Takes rows that are behind all before them; `order` are the columns that say so.
     ///
     /// # Errors
     /// `Memory` before anything was taken; what the disk answers.
-    pub(super) fn push(&mut self, rows: &Batch<'_>, order: [usize; 2], arena: &Arena) -> Result<()> {
+    pub(super) fn push(&mut self, rows: &Batch<'_>, order: [usize; 2]) -> Result<()> {
         let bytes = rows.copy_bytes() + PIECE_BYTES;
         let is_short = bytes < self.store.frame_bytes() / 2;
         let fits = self.short_bytes + bytes <= self.store.frame_bytes() && self.short.len() < MOST_BATCHES;
@@ -65,7 +66,19 @@ impl Spool {
             self.short_bytes += bytes;
             return Ok(());
         }
-        write(&mut self.writer, &self.store, rows, order, arena)
+        self.writer.make_room_for(rows, ORDER_BYTES)?;
+        let most = (self.arena.limit() / ROW_BYTES).max(1);
+        let mut columns: Vec<Column<'_>> = vec![];
+        for from in (0..rows.rows()).step_by(most) {
+            let len = most.min(rows.rows() - from);
+            columns.clear();
+            columns.extend(rows.columns().iter().map(|column| column.slice(from, len)));
+            let some = Batch::new(&columns, None, len);
+            let written = write(&mut self.writer, &self.store, &some, order, &self.arena);
+            self.arena.reset();
+            written?;
+        }
+        Ok(())
     }
 
     /// Writes the short batches.
@@ -148,6 +161,14 @@ fn write(
             writer.append(rows, &keys, none, first)
         }
         other => other,
+    }
+}
+
+/// An int column without nulls.
+pub(super) fn ints<'a>(rows: &Batch<'a>, column: usize) -> Result<&'a [i64]> {
+    match rows.column(column).data() {
+        Data::Int(values) => Ok(values),
+        _ => Err(Error::Panic("spilled rows without their order".into())),
     }
 }
 
