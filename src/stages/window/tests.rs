@@ -511,3 +511,19 @@ fn windows_in_time_hold_those_that_are_open_only() {
         assert!(error.to_string().contains("`window` needs "), "{error}");
     }
 }
+
+#[test]
+fn windows_that_are_open_at_the_end_keep_their_values_however_many_there_are() {
+    const WINDOWS: i64 = 12_000;
+    let rows: Rows = (0..WINDOWS)
+        .map(|i| vec![text("k"), Value::Timestamp(10 * i), int(i)])
+        .collect();
+    for (mode, lengths) in [("tumble", &[10][..]), ("hop", &[10, 10]), ("session", &[10])] {
+        let bound = time(mode, lengths, Some(1), Some(1 << 40)).unwrap();
+        let got = run(&bound, &events(), &rows, 1000).rows;
+        assert_eq!(got.len(), WINDOWS as usize);
+        for (i, row) in (0..).zip(&got) {
+            assert_eq!(row[3..6], [int(1), int(i), Value::List(vec![int(i)])]);
+        }
+    }
+}

@@ -682,8 +682,8 @@ impl Time {
         Ok((Batch::new(columns.finish(), Some(places), rows), failed))
     }
 
-    /// The first `rows` closed windows went out.
-    fn went(&mut self, rows: usize) -> Result<()> {
+    /// The first `rows` closed windows went out. Whether states have moved: before they say anything they are to be sealed again.
+    fn went(&mut self, rows: usize) -> Result<bool> {
         for at in self.closed.drain(..rows) {
             let window = &mut self.windows[at as usize];
             window.gone = true;
@@ -693,8 +693,9 @@ impl Time {
         self.gone += rows;
         if self.gone > self.windows.len() - self.gone + some_windows(self.budget.limit()) {
             self.compact()?;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// States of windows that are gone give their memory back: those of the others move.
@@ -886,9 +887,12 @@ impl Time {
                     }
                     self.numbered += rows as u64;
                     let stops = faults.stops() && !faults.is_empty();
-                    self.went(rows)?;
+                    let moved = self.went(rows)?;
                     if stops {
                         return Ok(());
+                    }
+                    if moved {
+                        self.seal()?;
                     }
                 }
             }
