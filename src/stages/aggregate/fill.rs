@@ -23,6 +23,8 @@ const ATTEMPTS: usize = 2000;
 const NAP: Duration = Duration::from_micros(500);
 /// Groups that are handed over at a time.
 const FLUSH_GROUPS: usize = 1024;
+/// The chunk of a lane before its first one.
+const NO_CHUNK: u64 = u64::MAX;
 
 pub(super) struct Filler {
     stage: Arc<Aggregate>,
@@ -53,6 +55,10 @@ struct Ready<'a> {
 
 impl Fill for Filler {
     fn push(&mut self, chunk: u64, batch: Batch<'_>) -> Result<()> {
+        if self.chunk == NO_CHUNK {
+            // Not before all lanes have set aside what they cannot do without.
+            self.known = Known::new(self.stage.plan.key_fields.len(), &self.stage.budget);
+        }
         if chunk != self.chunk {
             (self.chunk, self.before) = (chunk, 0);
         }
@@ -86,15 +92,14 @@ impl Filler {
         let mut table = Table::new(&stage.plan, &stage.of_run, &stage.budget);
         table.set_aside(FRAMES_OF_TABLE * stage.store.frame_bytes())?;
         let arena = Arena::new(stage.share);
-        let known = Known::new(stage.plan.key_fields.len(), &stage.budget);
         Ok(Filler {
             stage,
             table,
-            known,
+            known: None,
             rows: 0,
             direct: false,
             arena,
-            chunk: u64::MAX,
+            chunk: NO_CHUNK,
             before: 0,
             done: false,
         })

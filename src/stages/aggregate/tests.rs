@@ -499,3 +499,22 @@ fn keys_come_back_from_their_bytes() {
         .collect();
     assert_same(&got, &want);
 }
+
+#[test]
+fn no_lane_takes_what_another_cannot_do_without() {
+    const LIMIT: usize = 4 << 20;
+    let schema = schema(&[("k", INT), ("g", INT), ("n", INT)]);
+    let Make::Breaker(make) = bound(&schema, &[("sum", &[2], None)], &[0, 1]).make else {
+        panic!("a breaker")
+    };
+    let setup = Setup {
+        workers: 8,
+        ..setup(LIMIT)
+    };
+    let own = setup.with_floor(least_of(LIMIT, setup.workers).takes).unwrap();
+    let mut others = setup.budget.reserve();
+    others.grow(setup.budget.free()).unwrap();
+    let breaker = make(&own).unwrap();
+    let lanes: Result<Vec<_>> = (0..setup.workers).map(|_| breaker.clone().filler()).collect();
+    assert_eq!(lanes.unwrap().len(), setup.workers);
+}
