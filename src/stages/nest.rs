@@ -489,6 +489,28 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_a_good_part_of_the_memory_goes_to_disk_without_a_copy() {
+        // Every other row is of one group, whose list is about a quarter of the memory.
+        let row = |i: i64| {
+            let k = if i % 2 == 0 { -1 } else { i };
+            vec![
+                text(&format!("{k}")),
+                int(i),
+                text(&format!("a text of some length: {i}")),
+                NULL,
+            ]
+        };
+        let rows: Rows = (0..24_000).map(row).collect();
+        let bound = bound(&[column(1), column(2)], &[column(0)]);
+        let want = run(&bound, &columns(), &rows, 1000).rows;
+        assert_eq!(want.len(), 12_001);
+        for limit in [3_000_000, 3_500_000, 4_000_000, 4_500_000] {
+            let got = try_run(&bound, &columns(), &rows, 1000, limit);
+            assert_eq!(got.map_err(|e| e.to_string()).unwrap().rows, want, "{limit}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_the_arguments() {
         let columns = columns();
         let by = [column(0)];

@@ -36,8 +36,12 @@ impl Own {
             match make(&self.arena) {
                 Err(Error::Memory { limit, wanted, used }) if limit == self.arena.limit() => {
                     // Not twice as much: a long value may be all that there is room for.
-                    let more = (used.saturating_add(wanted).saturating_sub(limit)).max(limit / 4);
-                    self.room.grow(more).map_err(|e| plan.held(e))?;
+                    let needed = used.saturating_add(wanted).saturating_sub(limit);
+                    let mut more = needed.max(limit / 4);
+                    if self.room.grow(more).is_err() {
+                        more = needed;
+                        self.room.grow(more).map_err(|e| plan.held(e))?;
+                    }
                     self.arena.release();
                     self.arena.set_limit(limit.saturating_add(more));
                 }

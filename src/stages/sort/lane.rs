@@ -5,6 +5,7 @@
 //! - After a refusal every row that was taken is in memory or on disk, once.
 
 use super::super::codes::held;
+use super::super::keys::KeyBlock;
 use super::super::spill::{Segment, SegmentWriter, lists_of_lane};
 use super::Sort;
 use super::collected::Collected;
@@ -97,12 +98,18 @@ impl Lane {
                     self.spill(sort)?;
                 }
                 Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
-                // One row that is longer than what is set aside for the ways of a row: as long as the budget has more.
-                Err(Error::Memory { .. }) => {
-                    let more = self.scratch.limit();
-                    self.scratch_room.grow(more)?;
-                    self.scratch.set_limit(2 * more);
-                }
+                Err(Error::Memory { .. }) => match self.write_at_once(sort, &Batch::new(&columns, None, 1)) {
+                    Ok(()) => {
+                        *from += 1;
+                        self.chunk_rows = self.chunk_rows.saturating_add(1);
+                    }
+                    // Its key is longer than what is set aside for that: as long as the budget has more.
+                    Err(Error::Memory { limit, .. }) if limit == self.scratch.limit() => {
+                        self.scratch_room.grow(limit)?;
+                        self.scratch.set_limit(2 * limit);
+                    }
+                    Err(error) => return Err(error),
+                },
                 Err(error) => return Err(error),
             }
         }
@@ -110,6 +117,32 @@ impl Lane {
         if forced.is_some_and(|rows| self.rows.entries.len() >= rows) || self.rows.bytes() > sort.most {
             self.spill(sort)?;
         }
+        Ok(())
+    }
+
+    /// One row for which there is no room beside a copy of it, while no other is in memory: a segment of its own.
+    fn write_at_once(&mut self, sort: &Sort, row: &Batch<'_>) -> Result<()> {
+        self.scratch.reset();
+        let written = (|| {
+            let keys = sort.keys.block(row, &self.scratch)?;
+            let key = keys.get(0);
+            // As long as that of an entry, which is padded.
+            let padded = self
+                .scratch
+                .collect(key.len().max(sort.head), |at| key.get(at).copied().unwrap_or(0))?;
+            let ends = self.scratch.collect(2, |at| (at * padded.len()) as u32)?;
+            let (keys, kept) = (
+                KeyBlock::each(padded, ends),
+                Batch::new(&row.columns()[..sort.own], None, 1),
+            );
+            self.writer.append_long(&kept, &keys, (self.chunk, self.chunk_rows))?;
+            self.finish(sort)
+        })();
+        self.scratch.reset();
+        if written.is_err() {
+            self.writer.forget();
+        }
+        sort.store.keep(written?);
         Ok(())
     }
 
@@ -147,6 +180,7 @@ impl Lane {
             }
         }
         self.rows.clear();
+        self.writer.slim();
         Ok(())
     }
 
@@ -157,15 +191,19 @@ impl Lane {
         let last = to == self.rows.entries.len();
         // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
         match self.writer.finish_from(&mut self.rows.extra) {
+            // There is nothing left that could be tried again.
             Err(Error::Memory { .. }) if last => {
-                // There is nothing left that could be tried again, so that the list must not be refused. What it is given of what is set
-                // aside comes back as soon as there is any memory.
                 self.rows.clear();
-                let finished = self.writer.finish_aside(&mut self.rows.extra);
-                finished.map_err(|e| held(sort.stage, e))
+                self.finish(sort)
             }
             other => other,
         }
         .map(|segment| (segment, to))
+    }
+
+    /// The segment, whose list must not be refused. What it is given of what is set aside comes back as soon as there is any memory.
+    fn finish(&mut self, sort: &Sort) -> Result<Segment> {
+        let finished = self.writer.finish_aside(&mut self.rows.extra);
+        finished.map_err(|e| held(sort.stage, e))
     }
 }

@@ -62,9 +62,13 @@ impl Address {
         self.bytes as usize
     }
 
-    /// Bytes on disk, which reading takes beside the contents.
+    /// What reading takes beside the contents.
     pub fn stored_bytes(self) -> usize {
-        self.len as usize
+        if self.is_packed() { self.len as usize } else { 0 }
+    }
+
+    fn is_packed(self) -> bool {
+        self.len as usize != HEADER_BYTES + self.bytes()
     }
 }
 
@@ -118,28 +122,48 @@ impl SpillFile {
         };
         let block = packed.get_mut(..HEADER_BYTES + stored).ok_or_else(too_long)?;
         let len = u32::try_from(block.len()).map_err(|_| too_long())?;
-
-        let file = self.open()?;
-        self.check_free(block.len() as u64)?;
-        self.lock_disk()
-            .grow(block.len() as u64)
-            .map_err(|refused| self.over_limit(refused))?;
-        let offset = self.end.fetch_add(block.len() as u64, Relaxed);
+        let offset = self.place(len)?;
+        let at = Address { offset, len, bytes };
         let (header, contents) = block.split_at_mut(HEADER_BYTES);
-        header[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        header[4..8].copy_from_slice(&kind.to_le_bytes());
-        header[8..12].copy_from_slice(&bytes.to_le_bytes());
-        header[12..16].copy_from_slice(&(stored as u32).to_le_bytes());
-        header[16..24].copy_from_slice(&offset.to_le_bytes());
-        let sum = checksum(&header[..24], contents);
-        header[24..].copy_from_slice(&sum.to_le_bytes());
-        file.write_all_at(block, offset).map_err(|error| match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                self.full(len.into(), &error)
-            }
-            _ => self.failed("write", &error.to_string()),
-        })?;
-        Ok(Address { offset, len, bytes })
+        header.copy_from_slice(&header_of(at, kind, contents));
+        self.write_at(block, offset)?;
+        Ok(at)
+    }
+
+    /// The same as it is, with no other buffer.
+    ///
+    /// # Errors
+    /// As [`SpillFile::write`].
+    pub fn write_unpacked(&self, contents: &[u8]) -> Result<Address> {
+        let len = u32::try_from(HEADER_BYTES + contents.len());
+        let len = len.map_err(|_| self.failed("write", "a block is too long"))?;
+        let offset = self.place(len)?;
+        let bytes = len - HEADER_BYTES as u32;
+        let at = Address { offset, len, bytes };
+        self.write_at(&header_of(at, STORED, contents), offset)?;
+        self.write_at(contents, offset + HEADER_BYTES as u64)?;
+        Ok(at)
+    }
+
+    /// Takes the place behind the end for a block of `len` bytes.
+    fn place(&self, len: u32) -> Result<u64> {
+        self.open()?;
+        self.check_free(len.into())?;
+        self.lock_disk()
+            .grow(len.into())
+            .map_err(|refused| self.over_limit(refused))?;
+        Ok(self.end.fetch_add(len.into(), Relaxed))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.open()?
+            .write_all_at(bytes, offset)
+            .map_err(|error| match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                    self.full(bytes.len() as u64, &error)
+                }
+                _ => self.failed("write", &error.to_string()),
+            })
     }
 
     /// Reads a block into `contents`, which has [`Address::bytes`] bytes; `stored` has [`Address::stored_bytes`].
@@ -149,15 +173,28 @@ impl SpillFile {
     pub fn read(&self, at: Address, stored: &mut [u8], contents: &mut [u8]) -> Result<()> {
         let damaged = |what: &str| self.failed("read", &format!("the block at byte {} is damaged: {what}", at.offset));
         let file = self.file.get().ok_or_else(|| damaged("there is no file"))?;
-        file.read_exact_at(stored, at.offset)
-            .map_err(|error| match error.kind() {
+        let read = |bytes: &mut [u8], offset: u64| {
+            let read = file.read_exact_at(bytes, offset);
+            read.map_err(|error| match error.kind() {
                 ErrorKind::UnexpectedEof => damaged("the file ends before it"),
                 _ => self.failed("read", &error.to_string()),
-            })?;
-        self.spill.count_read(stored.len() as u64);
-        let (header, packed) = stored
-            .split_at_checked(HEADER_BYTES)
-            .ok_or_else(|| damaged("it is too short"))?;
+            })
+        };
+        let mut header = [0; HEADER_BYTES];
+        self.spill.count_read(at.len.into());
+        let packed: &[u8] = match at.is_packed() {
+            true => {
+                read(stored, at.offset)?;
+                let (first, packed) = stored.split_first_chunk().ok_or_else(|| damaged("it is too short"))?;
+                header = *first;
+                packed
+            }
+            false => {
+                read(&mut header, at.offset)?;
+                read(contents, at.offset + HEADER_BYTES as u64)?;
+                contents
+            }
+        };
         let number = |from: usize| {
             let bytes = header.get(from..from + 4).and_then(|b| b.first_chunk::<4>());
             bytes.map_or(0, |b| u32::from_le_bytes(*b))
@@ -168,17 +205,20 @@ impl SpillFile {
             && offset == at.offset
             && number(8) == at.bytes
             && number(12) as usize == packed.len()
-            && contents.len() == at.bytes()
+            && number(4) == if at.is_packed() { LZ4 } else { STORED }
             && sum == checksum(&header[..24], packed);
         if !is_ours {
             return Err(damaged("its checksum does not fit"));
         }
-        match number(4) {
-            STORED if packed.len() == contents.len() => contents.copy_from_slice(packed),
-            LZ4 if decompress_into(packed, contents).is_ok_and(|n| n == contents.len()) => {}
-            _ => return Err(damaged("it cannot be unpacked")),
+        let unpacked = match at.is_packed() {
+            true => decompress_into(&stored[HEADER_BYTES..], contents).is_ok_and(|n| n == at.bytes()),
+            false => true,
+        };
+        if unpacked {
+            Ok(())
+        } else {
+            Err(damaged("it cannot be unpacked"))
         }
-        Ok(())
     }
 
     /// The same into memory of its own.
@@ -333,6 +373,19 @@ fn free_bytes(folder: &Path) -> Option<u64> {
     stat.f_bavail.checked_mul(stat.f_frsize)
 }
 
+/// Of a block of which `stored` is stored.
+fn header_of(at: Address, kind: u32, stored: &[u8]) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&kind.to_le_bytes());
+    header[8..12].copy_from_slice(&at.bytes.to_le_bytes());
+    header[12..16].copy_from_slice(&(stored.len() as u32).to_le_bytes());
+    header[16..24].copy_from_slice(&at.offset.to_le_bytes());
+    let sum = checksum(&header[..24], stored);
+    header[24..].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
 fn checksum(header: &[u8], contents: &[u8]) -> u64 {
     hash(header).rotate_left(32) ^ hash(contents)
 }
@@ -366,7 +419,7 @@ mod tests {
         let spilled = file(folder.path(), None);
         let blocks = [vec![], vec![7; 100_000], noise(5000), b"short".to_vec()];
         let at: Vec<_> = blocks.iter().map(|b| write(&spilled, b).unwrap()).collect();
-        assert!(at[1].stored_bytes() < 1000 && at[2].stored_bytes() == HEADER_BYTES + 5000);
+        assert!(at[1].stored_bytes() < 1000 && at[2].stored_bytes() == 0);
         for (at, block) in at.iter().zip(&blocks).rev() {
             assert_eq!(read(&spilled, *at).unwrap(), *block);
         }

@@ -4,7 +4,7 @@
 //! - What writing takes is set aside when the writer is made; for a row that is longer than a frame, before it is taken.
 //! - A refusal writes nothing: the same rows may come again, or fewer of them.
 
-use super::file::packed_bytes;
+use super::file::{Address, packed_bytes};
 use super::floors::{FRAMES_SET_ASIDE, PACKER_BYTES, PAGES_SET_ASIDE, buffers_bytes};
 use super::frame;
 use super::index::{FrameAt, Pages};
@@ -113,6 +113,19 @@ impl SegmentWriter {
         Ok(contents)
     }
 
+    /// Gives back what a row took that was longer than usual, which is written.
+    pub fn slim(&mut self) {
+        let usual = buffers_bytes(2 * self.store.frame_bytes);
+        (self.contents, self.packed) = (vec![], vec![]);
+        // Never free in between.
+        if let Ok(mut room) = self.room.split_aside(usual)
+            && room.set_aside(usual).is_ok()
+        {
+            room.shrink(usual - PACKER_BYTES);
+            self.room = room;
+        }
+    }
+
     /// Makes room for frames that take `bytes` of memory once they are loaded.
     pub(super) fn make_room_of(&mut self, bytes: usize) -> Result<()> {
         self.room.set_aside(buffers_bytes(bytes))
@@ -164,6 +177,31 @@ impl SegmentWriter {
         for (from, len, bytes) in lens {
             self.frame(batch, keys, chunks, rows, from, len, bytes)?;
         }
+        Ok(())
+    }
+
+    /// The same of one row that is longer than usual, for which there is no room but once: it is not packed. What it takes is given back.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::append`].
+    pub fn append_long(&mut self, row: &Batch<'_>, keys: &KeyBlock<'_>, order: (u64, u32)) -> Result<()> {
+        self.slim();
+        let appended = self.long_frame(row, keys, order);
+        self.slim();
+        appended
+    }
+
+    fn long_frame(&mut self, row: &Batch<'_>, keys: &KeyBlock<'_>, order: (u64, u32)) -> Result<()> {
+        let key_bytes = keys.get(0).len();
+        let bytes = frame::bound(row, 0, 1).max(keys_bound(key_bytes, 1));
+        grow(&mut self.frames, 1, &mut self.index)?;
+        grow_to(&mut self.contents, bytes, &mut self.room)?;
+        encode_keys(keys, &[order.0], &[order.1], 0, 1, &mut self.contents);
+        let key_block = self.store.file.write_unpacked(&self.contents)?;
+        self.contents.clear();
+        frame::encode(row, 0, 1, &mut self.contents);
+        let row_block = self.store.file.write_unpacked(&self.contents)?;
+        self.push(key_block, row_block, frame::unpacked_bytes(row, 0, 1), 1);
         Ok(())
     }
 
@@ -229,11 +267,7 @@ impl SegmentWriter {
         bytes: usize,
     ) -> Result<()> {
         let SegmentWriter {
-            contents,
-            packed,
-            room,
-            frames,
-            ..
+            contents, packed, room, ..
         } = self;
         contents.clear();
         packed.clear();
@@ -247,17 +281,21 @@ impl SegmentWriter {
         contents.clear();
         frame::encode(batch, from, len, contents);
         let row_block = self.store.file.write(contents, packed)?;
-        let unpacked = u32::try_from(frame::unpacked_bytes(batch, from, len)).unwrap_or(u32::MAX);
+        self.push(key_block, row_block, frame::unpacked_bytes(batch, from, len), len);
+        Ok(())
+    }
+
+    /// A frame is written.
+    fn push(&mut self, keys: Address, rows: Address, unpacked: usize, len: usize) {
         let at = FrameAt {
-            keys: key_block,
-            rows: row_block,
-            unpacked,
+            keys,
+            rows,
+            unpacked: u32::try_from(unpacked).unwrap_or(u32::MAX),
             count: len as u32,
         };
         self.largest = self.largest.max(at.bytes());
         self.rows += len as u64;
-        frames.push(at);
-        Ok(())
+        self.frames.push(at);
     }
 
     /// The segment of what was appended since the last one; the writer can begin another. Give the memory of the rows back before.

@@ -78,27 +78,35 @@ impl Reader for MergedReader {
             // It can be asked for again, with fewer rows.
             Err(error) => return Err(error),
         };
-        match &what {
-            What::Open => self.claim.open_given = true,
-            What::Groups(groups) => self.claim.given = groups.end,
-        }
-        let last = self.claim.given >= self.claim.groups();
-        let this: &'a Self = self;
+        let MergedReader {
+            merged,
+            claim,
+            together,
+            own,
+            ..
+        } = self;
         let (batch, faults) = match fits {
             Some(batch) => (batch, faults),
             None => {
-                let own = this.own.arena();
+                let own = own.arena();
                 let faults = Faults::new(own, stop_at_first);
-                (
-                    batch(&this.merged, &this.claim, &this.together, &what, own, &faults)?,
-                    faults,
-                )
+                let made = batch(merged, claim, together, &what, own, &faults)?;
+                // Long values are not here twice while they are looked at.
+                match &what {
+                    What::Open => claim.open = None,
+                    What::Groups(_) => *together = Together::new(&merged.plan, &merged.budget, &merged.of_run),
+                }
+                (made, faults)
             }
         };
+        match &what {
+            What::Open => claim.open_given = true,
+            What::Groups(groups) => claim.given = groups.end,
+        }
         Ok(Part {
             batch,
             faults,
-            last,
+            last: claim.given >= claim.groups(),
             locator: Locator::default(),
         })
     }

@@ -4,7 +4,7 @@
 //! - All that a pass takes is there when it begins, the list of what it writes included.
 //! - What it has read gives its disk back at once.
 
-use super::super::floors::{FRAMES_OF_PASS, picks_bytes, writer_floor};
+use super::super::floors::{FRAMES_OF_PASS, loaded_frame, picks_bytes, writer_floor};
 use super::super::segment::Segment;
 use super::super::store::Store;
 use super::super::writer::SegmentWriter;
@@ -26,24 +26,29 @@ pub(super) fn reduce(
     budget: &Arc<Budget>,
     most: usize,
 ) -> Result<Segment> {
-    segments.sort_by_key(|segment| std::cmp::Reverse(segment.rows()));
+    // Rows that take much memory are read when all of them are, and not here too, unless there is nothing else.
+    let usual = loaded_frame(budget.limit()).max(1);
+    segments.sort_by_key(|segment| std::cmp::Reverse((segment.largest() / usual, segment.rows())));
     let free = budget.free();
     let is_short = segments.iter().any(Segment::is_of_short);
-    let largest = segments.iter().map(Segment::largest).max().unwrap_or(0);
-    let arena_bytes = FRAMES_OF_PASS * store.frame_bytes() + largest;
-    let beside = arena_bytes + writer_floor(budget.limit());
-    let most = most.min(free.saturating_sub(beside));
     let last = |count: usize| &segments[segments.len() - count..];
-    let takes = |count: usize| need(last(count), budget) + Segment::list_bytes(list_of(last(count), is_short));
+    let largest = |count: usize| last(count).iter().map(Segment::largest).max().unwrap_or(0);
+    let arena_bytes = |count: usize| FRAMES_OF_PASS * store.frame_bytes() + largest(count);
+    let fits = |count: usize| {
+        let beside = arena_bytes(count) + writer_floor(budget.limit());
+        let takes = need(last(count), budget) + Segment::list_bytes(list_of(last(count), is_short));
+        takes <= most.min(free.saturating_sub(beside))
+    };
     let mut count = 2;
-    while count < segments.len() && takes(count + 1) <= most {
+    while count < segments.len() && fits(count + 1) {
         count += 1;
     }
-    let (mut writer, room) = loop {
-        match room_for(store, last(count), budget, largest, arena_bytes, is_short) {
+    let (mut writer, room, arena_bytes) = loop {
+        let arena_bytes = arena_bytes(count);
+        match room_for(store, last(count), budget, largest(count), arena_bytes, is_short) {
             // What was free a moment ago others have by now.
             Err(Error::Memory { .. }) if count > 2 => count = count.div_ceil(2),
-            other => break other?,
+            other => break other.map(|(writer, room)| (writer, room, arena_bytes))?,
         }
     };
     let some = segments.split_off(segments.len() - count);
