@@ -93,6 +93,8 @@ pub struct Options<'a> {
     pub pedantic: bool,
     /// Rewrite the graph before it runs. Without it the result is the same, later: for tests.
     pub rewrites: bool,
+    /// Rewrite also what only the sizes of files speak against: for tests.
+    pub any_size: bool,
     /// The sink of a last pipeline without one.
     pub print: Option<&'a SinkMaker>,
     pub inputs: &'a [Input],
@@ -200,7 +202,7 @@ fn checked(script: &Script, text: &str, options: &Options<'_>) -> Compiled {
     let graph = if diagnostics.iter().any(Diagnostic::is_error) {
         None
     } else {
-        Some(rewrite::finish(draft, options.rewrites))
+        Some(rewrite::finish(draft, options.rewrites, options.any_size))
     };
     Compiled {
         graph,

@@ -519,6 +519,7 @@ impl Pipeline {
             unreadable: &unreadable,
             pedantic: shared.pedantic,
             rewrites: !shared.settings.hooks.as_written,
+            any_size: shared.settings.hooks.any_size,
             print,
             inputs,
             outputs,

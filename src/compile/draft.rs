@@ -7,7 +7,7 @@
 use crate::expr::Expr;
 use crate::graph::{Edge, Node, NodeId, Op, Policy, Port};
 use standpipe_sdk::spec::{
-    Asked, Call, Filters, KeepsBy, Least, Limited, Lineage, Meets, Memory, Order, Room, SortKey, StageSpec,
+    Asked, Call, Filters, KeepsBy, Least, Limited, Lineage, Meets, Memory, Order, Room, Sieve, SortKey, StageSpec,
 };
 use standpipe_sdk::{Schema, Span};
 
@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) fails: bool,
     /// The stage itself looks at the places of its rows.
     pub(super) reads_places: bool,
+    /// Of a source: how large its files are, where that is known.
+    pub(super) file_bytes: Option<u64>,
     /// What its spec says of the call.
     pub(super) told: Told,
 }
@@ -53,6 +55,8 @@ pub(super) struct Told {
     /// Which conditions behind it could as well stand before it.
     pub(super) filters: Filters,
     pub(super) meets: Meets,
+    /// What may leave rows of the second stream out that none of the first one meets.
+    pub(super) sieve: Option<Sieving>,
     /// What it sorts by, where it does nothing else.
     pub(super) sorts: Option<Vec<SortKey>>,
     /// The order of its input makes no difference.
@@ -69,6 +73,7 @@ impl Told {
             keeps_by: (spec.keeps_by)(call),
             filters: (spec.filters)(call),
             meets: (spec.meets)(call),
+            sieve: (spec.sieve)(call).map(Sieving),
             sorts: (spec.sorts)(call),
             unordered: (spec.unordered)(call),
             to_the_end: spec.to_the_end,
@@ -83,6 +88,16 @@ pub(super) struct Limit(pub(super) Limited);
 impl std::fmt::Debug for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Limit")
+    }
+}
+
+/// A [`Sieve`] among facts.
+#[derive(Clone)]
+pub(super) struct Sieving(pub(super) Sieve);
+
+impl std::fmt::Debug for Sieving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sieving")
     }
 }
 

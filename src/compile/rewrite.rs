@@ -13,6 +13,7 @@ mod order;
 mod places;
 mod rearranges;
 mod replay;
+mod sieves;
 mod sorts;
 mod unread;
 
@@ -50,14 +51,15 @@ pub(super) fn order(draft: &mut Draft, checker: &Checker<'_>) {
 }
 
 /// The graph, and before that, if `all` are wanted, every rewrite. Without them what does not run is left out, and sources are asked for
-/// what is read: that decides which cells are checked.
-pub(super) fn finish(mut draft: Draft, all: bool) -> Graph {
+/// what is read: that decides which cells are checked. `any_size`: also those that only the sizes of files speak against.
+pub(super) fn finish(mut draft: Draft, all: bool, any_size: bool) -> Graph {
     dead::remove(&mut draft);
     if all {
         filters::move_ahead(&mut draft);
         sorts::leave_out(&mut draft);
         rearranges::merge(&mut draft);
         first::limit(&mut draft);
+        sieves::insert(&mut draft, any_size);
     }
     let needs = liveness::spread(&mut draft);
     if all {

@@ -7,6 +7,7 @@ use super::pipelines::{Builder, State, source_op};
 use super::rows::Rows;
 use super::tested::Replacement;
 use crate::diag::{Diagnostic, Span, suggest};
+use crate::formats::input;
 use crate::graph::{Edge, OnError, Op, Policy};
 use crate::stages::from;
 use crate::syntax::ast::{self, Ident, StageCall, Table};
@@ -59,7 +60,14 @@ impl<'r, 'a> Builder<'r, 'a> {
         let Some(bound) = self.bind_format(side, &rows, &mut resolved, call) else {
             return self.nothing();
         };
-        self.source(spec, format.name, bound, call, policy, to)
+        let (edge, rows) = self.source(spec, format.name, bound, call, policy, to);
+        if let (true, Some(facts)) = (self.checker.options.look, self.draft.facts.get_mut(edge.from)) {
+            let paths = paths(&resolved, call);
+            let paths: Vec<&str> = paths.iter().map(|(path, _)| path.as_str()).collect();
+            let is_all = paths.len() == call.items.len();
+            facts.file_bytes = input::bytes_on_disk(&paths, self.checker.options.folder).filter(|_| is_all);
+        }
+        (edge, rows)
     }
 
     /// `read synth.rows …`: a source of a plugin. Its arguments stand behind the first `from` items.
@@ -267,7 +275,9 @@ impl<'r, 'a> Builder<'r, 'a> {
         match self.checker.table_rows(table) {
             Some((schema, rows)) => {
                 let detail = count_rows(rows.len());
-                self.literal("from table", detail, span, from::literal(schema, rows))
+                let (edge, rows) = self.literal("from table", detail, span, from::literal(schema, rows));
+                self.as_large_as_its_text(edge, span);
+                (edge, rows)
             }
             None => self.nothing(),
         }
@@ -278,7 +288,9 @@ impl<'r, 'a> Builder<'r, 'a> {
         match self.checker.record_rows(rows, span) {
             Some((schema, rows)) => {
                 let detail = count_rows(rows.len());
-                self.literal("from rows", detail, span, from::literal(schema, rows))
+                let (edge, rows) = self.literal("from rows", detail, span, from::literal(schema, rows));
+                self.as_large_as_its_text(edge, span);
+                (edge, rows)
             }
             None => self.nothing(),
         }
@@ -311,6 +323,12 @@ impl<'r, 'a> Builder<'r, 'a> {
                 from::range(first, last),
             ),
             _ => self.nothing(),
+        }
+    }
+
+    fn as_large_as_its_text(&mut self, edge: Edge, span: Span) {
+        if let Some(facts) = self.draft.facts.get_mut(edge.from) {
+            facts.file_bytes = Some(u64::from(span.end - span.start));
         }
     }
 

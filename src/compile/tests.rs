@@ -40,6 +40,7 @@ fn check_as(text: &str, folder: &Path, params: &[(String, Given)], assume_params
         unreadable: &unreadable,
         pedantic: false,
         rewrites: true,
+        any_size: false,
         print: None,
         inputs: &[],
         outputs: &[],

@@ -74,6 +74,7 @@ impl Pipeline {
             unreadable: &[],
             pedantic: false,
             rewrites: !shared.settings.hooks.as_written,
+            any_size: shared.settings.hooks.any_size,
             print: None,
             inputs: &[],
             outputs: &[],

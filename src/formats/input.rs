@@ -88,6 +88,20 @@ pub fn resolve(paths: &[&str], folder: &Path, encoding: Encoding, may_be_empty: 
     Ok(inputs)
 }
 
+/// What the files behind `paths` take on disk, packed as they are; `None` where that is not known before they are read, or not to be found
+/// out.
+pub fn bytes_on_disk(paths: &[&str], folder: &Path) -> Option<u64> {
+    let inputs = match paths.contains(&STDIN) {
+        true => return None,
+        false => resolve(paths, folder, Encoding::Utf8, true).ok()?,
+    };
+    let bytes = inputs.iter().map(|input| {
+        let meta = fs::metadata(&input.full).ok()?;
+        meta.is_file().then_some(meta.len())
+    });
+    bytes.sum()
+}
+
 fn matches_of(path: &str, folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let pattern = folder.join(path);
     let bad = |message: &str| {

@@ -47,6 +47,8 @@ pub struct Hooks {
     pub spill_rows: Option<usize>,
     /// Run stages as the script has them: no rewrite but those that decide what sources are asked for.
     pub as_written: bool,
+    /// Do whatever the sizes of files, and only those, speak against.
+    pub any_size: bool,
     /// Panic when this node of the graph sees this claim.
     pub panic_at: Option<(usize, u64)>,
 }

@@ -6,6 +6,9 @@
 //! A right side that does not fit is sorted by key, on disk where it must be. Then the left side waits (`wait`) and is sorted too; both meet
 //! (`meet`), and left rows come again in their old order (`again`), each with its matches, to the same probers.
 //!
+//! Where the left side comes out of files that are much smaller than the right one's, the host reads it first and lets only those right rows
+//! be gathered that some left key may want (`sieve`). Of two files with an error it is then the left one's that ends the run.
+//!
 //! Laws
 //! - Left order, then right order within a match; what is left of the right side comes behind all, in right order.
 //! - Null keys match nothing. Keys are equal as grouping has it: -0.0 and 0.0, every NaN.
@@ -32,6 +35,7 @@ mod rest;
 mod rows;
 mod scratch;
 mod sides;
+mod sieve;
 mod sorted;
 mod table;
 #[cfg(test)]
@@ -42,7 +46,7 @@ use super::codes;
 use super::keys;
 use standpipe_sdk::spec::{
     Arg, ArgKind, Bound, Call, Compare, Complaint, Example, Items, Kind, Lineage, Make, Meets, Memory, Param, Probing,
-    Setup, StageSpec, Want,
+    Setup, Sieve, StageSpec, Want,
 };
 use standpipe_sdk::{Build, Field, Result, Schema, Type, Value};
 use std::sync::Arc;
@@ -50,7 +54,7 @@ use std::sync::Arc;
 /// `join`.
 pub const SPEC: StageSpec = StageSpec {
     name: "join",
-    about: "Rows together with those of another stream that have the same keys; if that does not fit into memory, both are sorted on disk",
+    about: "Rows together with those of another stream that have the same keys: the right ones are gathered, out of much larger files only those that a left key wants; what does not fit into memory is sorted on disk",
     modes: &["inner", "left", "right", "full", "semi", "anti", "cross", "asof"],
     kind: Kind::Probe,
     items: Items::some(ArgKind::Stream, 1, 1, "the stream to join"),
@@ -105,6 +109,7 @@ pub const SPEC: StageSpec = StageSpec {
     ],
     bind: &bind,
     meets,
+    sieve,
     ..StageSpec::BASE
 };
 
@@ -336,6 +341,30 @@ fn meets(call: &Call<'_>) -> Meets {
         second: matches!(call.mode, None | Some("inner" | "cross")),
         keys: keys.collect(),
     }
+}
+
+/// What right rows are left out by, where one that no left row matches is none of the output's.
+fn sieve(call: &Call<'_>) -> Option<Sieve> {
+    if matches!(call.mode, Some("right" | "full" | "cross" | "asof")) {
+        return None;
+    }
+    let (left, right): (Vec<usize>, Vec<usize>) = meets(call).keys.into_iter().unzip();
+    let exact = match left.as_slice() {
+        [] => return None,
+        [one] => call.input.get(*one).is_some_and(|field| is_exact(&field.ty)),
+        _ => false,
+    };
+    let reads = [left.clone(), right.clone()];
+    let keys = Arc::new(sieve::Sieved { left, right, exact });
+    Some(Sieve {
+        reads,
+        make: Arc::new(move |file_bytes| {
+            let keys = keys.clone();
+            Box::new(move |setup: &Setup| Ok(sieve::make(&keys, file_bytes, setup)))
+        }),
+        memory: Memory::Constant,
+        least: sieve::least,
+    })
 }
 
 /// A key of both sides.

@@ -112,8 +112,13 @@ impl Script {
 
     /// What `check` and `explain` say.
     pub(crate) fn check(&self) -> Seen {
+        self.check_with(Hooks::default())
+    }
+
+    /// The same where graphs are made under some hooks.
+    pub(crate) fn check_with(&self, hooks: Hooks) -> Seen {
         let mut seen = Seen::default();
-        match self.compile(&self.engine(&Arc::default()).build(), &self.text) {
+        match self.compile(&self.engine(&Arc::default()).hooks(hooks).build(), &self.text) {
             Ok(pipeline) => {
                 seen.checked = pipeline.render_warnings(false);
                 match pipeline.explain() {

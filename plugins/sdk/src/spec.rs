@@ -61,6 +61,9 @@ pub struct StageSpec {
     pub filters: fn(&Call<'_>) -> Filters,
     /// The same of a call of a [`Kind::Probe`].
     pub meets: fn(&Call<'_>) -> Meets,
+    /// Of a call of a [`Kind::Probe`] that was bound: what leaves rows of the second stream out that no row of the first one meets, where
+    /// nobody would miss them.
+    pub sieve: fn(&Call<'_>) -> Option<Sieve>,
     /// Of a call that was bound: the keys by which it puts all rows in order, where it does nothing else. Rows that are equal in them
     /// keep the order they had.
     pub sorts: fn(&Call<'_>) -> Option<Vec<SortKey>>,
@@ -123,6 +126,18 @@ pub struct Meets {
     pub second: bool,
     /// Columns of both streams that are equal where rows meet; what is asked of one stream may be asked of the other too.
     pub keys: Vec<(usize, usize)>,
+}
+
+/// What is filled with the first stream of a [`Kind::Probe`], and passes of the second one's rows, as they are, at least those that some
+/// row of the first one meets.
+#[derive(Clone)]
+pub struct Sieve {
+    /// Columns whose values it looks at: of [`Call::input`], where it is filled, and of [`Call::beside`].
+    pub reads: [Vec<usize>; 2],
+    /// Makes it, for a first stream out of so many bytes of files: which rows it passes beyond those may hang on that, and on memory.
+    pub make: Arc<dyn Fn(u64) -> Factory<Arc<dyn Build>> + Send + Sync>,
+    pub memory: Memory,
+    pub least: fn(&Room) -> Least,
 }
 
 /// One key of an order.
@@ -207,6 +222,7 @@ impl StageSpec {
             second: false,
             keys: vec![],
         },
+        sieve: |_| None,
         sorts: |_| None,
         unordered: |_| false,
         sorted: |_| None,

@@ -66,20 +66,26 @@ pub(in crate::compile) fn sort(draft: &mut Draft) -> Result<(), Obstacle> {
 
 /// For each node the sources and breakers that its rows come out of, without another breaker between.
 fn heads(draft: &Draft) -> Vec<BTreeSet<NodeId>> {
-    let mut heads: Vec<BTreeSet<NodeId>> = vec![];
-    for (id, node) in draft.nodes.iter().enumerate() {
+    let mut heads: Vec<Option<BTreeSet<NodeId>>> = vec![None; draft.nodes.len()];
+    let mut open: Vec<NodeId> = (0..draft.nodes.len()).rev().collect();
+    // Nodes need not stand behind what they need yet.
+    while let Some(&id) = open.last() {
+        let node = &draft.nodes[id];
         let own = match node.op {
-            Op::Source { .. } | Op::Breaker(_) | Op::Drain => BTreeSet::from([id]),
-            _ => node
-                .inputs
-                .iter()
-                .filter(|edge| edge.port != Port::Built)
-                .flat_map(|edge| heads[edge.from].iter().copied())
-                .collect(),
+            Op::Source { .. } | Op::Breaker(_) | Op::Drain => Some(BTreeSet::from([id])),
+            _ => {
+                let inputs = || node.inputs.iter().filter(|edge| edge.port != Port::Built);
+                open.extend(inputs().map(|edge| edge.from).filter(|&from| heads[from].is_none()));
+                let all: Option<Vec<_>> = inputs().map(|edge| heads[edge.from].as_ref()).collect();
+                all.map(|all| all.into_iter().flatten().copied().collect())
+            }
         };
-        heads.push(own);
+        if own.is_some() {
+            heads[id] = own;
+            open.pop();
+        }
     }
-    heads
+    heads.into_iter().map(Option::unwrap_or_default).collect()
 }
 
 impl Draft {

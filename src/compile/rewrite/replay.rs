@@ -61,6 +61,14 @@ pub(super) fn insert(draft: &mut Draft) -> Result<(), NodeId> {
     Err(0)
 }
 
+/// Whether some cut is needed.
+pub(super) fn is_needed(draft: &Draft) -> bool {
+    shared_by_union(draft).is_some()
+        || held_before_more(draft).is_some()
+        || rejects_of_phases(draft).is_some()
+        || waits_for_itself(draft).is_some()
+}
+
 /// Who has to wait for a cut.
 #[derive(Clone, Copy)]
 enum Users {
@@ -324,7 +332,7 @@ fn input_of(draft: &Draft, union: NodeId, id: NodeId) -> usize {
 }
 
 /// The replay that keeps the rows of `edge`; new nodes are added to `behind`.
-fn kept(draft: &mut Draft, edge: Edge, behind: &mut Vec<NodeId>) -> Edge {
+pub(super) fn kept(draft: &mut Draft, edge: Edge, behind: &mut Vec<NodeId>) -> Edge {
     let from = &draft.nodes[edge.from];
     let is_replay = matches!(from.op, Op::Drain) && draft.facts[edge.from].lineage.is_empty();
     if let (true, Some(built)) = (is_replay, from.inputs.first()) {
@@ -362,7 +370,7 @@ fn kept(draft: &mut Draft, edge: Edge, behind: &mut Vec<NodeId>) -> Edge {
 }
 
 /// What a replay keeps of node `of`, once more.
-fn again(draft: &mut Draft, built: Edge, of: NodeId, behind: &mut Vec<NodeId>) -> Edge {
+pub(super) fn again(draft: &mut Draft, built: Edge, of: NodeId, behind: &mut Vec<NodeId>) -> Edge {
     let of = &draft.nodes[of];
     let (span, schema, name) = (of.span, of.schema.clone(), of.name.clone());
     let mut node = NewNode::new("replay", span, vec![built], schema, Op::Drain);
