@@ -25,6 +25,13 @@ use std::collections::BTreeSet;
 const TIMES: u64 = 8;
 /// A smaller right side is gathered about as fast as it is sifted, and fits into memory.
 const LEAST_RIGHT_BYTES: u64 = 16 << 20;
+/// Of more keys than such a left side has a sieve would know too little, and its rows are written to disk and read again.
+const MOST_LEFT_BYTES: u64 = 256 << 20;
+
+/// Whether a right side is so large beside a left one that it is sifted.
+fn is_worth_it(left_bytes: u64, right_bytes: u64) -> bool {
+    right_bytes >= LEAST_RIGHT_BYTES && left_bytes <= MOST_LEFT_BYTES.min(right_bytes / TIMES)
+}
 
 /// Puts a sieve before every right side for which it is worth it; before all for which one can stand if `any_size`.
 pub(super) fn insert(draft: &mut Draft, any_size: bool) {
@@ -69,9 +76,8 @@ impl Join {
         let (left_above, right_above) = (above(draft, left.from), above(draft, right.from));
         let left_bytes = bytes(draft, &left_above, may_multiply)?;
         let right_bytes = bytes(draft, &right_above, may_leave_little)?;
-        let is_worth_it = right_bytes >= LEAST_RIGHT_BYTES && left_bytes <= right_bytes / TIMES;
         let possible = left_above.is_disjoint(&right_above) && !tells_places(draft, probe) && is_read_up(draft, probe);
-        (possible && (is_worth_it || any_size)).then_some(Join {
+        (possible && (any_size || is_worth_it(left_bytes, right_bytes))).then_some(Join {
             probe,
             build,
             left,
@@ -206,5 +212,26 @@ fn put_before(draft: &mut Draft, join: &Join, Sieving(sieve): Sieving) {
         draft.nodes[join.probe].inputs[0] = join.left;
         draft.nodes.truncate(count);
         draft.facts.truncate(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_side_is_sifted_if_it_is_large_and_the_left_one_small() {
+        const MIB: u64 = 1 << 20;
+        for (left, right, wanted) in [
+            (0, 0, false),
+            (1, 16 * MIB - 1, false),
+            (0, 16 * MIB, true),
+            (2 * MIB, 16 * MIB, true),
+            (2 * MIB + 1, 16 * MIB, false),
+            (256 * MIB, 1 << 40, true),
+            (256 * MIB + 1, 1 << 40, false),
+        ] {
+            assert_eq!(is_worth_it(left, right), wanted, "{left} beside {right}");
+        }
     }
 }
