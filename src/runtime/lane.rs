@@ -38,11 +38,13 @@ pub(crate) struct Node {
     pub rejects: Option<usize>,
     /// Every consumer has all it wants.
     pub done: bool,
+    /// Where in this chunk that was so; a node that is done without it was done before.
+    pub end: Option<Place>,
     pub rows_in: u64,
     pub bad_rows: u64,
     pub discarded: u64,
     pub gate: Option<Arc<Gate>>,
-    /// Of this chunk, for the gate: rows so far, bad ones.
+    /// Of this chunk: rows so far, bad ones.
     pub chunk_rows: u64,
     pub chunk_bad: Vec<(u64, Place)>,
 }
@@ -132,6 +134,14 @@ impl<S> InOrder<S> {
         }
     }
 
+    /// Whether who is behind it wants nothing of this chunk.
+    fn ended_before(&mut self, chunk: &Chunk<'_>) -> bool {
+        if !self.left && self.enter(chunk).is_err() {
+            return false;
+        }
+        self.shared.0.ended_before(chunk.ticket)
+    }
+
     fn end_chunk(&mut self, chunk: &Chunk<'_>) {
         if !self.left && !self.inside && self.shared.0.wait(chunk.ticket, &chunk.run.dead).is_err() {
             return;
@@ -155,7 +165,7 @@ pub(crate) struct Chunk<'r> {
     pub locator: Locator<'r>,
     /// Arenas for repeating a refused push on less.
     pub spares: &'r RefCell<Vec<Arena>>,
-    /// Where the last consumer to be done was done.
+    /// Where the last consumer to be done was done, of rows that a stage gives at its end.
     pub end_place: Cell<Option<Place>>,
 }
 
@@ -322,8 +332,55 @@ impl Node {
         }
         self.rows_in += batch.rows() as u64;
         let flow = self.work(batch, arena, false, last, later, base, chunk);
-        self.chunk_rows += batch.rows() as u64;
+        let mut counted = batch.rows();
+        if matches!(flow, Ok(Flow::Done)) {
+            self.is_done(later, base);
+            if let (Some(end), Some(places)) = (self.end, batch.origin()) {
+                counted = places.partition_point(|&place| place <= end);
+            }
+        }
+        self.chunk_rows += counted as u64;
         flow
+    }
+
+    /// Whether all that this node feeds has what it wants: then so has the node.
+    fn is_done(&mut self, later: &[Node], base: usize) -> bool {
+        let mut fed = self
+            .outs
+            .iter()
+            .flatten()
+            .map(|&target| &later[target - base])
+            .peekable();
+        if fed.peek().is_some() && fed.clone().all(|node| node.done) {
+            let end = fed.filter_map(|node| node.end).max();
+            // It may have had enough by itself before.
+            self.end = end.map(|end| self.end.map_or(end, |own| own.min(end)));
+            self.done = true;
+        }
+        self.done
+    }
+
+    /// The same with what other lanes know: whether all that came in earlier chunks was enough for those behind it.
+    fn looks_done(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> bool {
+        if self.done {
+            return true;
+        }
+        if let Operator::Serial(serial, _) = &mut self.op
+            && serial.ended_before(chunk)
+        {
+            self.done = true;
+            return true;
+        }
+        for at in 0..self.outs.iter().map(Vec::len).sum() {
+            let Some(&target) = self.outs.iter().flatten().nth(at) else {
+                break;
+            };
+            let (head, rest) = later.split_at_mut(target - base + 1);
+            if let Some(node) = head.last_mut() {
+                node.looks_done(rest, target + 1, chunk);
+            }
+        }
+        self.is_done(later, base)
     }
 
     /// The hook of the test that a panic in any node ends the run.
@@ -435,7 +492,8 @@ impl Node {
                     Some(prepare) => prepare.prepare(batch, arena),
                     None => Ok(batch),
                 };
-                ready.and_then(|batch| run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted))
+                let end = &mut self.end;
+                ready.and_then(|batch| run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted, end))
             }
             Operator::Fill(fill) => fill.push(chunk.ticket.number(), batch).map(|()| Flow::More),
             Operator::Sink(writer, turn) => write_to(writer.as_mut(), turn, batch, &faults, chunk),
@@ -443,9 +501,8 @@ impl Node {
             // Reject nodes are fed by `set_aside`, never by an edge.
             Operator::Rejects { .. } => Ok(Flow::More),
         };
-        let outcome = self.settle(flow, batch, &faults, later, base, chunk);
         self.outs = outs;
-        outcome
+        self.settle(flow, batch, &faults, later, base, chunk)
     }
 
     /// Carries out the policy on what a stage found bad at its end.
@@ -497,6 +554,7 @@ impl Node {
                 match flow {
                     // What came before the bad row was enough: the row is never reached.
                     Ok(Flow::Done) => Ok(Flow::Done),
+                    Ok(Flow::More) if self.looks_done(later, base, chunk) => Ok(Flow::Done),
                     Ok(Flow::More) => Err(error),
                     Err(earlier) => Err(first_of(Some(earlier), error)),
                 }
@@ -561,8 +619,15 @@ impl Node {
         let counted = self.chunk_rows + reached as u64;
         let flow = self.push(rows, arena, true, later, base, chunk);
         self.rows_in += (reached - rows.rows()) as u64;
-        self.chunk_rows = counted;
+        self.chunk_rows = match (&flow, self.end, batch.origin()) {
+            (Ok(Flow::Done), Some(end), Some(places)) => {
+                let behind = places[..reached].iter().filter(|&&place| place > end).count();
+                counted - behind as u64
+            }
+            _ => counted,
+        };
         match (flow, fatal) {
+            (Ok(Flow::More), Some(_)) if self.looks_done(later, base, chunk) => Ok(Flow::Done),
             (Ok(Flow::More), Some(fault)) => {
                 let place = batch.place(fault.row as usize);
                 Err(Error::of_fault(
@@ -577,7 +642,7 @@ impl Node {
         }
     }
 
-    /// Counts a bad row, and hands it to the reject node if there is one.
+    /// Notes a bad row, and hands it to the reject node if there is one: it counts once the chunk ends ([`cut_behind_ends`]).
     pub(crate) fn set_aside(
         &mut self,
         fault: &Fault<'_>,
@@ -586,11 +651,8 @@ impl Node {
         base: usize,
         chunk: &Chunk<'_>,
     ) {
-        self.bad_rows += 1;
         let place = batch.place(fault.row as usize);
-        if self.gate.is_some() {
-            self.chunk_bad.push((self.chunk_rows + u64::from(fault.row), place));
-        }
+        self.chunk_bad.push((self.chunk_rows + u64::from(fault.row), place));
         let Some(target) = self.rejects else { return };
         let Some(Node {
             op: Operator::Rejects { rows, .. },
@@ -654,9 +716,11 @@ impl Node {
                 Ok(Some(too_many)) => outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator))),
                 Err(error) => outcome = Err(first_of(outcome.err(), error)),
             }
-            self.chunk_bad.clear();
         }
+        self.bad_rows += self.chunk_bad.len() as u64;
+        self.chunk_bad.clear();
         self.chunk_rows = 0;
+        self.end = None;
         outcome
     }
 
@@ -667,9 +731,6 @@ impl Node {
         };
         if rows.is_empty() {
             return Ok(());
-        }
-        if let Some(end) = chunk.end_place.get() {
-            rows.retain(|row| row.place <= end);
         }
         rows.sort_by_key(|row| (row.place, row.node));
         self.rows_in += rows.len() as u64;
@@ -684,14 +745,21 @@ impl Node {
     /// In the chunk behind the last one, after each batch: its bad rows are counted and go on, so that no more of them are gathered than
     /// in any other chunk.
     fn end_batch(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<()> {
+        if let Some(end) = chunk.end_place.get() {
+            self.chunk_bad.retain(|&(_, place)| place <= end);
+            if let Operator::Rejects { rows, .. } = &mut self.op {
+                rows.retain(|row| row.place <= end);
+            }
+        }
         let mut outcome = self.pass_rejects_on(later, base, chunk, false);
         if let Some(gate) = &self.gate {
             self.chunk_bad.sort_unstable();
             if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad) {
                 outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator)));
             }
-            self.chunk_bad.clear();
         }
+        self.bad_rows += self.chunk_bad.len() as u64;
+        self.chunk_bad.clear();
         self.chunk_rows = 0;
         outcome
     }
@@ -710,6 +778,36 @@ impl Node {
             byte: None,
             node: self.id as u32,
         }))
+    }
+}
+
+/// At the end of a chunk, before any node says so: what was found bad behind the last row that anybody wanted of a node never counted,
+/// whatever other branches still want.
+pub(crate) fn cut_behind_ends(nodes: &mut [Node], chunk: &Chunk<'_>) {
+    let counts = |node: &Node| !node.chunk_bad.is_empty() || (node.gate.is_some() && node.chunk_rows > 0);
+    for at in 0..nodes.len() {
+        if !counts(&nodes[at]) {
+            continue;
+        }
+        let (head, later) = nodes.split_at_mut(at + 1);
+        let node = &mut head[at];
+        if !node.looks_done(later, at + 1, chunk) {
+            continue;
+        }
+        let (id, end) = (node.id as u32, node.end);
+        let counts = |place: Place| end.is_some_and(|end| place <= end);
+        node.chunk_bad.retain(|&(_, place)| counts(place));
+        if end.is_none() {
+            node.chunk_rows = 0;
+        }
+        let rejects = node.rejects.and_then(|target| later.get_mut(target - at - 1));
+        if let Some(Node {
+            op: Operator::Rejects { rows, .. },
+            ..
+        }) = rejects
+        {
+            rows.retain(|row| row.node != id || counts(row.place));
+        }
     }
 }
 
@@ -732,6 +830,7 @@ fn run_serial<'a>(
     edges: &mut Edges<'_>,
     chunk: &Chunk<'_>,
     emitted: &mut bool,
+    own_end: &mut Option<Place>,
 ) -> Result<Flow> {
     serial.enter(chunk)?;
     let (out, flow) = {
@@ -740,6 +839,9 @@ fn run_serial<'a>(
         state.step_from(batch, arena, faults, &chunk.locator)?
     };
     *emitted = true;
+    if flow == Flow::Done {
+        serial.shared.0.end(chunk.ticket);
+    }
     let last = edges.last;
     if last {
         serial.leave(chunk);
@@ -747,6 +849,7 @@ fn run_serial<'a>(
     let Some(out) = out else { return Ok(flow) };
     if flow == Flow::Done && out.rows() > 0 {
         let end = out.place(out.rows() - 1);
+        *own_end = Some(end);
         chunk
             .end_place
             .set(Some(chunk.end_place.get().map_or(end, |p| p.max(end))));

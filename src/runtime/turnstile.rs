@@ -47,12 +47,13 @@ impl Ticket {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Turnstile {
     at: AtomicU64,
     sleepers: AtomicUsize,
     gate: Mutex<()>,
     moved: Condvar,
+    /// See [`Turnstile::end`].
+    end: AtomicU64,
 }
 
 /// How often a waiter looks before it sleeps. Short: with as many workers as cores, whoever has the turn needs the core.
@@ -60,7 +61,29 @@ const SPINS: usize = 64;
 /// How long a sleeper may miss the end of the run.
 const NAP: Duration = Duration::from_millis(20);
 
+impl Default for Turnstile {
+    fn default() -> Self {
+        Turnstile {
+            at: AtomicU64::default(),
+            sleepers: AtomicUsize::default(),
+            gate: Mutex::default(),
+            moved: Condvar::default(),
+            end: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
 impl Turnstile {
+    /// Who is behind it wants nothing of what comes behind `ticket`. Only the holder of the turn may say so.
+    pub(crate) fn end(&self, ticket: Ticket) {
+        self.end.fetch_min(ticket.0, SeqCst);
+    }
+
+    /// Whether who is behind it wants nothing of `ticket`: known for certain once it has the turn.
+    pub(crate) fn ended_before(&self, ticket: Ticket) -> bool {
+        self.end.load(SeqCst) < ticket.0
+    }
+
     /// Returns when it is `ticket`'s turn.
     ///
     /// # Errors

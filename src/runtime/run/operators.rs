@@ -186,6 +186,7 @@ impl World<'_> {
                 outs,
                 rejects,
                 done: false,
+                end: None,
                 rows_in: 0,
                 bad_rows: 0,
                 discarded: 0,

@@ -8,7 +8,7 @@ use super::RegionRun;
 use super::claims::Draw;
 use crate::graph::{NodeId, OnError};
 use crate::runtime::feeds::Kind;
-use crate::runtime::lane::{Chunk, Edges, LastEdges, Node, Operator, first_of};
+use crate::runtime::lane::{Chunk, Edges, LastEdges, Node, Operator, cut_behind_ends, first_of};
 use crate::runtime::rejects::Held;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket};
 use standpipe_sdk::{Arena, Batch, Downstream, Emitter, Error, Faults, Flow, Locator, Reader, Result};
@@ -124,13 +124,10 @@ fn one_part(run: &RegionRun, lane: &mut Lane, draw: &Draw, part: u64, rows: usiz
             let (before, later) = nodes.split_at_mut(*head + 1);
             let flow = before[*head].admit(decoded.batch, &decoded.faults, arena, later, *head + 1, &chunk);
             run.progress.rows(decoded.batch.rows() as u64);
-            if !matches!(flow, Ok(Flow::Done)) {
-                // Some consumer goes on: what one of them had enough of is not the end.
-                chunk.end_place.set(None);
-            }
+            let end = before[*head].end;
             match flow {
                 Ok(Flow::More) => {}
-                Ok(Flow::Done) => run.done(ticket, chunk.order, draw.source, chunk.end_place.get()),
+                Ok(Flow::Done) => run.done(ticket, chunk.order, draw.source, end),
                 Err(error) => run.fail_at(&chunk, error),
             }
             end_chunk(run, nodes, &chunk);
@@ -181,6 +178,7 @@ fn empty_chunk(run: &RegionRun, lane: &mut Lane, draw: &Draw, error: Option<Erro
 }
 
 fn end_chunk(run: &RegionRun, nodes: &mut [Node], chunk: &Chunk<'_>) {
+    cut_behind_ends(nodes, chunk);
     for i in 0..nodes.len() {
         let (before, later) = nodes.split_at_mut(i + 1);
         if let Err(error) = before[i].end_chunk(later, i + 1, chunk) {
