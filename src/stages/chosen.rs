@@ -277,9 +277,10 @@ impl Chosen {
         let budget = &self.setup.budget;
         let aside = self.end.bytes();
         self.end.shrink(aside);
-        let free = budget.limit().saturating_sub(budget.used());
+        // Not what others have set aside.
+        let left = budget.free().saturating_sub(aside);
         let usual = (budget.limit() / PART_OF_MEMORY).min(self.setup.share);
-        let room = usual.min(free.saturating_sub(aside)).max(LEAST_ROOM);
+        let room = usual.min(left).max(LEAST_ROOM);
         Parts::new(budget, room).map_err(|e| held(self.stage, e))
     }
 

@@ -19,8 +19,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Rows that the pass works on together.
 const ROWS: usize = 4 << 10;
-/// Fewer where there is little memory: a row, with what its frame has of others, is seldom more than this part of it.
-const ROW_PART: usize = 8 << 10;
+/// Fewer where there is little memory: one row of so many bytes of it. A row that is a group of its own takes some hundred bytes of the part
+/// that the pass has, beside copies of its values and scratch memory for them.
+const ROW_PART: usize = 32 << 10;
 const LEAST_ROWS: usize = 64;
 
 /// What a pass does.
