@@ -15,7 +15,7 @@ use super::keys::{Key, max_width};
 use super::parts::Parts;
 use super::sort;
 use super::spill::{Firsts, Merge, Merged, Store, lane_floor, merge_floor};
-use super::spiller::{COPY_FRAMES, Cursor, Held, KeyOf, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
+use super::spiller::{COPY_FRAMES, Held, KeyOf, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
 use super::unnest::{LEAST_ROOM, least_room};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Room, Setup};
@@ -188,19 +188,13 @@ impl Chosen {
         list: &dyn Fn(usize) -> &'r [HeldRow],
         key: &KeyOf<'_, HeldRow>,
     ) -> Result<()> {
-        // What the last segment took of it.
-        let _ = self.extra.set_aside(LIST_FRAMES * self.store.frame_bytes());
         let lists = Lists {
             count,
             list,
             key,
             copies: &self.copies,
         };
-        let mut cursor = Cursor::default();
-        while let Some(segment) = (self.spiller).segment(&lists, &mut cursor, &mut self.scratch, &mut self.extra)? {
-            self.store.keep(segment);
-        }
-        Ok(())
+        self.spiller.segment(&lists, &mut self.scratch)
     }
 
     /// The lists were written and are gone.
@@ -211,19 +205,7 @@ impl Chosen {
 
     /// Of segments that follow one another leaves the last ones that have `most` rows together. How many rows are left.
     pub(super) fn leave_last(&mut self, most: u64) -> Result<u64> {
-        let segments = self.store.take();
-        let mut rows: u64 = segments.iter().map(|segment| segment.rows()).sum();
-        let mut is_first = true;
-        for segment in segments {
-            is_first &= rows - segment.rows() >= most;
-            if is_first {
-                rows -= segment.rows();
-                segment.free()?;
-            } else {
-                self.store.keep(segment);
-            }
-        }
-        Ok(rows)
+        self.store.leave_last(most)
     }
 
     /// Gives what is held in memory, of which nothing is on disk.

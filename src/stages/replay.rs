@@ -12,7 +12,7 @@ use super::codes::held;
 use super::from::numbered;
 use super::groups::{grow, grow_to};
 use super::keys::Keys;
-use super::spill::{Frame, Segment, SegmentWriter, Store, loaded_frame, short_writer_floor};
+use super::spill::{Frame, Segment, SegmentWriter, Store, loaded_frame, writer_floor};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Least, Memory, Room, Setup};
 use standpipe_sdk::{
@@ -35,7 +35,7 @@ const NUMBERS_BYTES: usize = WRITTEN_ROWS * 32 + (256 << 10);
 /// What keeping rows cannot do without: each lane can write them.
 pub fn keeps(room: &Room) -> Least {
     Least {
-        takes: room.workers * (short_writer_floor(room.bytes, 1) + NUMBERS_BYTES + cushion_bytes(room.bytes)),
+        takes: room.workers * (writer_floor(room.bytes) + NUMBERS_BYTES + cushion_bytes(room.bytes)),
         gives: 0,
     }
 }
@@ -153,7 +153,7 @@ impl Build for Replay {
             cushion_bytes,
             held_rows: 0,
             spills: false,
-            writer: self.store.short_writer().map_err(|e| held("replay", e))?,
+            writer: self.store.writer().map_err(|e| held("replay", e))?,
             writing: None,
             numbers: Arena::new(NUMBERS_BYTES),
             _numbers: numbers,
@@ -175,10 +175,13 @@ impl Build for Replay {
             let Lane {
                 pieces,
                 reservation,
-                writer,
+                mut writer,
                 ..
             } = lane;
-            segments.push((writer.frames() > 0).then(|| writer.finish_last()));
+            segments.push(match writer.is_empty() {
+                true => None,
+                false => Some(writer.finish()?),
+            });
             kept.push((pieces, reservation));
         }
         let count = kept.iter().map(|(pieces, _)| pieces.len()).sum();

@@ -6,8 +6,8 @@
 //! - Each lane, when it is made: `store.writer()`. That sets aside in the budget all that writing a segment takes: a refusal later on leaves
 //!   the lane able to spill. What the lane needs to take at least one row is its own to set aside ([`Reservation::set_aside`]).
 //! - Reserve before touching state. Refused (or after [`Spill::spill_rows`] rows, a hook of tests): bring what is there into the order of (key, order),
-//!   `writer.append(&batch, &keys, chunks, rows)` it piece by piece (batches of any length; about [`Store::frame_bytes`] is good), give its memory back,
-//!   `store.keep(writer.finish()?)`, and take the refused batch again. Batches that do not [`Column::mixes_with`] go into calls of their own.
+//!   `writer.append(&batch, &keys, chunks, rows)` it piece by piece (batches of any length; about [`Store::frame_bytes`] is good), `writer.keep()`,
+//!   give its memory back, and take the refused batch again. Batches that do not [`Column::mixes_with`] go into calls of their own.
 //! - `writer.make_room(&batch, &keys)` before a batch is taken: it may have a row longer than a frame.
 //! - At the end, if `!store.is_empty()`: every lane spills what it has left; then `Merge::new(&store, &budget)`, which merges in passes first
 //!   where the memory is not enough to merge all at once.
@@ -35,8 +35,8 @@ pub mod file;
 pub mod firsts;
 mod floors;
 pub mod frame;
-mod index;
 mod keys;
+mod lists;
 mod loaded;
 pub mod merge;
 pub mod segment;
@@ -46,8 +46,8 @@ mod writer;
 pub use file::{Address, SpillFile};
 pub use firsts::{Firsts, end_group};
 pub use floors::{
-    FRAMES_OF_LANE, frame_bytes, lane_floor, lane_floor_beside, least, lists_of_lane, loaded_frame, merge_floor,
-    merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes, short_writer_floor, store_frame_bytes, writer_floor,
+    FRAMES_OF_LANE, frame_bytes, lane_floor, lane_floor_beside, least, loaded_frame, merge_floor, merging_bytes,
+    pass_bytes, store_frame_bytes, writer_floor, writer_floor_beside,
 };
 pub use loaded::Frame;
 pub use merge::{Choose, Merge, Merged, Picks};

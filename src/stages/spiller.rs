@@ -1,16 +1,16 @@
 //! Rows that are held, on their way to disk: what a stage keeps in lists and has no memory for becomes sorted segments.
 //!
 //! Laws
-//! - Nothing of the lists changes here: after a refusal the rows that are in no segment yet are those from the [`Cursor`] on.
+//! - Nothing of the lists changes here: after a refusal all rows are in no segment yet.
 //! - What writing a row takes is set aside when the spiller is made; for a row that is longer than usual, before it is held ([`Spiller::make_room`]).
 
 use super::copies::{Copies, Located, Scratch};
 use super::keys::KeyBlock;
 use super::picked::{gather, kinds};
-use super::spill::{Segment, SegmentWriter, Store};
+use super::spill::{SegmentWriter, Store};
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::interleave::Pick;
-use standpipe_sdk::{Arena, Batch, Column, Columns, Data, Reservation};
+use standpipe_sdk::{Arena, Batch, Column, Columns, Data};
 use std::sync::Arc;
 
 /// What is set aside of a lane's frames ([`FRAMES_OF_LANE`](super::spill::FRAMES_OF_LANE)): for work, for copies, and for lists. The one
@@ -40,10 +40,10 @@ pub(super) struct Spiller {
 }
 
 /// The next row: in which of the lists, counted in their order, and which one of it.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(super) struct Cursor {
-    pub(super) list: usize,
-    pub(super) row: usize,
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    list: usize,
+    row: usize,
 }
 
 /// Appends the key of a row of a list.
@@ -126,39 +126,19 @@ impl Spiller {
         Ok(gathered + key_bytes + 2 * self.frame_bytes)
     }
 
-    /// A segment of the rows from `cursor` on, which that moves behind; nothing is left behind it unless the segment is full. Its list of
-    /// frames counts instead of as much of `extra`, which the lists take; of what that sets aside, too, which is to be asked for again.
+    /// Keeps a segment of all rows.
     ///
     /// # Errors
-    /// `Memory` if the lists of frames do not fit; `Failed` if the disk is full or fails. Nothing was written then, and `cursor` stays.
-    pub(super) fn segment<E: Held>(
-        &mut self,
-        lists: &Lists<'_, '_, E>,
-        cursor: &mut Cursor,
-        scratch: &mut Scratch,
-        extra: &mut Reservation,
-    ) -> Result<Option<Segment>> {
-        let mut at = *cursor;
-        let written = self.write(lists, &mut at, scratch).and_then(|()| {
-            if self.writer.is_empty() {
-                return Ok(None);
-            }
-            // The rows are given up for it, and with them what the lists have.
-            let finished = match self.writer.finish_from(extra) {
-                Err(Error::Memory { .. }) => self.writer.finish_aside(extra),
-                other => other,
-            };
-            finished.map(Some)
-        });
-        match &written {
-            Ok(_) => *cursor = at,
-            Err(_) => self.writer.forget(),
+    /// `Memory` if there is no room for a row; `Failed` if the disk is full or fails. Nothing was written then.
+    pub(super) fn segment<E: Held>(&mut self, lists: &Lists<'_, '_, E>, scratch: &mut Scratch) -> Result<()> {
+        let written = self.write(lists, scratch).and_then(|()| self.writer.keep());
+        if written.is_err() {
+            self.writer.forget();
         }
         written
     }
 
-    /// Appends rows until there are none left or the list of frames is full.
-    fn write<E: Held>(&mut self, lists: &Lists<'_, '_, E>, cursor: &mut Cursor, scratch: &mut Scratch) -> Result<()> {
+    fn write<E: Held>(&mut self, lists: &Lists<'_, '_, E>, scratch: &mut Scratch) -> Result<()> {
         let Spiller {
             writer,
             frame_bytes,
@@ -167,15 +147,15 @@ impl Spiller {
         } = self;
         let kinds = kinds(lists.copies.pieces().iter());
         let usual = (2 * *frame_bytes / (lists.copies.row_bytes() + ROW_BYTES)).clamp(1, 1 << 14);
-        let mut len = usual;
-        while lists.has(*cursor) && (writer.is_empty() || !writer.is_full()) {
+        let (mut cursor, mut len) = (Cursor::default(), usual);
+        while lists.has(cursor) {
             let work = |arena: &Arena| {
-                let mut next = *cursor;
+                let mut next = cursor;
                 let some = lists.walk(&mut next, len, arena)?;
                 let kind = |at: &(u32, u32)| kinds.get(lists.get(*at).at().0 as usize).copied();
                 let alike = super::picked::alike(some, |at| Some(kind(at)));
                 if alike.len() < some.len() {
-                    next = *cursor;
+                    next = cursor;
                     lists.walk(&mut next, alike.len(), arena)?;
                 }
                 append(writer, lists, alike, *own, key, arena)?;
@@ -188,7 +168,7 @@ impl Spiller {
                 scratch.with(work)
             };
             match next {
-                Ok(next) => (*cursor, len) = (next, usual),
+                Ok(next) => (cursor, len) = (next, usual),
                 // Nothing was written: gathering comes first.
                 Err(Error::Memory { .. }) if len > 1 => len = len.div_ceil(2),
                 Err(error) => return Err(error),

@@ -42,7 +42,7 @@ impl Spool {
         room.grow(spool_bytes(store.frame_bytes()))?;
         Ok(Spool {
             store: store.clone(),
-            writer: store.short_writer()?,
+            writer: store.writer()?,
             short: vec![],
             short_bytes: 0,
             arena: Arena::new(2 * store.frame_bytes()),
@@ -74,7 +74,7 @@ impl Spool {
             columns.clear();
             columns.extend(rows.columns().iter().map(|column| column.slice(from, len)));
             let some = Batch::new(&columns, None, len);
-            let written = write(&mut self.writer, &self.store, &some, order, &self.arena);
+            let written = write(&mut self.writer, &some, order, &self.arena);
             self.arena.reset();
             written?;
         }
@@ -84,7 +84,6 @@ impl Spool {
     /// Writes the short batches.
     fn flush(&mut self, order: [usize; 2]) -> Result<()> {
         let Spool {
-            store,
             writer,
             short,
             short_bytes,
@@ -113,7 +112,7 @@ impl Spool {
                     pick
                 })?;
                 let rows = picked::gather(some, picks, width, arena)?;
-                write(writer, store, &rows, order, arena)
+                write(writer, &rows, order, arena)
             })();
             arena.reset();
             match written {
@@ -122,7 +121,7 @@ impl Spool {
                 Err(Error::Memory { .. }) => {
                     for kept in some {
                         let own = Arena::new(usize::MAX);
-                        write(writer, store, &kept.batch(), order, &own)?;
+                        write(writer, &kept.batch(), order, &own)?;
                     }
                     from = to;
                 }
@@ -137,31 +136,17 @@ impl Spool {
     /// All that was taken, on disk.
     pub(super) fn finish(mut self, order: [usize; 2]) -> Result<()> {
         self.flush(order)?;
-        self.store.keep(self.writer.finish_last());
-        Ok(())
+        self.writer.keep()
     }
 }
 
-fn write(
-    writer: &mut SegmentWriter,
-    store: &Arc<Store>,
-    rows: &Batch<'_>,
-    [number, row]: [usize; 2],
-    arena: &Arena,
-) -> Result<()> {
+fn write(writer: &mut SegmentWriter, rows: &Batch<'_>, [number, row]: [usize; 2], arena: &Arena) -> Result<()> {
     let (numbers, order) = (ints(rows, number)?, ints(rows, row)?);
     let keys = orders(rows.rows(), |at| (numbers[at] as u64, order[at] as u64), arena)?;
     let none = arena.fill(rows.rows(), 0u64)?;
     let first = arena.fill(rows.rows(), 0u32)?;
     writer.make_room(rows, &keys)?;
-    match writer.append(rows, &keys, none, first) {
-        // No memory for a longer list of frames: another segment goes on.
-        Err(Error::Memory { .. }) if !writer.is_empty() => {
-            store.keep(writer.finish()?);
-            writer.append(rows, &keys, none, first)
-        }
-        other => other,
-    }
+    writer.append(rows, &keys, none, first)
 }
 
 /// An int column without nulls.

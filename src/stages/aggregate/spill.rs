@@ -37,7 +37,7 @@ pub(super) struct Spiller {
     rows: Vec<Row>,
     /// The arena's.
     room: Reservation,
-    /// For rows that take more than usual, and for the list of frames: the arena or the writer has what is taken of it from then on.
+    /// For rows that take more than usual: the arena or the writer has what is taken of it from then on.
     slack: Reservation,
 }
 
@@ -85,7 +85,7 @@ impl Spiller {
         })
     }
 
-    /// Writes all groups of these tables, which are sealed and sorted, as one segment or several, and empties the tables.
+    /// Writes all groups of these tables, which are sealed and sorted, as one segment, and empties the tables.
     pub(super) fn write<T: DerefMut<Target = Table>>(
         &mut self,
         plan: &Plan,
@@ -106,11 +106,11 @@ impl Spiller {
                 if self.rows.is_empty() {
                     break;
                 }
-                self.write_rows(plan, store, tables, &mut block)?;
+                self.write_rows(plan, tables, &mut block)?;
             }
         }
-        let segment = self.writer.finish_from(&mut self.slack)?;
-        // Taken over before the tables give it back: what the list of frames has now is made good.
+        self.writer.keep()?;
+        // Taken over before the tables give it back: what long rows took is made good.
         let usual = (store.budget_bytes() / SLACK_PART).min(MOST_SLACK);
         for table in tables.iter_mut() {
             let missing = usual.saturating_sub(self.slack.bytes());
@@ -118,18 +118,11 @@ impl Spiller {
         }
         // A lane's table keeps what it has set aside: then it is what is free now, if nobody was faster.
         let _ = self.slack.grow(usual.saturating_sub(self.slack.bytes()));
-        store.keep(segment);
         Ok(())
     }
 
     /// Writes the rows of `self.rows`, about `block` at a time; fewer if they are long.
-    fn write_rows(
-        &mut self,
-        plan: &Plan,
-        store: &Store,
-        tables: &[impl Deref<Target = Table>],
-        block: &mut usize,
-    ) -> Result<()> {
+    fn write_rows(&mut self, plan: &Plan, tables: &[impl Deref<Target = Table>], block: &mut usize) -> Result<()> {
         let mut from = 0;
         while from < self.rows.len() {
             let len = (*block).min(self.rows.len() - from);
@@ -139,10 +132,6 @@ impl Spiller {
             self.arena.reset();
             match written {
                 Ok(()) => from += len,
-                // Its list of frames is full: another segment goes on where this one ends.
-                Err(Error::Memory { .. }) if self.writer.frames_left() < len && !self.writer.is_empty() => {
-                    store.keep(self.writer.finish_from(&mut self.slack)?);
-                }
                 Err(Error::Memory { .. }) if len > 1 => *block = len.div_ceil(2),
                 // One row that is longer than was expected.
                 Err(Error::Memory { limit, .. }) if limit == self.arena.limit() => {

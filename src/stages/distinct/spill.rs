@@ -16,8 +16,8 @@ use super::super::parts::Parts;
 use super::super::rowkeys::KeyMaker;
 use super::super::sort::Sort;
 use super::super::spill::{
-    Choose, Merge, Merged, Picks, Store, lane_floor_beside, merging_bytes, pass_bytes, short_pass_bytes,
-    short_writer_floor, store_frame_bytes,
+    Choose, Merge, Merged, Picks, Store, lane_floor_beside, merging_bytes, pass_bytes, store_frame_bytes,
+    writer_floor_beside,
 };
 use super::super::spool::{Spool, ints, spool_bytes};
 use super::super::unnest::LEAST_ROOM;
@@ -41,7 +41,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// What is set aside to sort keys and to write rows; at the end keys are merged and numbers sorted, and then numbers and rows are read together.
 pub(super) fn least(room: &Room) -> Least {
     let lane = lane_floor_beside(room.bytes, MERGES);
-    let spool = short_writer_floor(room.bytes, MERGES) + spool_bytes(store_frame_bytes(room.bytes, MERGES));
+    let spool = writer_floor_beside(room.bytes, MERGES) + spool_bytes(store_frame_bytes(room.bytes, MERGES));
     let sorting = lane + pass_bytes(room.bytes, MERGES);
     let reading = merging_bytes(room.bytes, MERGES) + reading_rows(room.bytes);
     Least {
@@ -52,7 +52,7 @@ pub(super) fn least(room: &Room) -> Least {
 
 /// What reading rows takes, and what is made of them before.
 fn reading_rows(budget_bytes: usize) -> usize {
-    short_pass_bytes(budget_bytes, MERGES)
+    pass_bytes(budget_bytes, MERGES)
 }
 
 fn cushion_bytes(budget_bytes: usize) -> usize {

@@ -15,7 +15,7 @@ mod hot;
 mod load;
 mod making;
 
-use super::super::spill::{Frame, SegmentWriter, Store};
+use super::super::spill::{Frame, SegmentWriter};
 use super::super::spool::orders;
 use super::Plan;
 use super::cursor::{Cursor, Part};
@@ -45,7 +45,6 @@ const FORCED_COPIES: usize = 8;
 
 /// Where what comes out goes.
 pub(super) struct Outs<'o> {
-    pub(super) store: Arc<Store>,
     pub(super) matches: SegmentWriter,
     pub(super) rest: Option<Leftover<'o>>,
 }
@@ -186,9 +185,7 @@ impl<'j> Meeting<'j> {
             self.look_up_some(&frame, rows, load)?;
         }
         self.copy(load)?;
-        let segment = self.outs.matches.finish()?;
-        self.outs.store.keep(segment);
-        Ok(())
+        self.outs.matches.keep()
     }
 
     fn look_up_some(&mut self, frame: &Frame, rows: Range<usize>, load: &mut Load) -> Result<()> {

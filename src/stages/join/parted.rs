@@ -106,7 +106,7 @@ impl LaneKeys {
         Ok(LaneKeys {
             parts: list,
             most,
-            writer: store.short_writer()?,
+            writer: store.writer()?,
             written: Written {
                 segment: None,
                 frames: vec![vec![]; parts],
@@ -166,9 +166,11 @@ impl LaneKeys {
             self.flush(part)?;
         }
         let LaneKeys {
-            writer, mut written, ..
+            mut writer,
+            mut written,
+            ..
         } = self;
-        written.segment = Some(writer.finish_last());
+        written.segment = Some(writer.finish()?);
         Ok(written)
     }
 }

@@ -171,7 +171,7 @@ impl Wait {
         let limit = budget.limit();
         let is_sorted = matches!(keys, KeysOf::Sorted(_));
         let meeting = if is_sorted {
-            sorted_bytes(limit, workers)
+            sorted_bytes(limit)
         } else {
             parted_bytes(limit, workers)
         };
@@ -181,8 +181,7 @@ impl Wait {
             KeysOf::Parted(of_keys, parts) => {
                 let room = CursorRoom::new(budget, PARTS)?;
                 let outs = Outs {
-                    store: store.clone(),
-                    matches: store.short_writer()?,
+                    matches: store.writer()?,
                     rest: rest.as_mut().map(|rest| (&mut rest.fill, &mut rest.batches)),
                 };
                 let hot = HotWriter::new(&store, budget.reserve())?;

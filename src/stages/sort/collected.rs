@@ -87,20 +87,20 @@ impl Collected {
         entries[rows].sort_unstable_by(|a, b| compare(a, &pieces[a.piece as usize], b, &pieces[b.piece as usize]));
     }
 
-    /// Appends the rows, which are sorted, to a segment; where they end if its list of frames has no room for all of them.
+    /// Appends the rows, which are sorted, to a segment.
     pub(super) fn write(
         &self,
         rows: Range<usize>,
         writer: &mut SegmentWriter,
         scratch: &mut Arena,
         sort: &Sort,
-    ) -> Result<usize> {
+    ) -> Result<()> {
         let kinds = picked::kinds(self.pieces.iter().map(|p| &p.rows));
         let bytes: usize = self.pieces.iter().map(|p| p.rows.bytes()).sum();
         let row_bytes = (bytes / self.entries.len().max(1)).max(1);
         let usual = (2 * sort.store.frame_bytes() / row_bytes).clamp(1, 1 << 14);
         let (mut from, mut len) = (rows.start, usual);
-        while from < rows.end && (from == rows.start || !writer.is_full()) {
+        while from < rows.end {
             let some = &self.entries[from..rows.end.min(from + len)];
             let some = picked::alike(some, |e| kinds.get(e.piece as usize));
             match self.append(some, writer, scratch, sort) {
@@ -114,7 +114,7 @@ impl Collected {
             }
             scratch.reset();
         }
-        Ok(from)
+        Ok(())
     }
 
     fn append(&self, some: &[Entry], writer: &mut SegmentWriter, scratch: &Arena, sort: &Sort) -> Result<()> {

@@ -4,9 +4,8 @@
 //! - What taking a row and writing all of them takes is set aside when the lane is made.
 //! - After a refusal every row that was taken is in memory or on disk, once.
 
-use super::super::codes::held;
 use super::super::keys::KeyBlock;
-use super::super::spill::{Segment, SegmentWriter, lists_of_lane};
+use super::super::spill::SegmentWriter;
 use super::Sort;
 use super::collected::Collected;
 use standpipe_sdk::error::{Error, Result};
@@ -36,9 +35,9 @@ fn kept_aside(frame_bytes: usize) -> usize {
     3 * frame_bytes
 }
 
-/// And for entries and lists.
+/// And for entries.
 fn extra_aside(frame_bytes: usize) -> usize {
-    3 * frame_bytes + lists_of_lane(frame_bytes)
+    3 * frame_bytes
 }
 
 impl Lane {
@@ -136,14 +135,13 @@ impl Lane {
                 Batch::new(&row.columns()[..sort.own], None, 1),
             );
             self.writer.append_long(&kept, &keys, (self.chunk, self.chunk_rows))?;
-            self.finish(sort)
+            self.writer.keep()
         })();
         self.scratch.reset();
         if written.is_err() {
             self.writer.forget();
         }
-        sort.store.keep(written?);
-        Ok(())
+        written
     }
 
     fn take(&mut self, sort: &Sort, batch: &Batch<'_>) -> Result<()> {
@@ -159,7 +157,6 @@ impl Lane {
         if self.rows.entries.is_empty() {
             return Ok(());
         }
-        let _ = self.rows.extra.set_aside(extra_aside(sort.store.frame_bytes()));
         let all = self.rows.entries.len();
         let row_bytes = (self.rows.bytes() / all).max(1);
         let rows = (SEGMENT_BYTES.max(sort.setup.budget.limit() / 8) / row_bytes).max(1);
@@ -167,43 +164,21 @@ impl Lane {
         let mut from = 0;
         while from < all {
             let to = all.min(from + rows);
-            match self.spill_some(from..to, sort) {
-                Ok((segment, to)) => {
-                    sort.store.keep(segment);
-                    from = to;
-                }
-                Err(error) => {
-                    self.writer.forget();
-                    self.rows.entries.drain(..from);
-                    return Err(error);
-                }
+            if let Err(error) = self.segment(from..to, sort) {
+                self.writer.forget();
+                self.rows.entries.drain(..from);
+                return Err(error);
             }
+            from = to;
         }
         self.rows.clear();
         self.writer.slim();
         Ok(())
     }
 
-    /// A segment of the first of these rows, and where they end: usually with the last.
-    fn spill_some(&mut self, rows: Range<usize>, sort: &Sort) -> Result<(Segment, usize)> {
+    fn segment(&mut self, rows: Range<usize>, sort: &Sort) -> Result<()> {
         self.rows.sort(rows.clone());
-        let to = self.rows.write(rows, &mut self.writer, &mut self.scratch, sort)?;
-        let last = to == self.rows.entries.len();
-        // The entries alone take more than a list of frames, unless there are so few that what is set aside is all there is.
-        match self.writer.finish_from(&mut self.rows.extra) {
-            // There is nothing left that could be tried again.
-            Err(Error::Memory { .. }) if last => {
-                self.rows.clear();
-                self.finish(sort)
-            }
-            other => other,
-        }
-        .map(|segment| (segment, to))
-    }
-
-    /// The segment, whose list must not be refused. What it is given of what is set aside comes back as soon as there is any memory.
-    fn finish(&mut self, sort: &Sort) -> Result<Segment> {
-        let finished = self.writer.finish_aside(&mut self.rows.extra);
-        finished.map_err(|e| held(sort.stage, e))
+        self.rows.write(rows, &mut self.writer, &mut self.scratch, sort)?;
+        self.writer.keep()
     }
 }

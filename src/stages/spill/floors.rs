@@ -4,7 +4,7 @@
 //! aside before that. Both have to move together.
 
 use super::file::packed_bytes;
-use super::index::FrameAt;
+use super::lists::WRITING_BYTES;
 use standpipe_sdk::interleave::Pick;
 use standpipe_sdk::spec::{Least, Room};
 
@@ -14,20 +14,11 @@ const FRAME_BYTES: usize = 96 << 10;
 const SMALLEST_FRAME_BYTES: usize = 16 << 10;
 /// Frames of this many bytes fit into a budget side by side.
 const FRAMES_OF_BUDGET: usize = 1024;
-/// Frames of a segment whose addresses are set aside.
-pub(super) const FRAMES_SET_ASIDE: usize = 128;
-/// For the list of pages: of several GiB, if they are not merged.
-pub(super) const PAGES_SET_ASIDE: usize = 8 << 10;
-/// A segment is never expected to be longer than this, in bytes.
-const FRAMES_LIMIT: usize = 1 << 30;
 /// What LZ4 takes to pack a block.
 pub(super) const PACKER_BYTES: usize = 16 << 10;
 
 /// What a lane sets aside for its own rows, in frames: ways in, ways out, and some rows.
 pub const FRAMES_OF_LANE: usize = 10;
-
-/// The lists of frames of what a lane wrote, in bytes, if it writes some hundred short segments.
-const LISTS_OF_LANE: usize = 48 << 10;
 
 /// A loaded frame takes about so many times its encoded bytes: keys and rows, packed and unpacked.
 const FRAMES_LOADED: usize = 8;
@@ -52,19 +43,8 @@ pub fn frame_bytes(budget_bytes: usize) -> usize {
     (budget_bytes / FRAMES_OF_BUDGET).clamp(SMALLEST_FRAME_BYTES, FRAME_BYTES)
 }
 
-/// Frames of a segment for the list of which a writer sets room aside: as many as the budget holds rows for.
-pub(super) fn index_frames(budget_bytes: usize, frame_bytes: usize) -> usize {
-    FRAMES_SET_ASIDE.max(2 * budget_bytes.min(FRAMES_LIMIT) / frame_bytes)
-}
-
-/// What a lane sets aside beside a frame for the lists of frames of what it wrote: they stay in memory, however little others leave.
-/// Where frames are long, the lists fit into what one of them takes.
-pub fn lists_of_lane(frame_bytes: usize) -> usize {
-    LISTS_OF_LANE.saturating_sub(frame_bytes)
-}
-
 /// What one lane of a stage that spills sets aside in a budget of so many bytes before the first row: its writer,
-/// [`FRAMES_OF_LANE`] and [`lists_of_lane`].
+/// and [`FRAMES_OF_LANE`].
 pub fn lane_floor(budget_bytes: usize) -> usize {
     lane_floor_beside(budget_bytes, 1)
 }
@@ -72,17 +52,17 @@ pub fn lane_floor(budget_bytes: usize) -> usize {
 /// The same for a stage that reads `merges` merges at the same time.
 pub fn lane_floor_beside(budget_bytes: usize, merges: usize) -> usize {
     let frame = store_frame_bytes(budget_bytes, merges);
-    writer_bytes(budget_bytes, frame) + FRAMES_OF_LANE * frame + lists_of_lane(frame)
+    writer_bytes(frame) + FRAMES_OF_LANE * frame
 }
 
 /// What a [`SegmentWriter`](super::SegmentWriter) sets aside in a budget of so many bytes.
 pub fn writer_floor(budget_bytes: usize) -> usize {
-    writer_bytes(budget_bytes, frame_bytes(budget_bytes))
+    writer_floor_beside(budget_bytes, 1)
 }
 
-/// What a [`Store::short_writer`](super::Store::short_writer) sets aside in a store for a stage that reads `merges` merges at the same time.
-pub fn short_writer_floor(budget_bytes: usize, merges: usize) -> usize {
-    buffers_bytes(2 * store_frame_bytes(budget_bytes, merges)) + short_list_bytes()
+/// The same in a store for a stage that reads `merges` merges at the same time.
+pub fn writer_floor_beside(budget_bytes: usize, merges: usize) -> usize {
+    writer_bytes(store_frame_bytes(budget_bytes, merges))
 }
 
 /// About how many encoded bytes a frame of such a store has.
@@ -90,8 +70,8 @@ pub fn store_frame_bytes(budget_bytes: usize, merges: usize) -> usize {
     frame_bytes(budget_bytes / merges.max(1))
 }
 
-fn writer_bytes(budget_bytes: usize, frame: usize) -> usize {
-    buffers_bytes(2 * frame) + index_frames(budget_bytes, frame) * size_of::<FrameAt>()
+fn writer_bytes(frame: usize) -> usize {
+    buffers_bytes(2 * frame) + WRITING_BYTES
 }
 
 /// What writing blocks of at most `contents` bytes takes: those, packed ones, and packing.
@@ -115,30 +95,15 @@ pub fn merge_floor(budget_bytes: usize) -> usize {
     writer_floor(budget_bytes) + frame / 2 + frame + 2 * frame + picks_bytes(budget_bytes)
 }
 
-/// What a segment of a [`Store::short_writer`](super::Store::short_writer) keeps in memory: the last frames' addresses and the list of pages.
-pub fn short_list_bytes() -> usize {
-    FRAMES_SET_ASIDE * size_of::<FrameAt>() + PAGES_SET_ASIDE
-}
-
 /// What a merge of two segments of short rows takes while it is read, in a store for a stage that reads `merges` merges at the same time.
 pub fn merging_bytes(budget_bytes: usize, merges: usize) -> usize {
     2 * loaded_short(budget_bytes, merges) + picks_bytes(budget_bytes)
 }
 
-/// What a pass before such a merge takes at least: what is read, where it is gathered, and the writer of a lane that sorts.
+/// What a pass before such a merge takes at least: what is read, where it is gathered, and a writer.
 pub fn pass_bytes(budget_bytes: usize, merges: usize) -> usize {
-    let frame = store_frame_bytes(budget_bytes, merges);
-    writer_bytes(budget_bytes, frame) + passing_bytes(budget_bytes, merges)
-}
-
-/// The same of segments of short writers.
-pub fn short_pass_bytes(budget_bytes: usize, merges: usize) -> usize {
-    short_writer_floor(budget_bytes, merges) + passing_bytes(budget_bytes, merges)
-}
-
-fn passing_bytes(budget_bytes: usize, merges: usize) -> usize {
     let arena = FRAMES_OF_PASS * store_frame_bytes(budget_bytes, merges) + loaded_short(budget_bytes, merges);
-    merging_bytes(budget_bytes, merges) + arena
+    writer_floor_beside(budget_bytes, merges) + merging_bytes(budget_bytes, merges) + arena
 }
 
 /// Of short rows a loaded frame takes half of what it may take.

@@ -2,8 +2,8 @@
 
 use super::file::{SpillFile, room};
 use super::frame::{self, Bad};
-use super::index::FrameAt;
 use super::keys::Keys;
+use super::lists::FrameAt;
 use crate::stages::codes::held;
 use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::{Batch, Budget, Kept, Reservation};

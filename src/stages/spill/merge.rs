@@ -22,7 +22,7 @@ use super::segment::Segment;
 use super::store::Store;
 use crate::stages::codes::held;
 pub use merged::{Choose, Merged};
-use passes::{need, reduce};
+use passes::{all_of, need, reduce};
 use picks::NOWHERE;
 pub use picks::Picks;
 use standpipe_sdk::error::{Error, Result};
@@ -41,7 +41,7 @@ pub struct Merge {
     tree: Vec<u32>,
     /// A cursor that needs its next frame before the tree says anything.
     stalled: Option<usize>,
-    /// For the frames; what it may give was reserved in `room`.
+    /// For the frames; what it may give is reserved in `_room`.
     pool: Arc<Budget>,
     /// Frames that are passed give their disk back at once.
     frees: bool,
@@ -49,7 +49,7 @@ pub struct Merge {
     /// Of a row's key.
     key_bytes: usize,
     claim_rows: usize,
-    room: Reservation,
+    _room: Reservation,
 }
 
 struct Cursor {
@@ -94,9 +94,9 @@ impl Merge {
     /// As [`Merge::new`].
     pub fn with(store: &Arc<Store>, budget: &Arc<Budget>, beside: usize, merges: usize) -> Result<Merge> {
         let stage = store.stage();
-        let mut segments = store.take();
         // Half of the memory at most, so that what the rows go to has some too.
         let most = budget.limit() / (2 * merges.max(1));
+        let (mut segments, mut list) = all_of(store, budget, most).map_err(|e| held(stage, e))?;
         loop {
             let need = need(&segments, budget);
             let more = need / 2 + 4 * segments.iter().map(Segment::largest).max().unwrap_or(0);
@@ -108,6 +108,7 @@ impl Merge {
             let granted = wanted.into_iter().find(|&bytes| room.grow(bytes).is_ok());
 
             if let Some(bytes) = granted {
+                room.join(list);
                 return Merge::of(store, segments, room, bytes, false).map_err(|e| held(stage, e));
             }
             if segments.len() <= 2 {
@@ -117,6 +118,7 @@ impl Merge {
             drop(room);
             let merged = reduce(store, &mut segments, budget, most).map_err(|e| held(stage, e))?;
             segments.push(merged);
+            list.shrink(list.bytes().saturating_sub(segments.len() * size_of::<Segment>()));
         }
     }
 
@@ -148,7 +150,7 @@ impl Merge {
             row_bytes: usize::try_from(row_bytes).unwrap_or(usize::MAX).max(1),
             key_bytes: usize::try_from(key_bytes).unwrap_or(usize::MAX),
             claim_rows: claim_rows(store.budget_bytes()),
-            room,
+            _room: room,
         };
         merge.play();
         Ok(merge)

@@ -1,20 +1,38 @@
 //! The spilled rows of one stage: its file, and the segments that are kept for the merge.
+//!
+//! Laws
+//! - However many segments are kept, they take little memory: most of what is known of them is on disk, group by group.
 
-use super::file::SpillFile;
-use super::floors::{index_frames, store_frame_bytes};
-use super::segment::Segment;
-use super::writer::SegmentWriter;
+use super::file::{Address, SpillFile};
+use super::floors::store_frame_bytes;
+use super::segment::{About, Segment};
+use super::writer::{Blocks, SegmentWriter};
 use standpipe_sdk::error::Result;
 use standpipe_sdk::spec::Setup;
 use standpipe_sdk::{Budget, Spill};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Segments of a group.
+pub(super) const GROUP: usize = 64;
 
 /// The spilled rows of one stage: its file, and the segments that are kept.
 pub struct Store {
     pub(super) file: Arc<SpillFile>,
     pub(super) budget: Arc<Budget>,
     pub(super) frame_bytes: usize,
-    segments: Mutex<Vec<Segment>>,
+    kept: Mutex<Kept>,
+}
+
+/// Segments in their order: those of `first`, of `groups`, which are on disk, and of `last`.
+#[derive(Default)]
+struct Kept {
+    first: VecDeque<Segment>,
+    groups: VecDeque<Address>,
+    last: VecDeque<Segment>,
+    count: usize,
+    rows: u64,
+    largest: usize,
 }
 
 impl Store {
@@ -35,7 +53,7 @@ impl Store {
             file: Arc::new(SpillFile::new(stage, spill.clone())),
             budget: budget.clone(),
             frame_bytes,
-            segments: Mutex::default(),
+            kept: Mutex::default(),
         })
     }
 
@@ -62,48 +80,116 @@ impl Store {
     /// # Errors
     /// `Memory` if the budget does not have it.
     pub fn writer(self: &Arc<Self>) -> Result<SegmentWriter> {
-        // As many as the budget holds rows for, so that the list never grows when there is no memory left.
-        SegmentWriter::new(self, index_frames(self.budget.limit(), self.frame_bytes))
+        SegmentWriter::new(self)
     }
 
-    /// The same with a list of frames of which little is in memory, however long the segment is: what is read often out of it, or by many at
-    /// the same time, is read more slowly.
+    /// Keeps a segment for the merge, behind all that are kept. Of many, what is known goes to disk, through `blocks`.
     ///
     /// # Errors
-    /// `Memory` if the budget does not have it.
-    pub fn short_writer(self: &Arc<Self>) -> Result<SegmentWriter> {
-        SegmentWriter::short(self)
-    }
-
-    /// Keeps a segment for the merge.
-    pub fn keep(&self, segment: Segment) {
-        if segment.rows > 0 {
-            self.lock().push(segment);
+    /// `Failed` if the disk is full or fails.
+    pub(super) fn keep_with(&self, segment: Segment, blocks: &mut Blocks) -> Result<()> {
+        let mut kept = self.lock();
+        kept.push(segment);
+        while kept.last.len() > GROUP {
+            let Kept { last, groups, .. } = &mut *kept;
+            let group = blocks.write(GROUP * About::BYTES, &|out| {
+                last.iter().take(GROUP).for_each(|segment| segment.about.encode(out));
+            })?;
+            groups.push_back(group);
+            last.drain(..GROUP);
         }
+        Ok(())
     }
 
-    /// The segments that were kept, from now on the caller's.
-    pub fn take(&self) -> Vec<Segment> {
-        std::mem::take(&mut *self.lock())
+    /// Keeps one of few segments.
+    pub(super) fn keep(&self, segment: Segment) {
+        self.lock().push(segment);
     }
 
-    /// Whether anything was spilled.
+    /// The first segment, from now on the caller's.
+    ///
+    /// # Errors
+    /// `Failed` if the file is damaged.
+    pub(super) fn take_first(&self) -> Result<Option<Segment>> {
+        self.lock().pop(&self.file)
+    }
+
+    /// Of segments that follow one another leaves the last ones that have `most` rows together, and gives the disk of the others back. How many
+    /// rows are left.
+    ///
+    /// # Errors
+    /// `Failed` if the file is damaged.
+    pub fn leave_last(&self, most: u64) -> Result<u64> {
+        let mut kept = self.lock();
+        while let Some(first) = kept.pop(&self.file)? {
+            if kept.rows < most {
+                kept.unpop(first);
+                break;
+            }
+            first.free()?;
+        }
+        Ok(kept.rows)
+    }
+
+    /// How many segments are kept.
+    pub(super) fn count(&self) -> usize {
+        self.lock().count
+    }
+
+    /// Whether nothing is kept.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.count() == 0
     }
 
     /// Memory that the largest frame of all segments takes.
     pub fn largest(&self) -> usize {
-        self.lock().iter().map(Segment::largest).max().unwrap_or(0)
+        self.lock().largest
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Segment>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Test hook: the file that is written to.
     #[cfg(test)]
     pub(crate) fn file(&self) -> &SpillFile {
         &self.file
+    }
+}
+
+impl Kept {
+    fn push(&mut self, segment: Segment) {
+        if segment.rows() > 0 {
+            self.count += 1;
+            self.rows += segment.rows();
+            self.largest = self.largest.max(segment.largest());
+            self.last.push_back(segment);
+        }
+    }
+
+    fn pop(&mut self, file: &Arc<SpillFile>) -> Result<Option<Segment>> {
+        if self.first.is_empty() {
+            match self.groups.pop_front() {
+                Some(group) => {
+                    let contents = file.contents(group)?;
+                    file.free(group);
+                    let group = contents.as_chunks().0.iter().map(About::decode);
+                    self.first.extend(group.map(|about| Segment::new(file, about)));
+                }
+                None => std::mem::swap(&mut self.first, &mut self.last),
+            }
+        }
+        let first = self.first.pop_front();
+        if let Some(segment) = &first {
+            self.count -= 1;
+            self.rows -= segment.rows();
+        }
+        Ok(first)
+    }
+
+    fn unpop(&mut self, first: Segment) {
+        self.count += 1;
+        self.rows += first.rows();
+        self.first.push_front(first);
     }
 }

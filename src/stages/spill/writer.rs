@@ -4,66 +4,103 @@
 //! - What writing takes is set aside when the writer is made; for a row that is longer than a frame, before it is taken.
 //! - A refusal writes nothing: the same rows may come again, or fewer of them.
 
-use super::file::{Address, packed_bytes};
-use super::floors::{FRAMES_SET_ASIDE, PACKER_BYTES, PAGES_SET_ASIDE, buffers_bytes};
+use super::file::{Address, SpillFile, packed_bytes};
+use super::floors::{PACKER_BYTES, buffers_bytes};
 use super::frame;
-use super::index::{FrameAt, Pages};
 use super::keys::{encode_keys, keys_bound};
-use super::segment::Segment;
+use super::lists::{FrameAt, ListWriter, WRITING_BYTES};
+use super::segment::{About, Segment};
 use super::store::Store;
-use crate::stages::groups::{grow, grow_to};
+use crate::stages::groups::grow_to;
 use crate::stages::keys::KeyBlock;
 use standpipe_sdk::error::Result;
 use standpipe_sdk::{Batch, Reservation};
 use std::sync::Arc;
 
-/// What reading a page of frames takes for each: packed, unpacked, and the list.
-const PAGE_OF_FRAME: usize = 3 * FrameAt::BYTES;
-
 /// Writes one segment after the other.
 pub struct SegmentWriter {
     store: Arc<Store>,
+    blocks: Blocks,
+    lists: ListWriter,
+    _lists_room: Reservation,
+    /// Of the segment so far.
+    about: About,
+}
+
+/// Blocks on their way to disk: encoded in one buffer, packed in another.
+pub(super) struct Blocks {
+    file: Arc<SpillFile>,
     contents: Vec<u8>,
     packed: Vec<u8>,
-    /// For the two buffers.
     room: Reservation,
-    frames: Vec<FrameAt>,
-    index: Reservation,
-    /// Of a short writer.
-    pages: Option<Box<Pages>>,
-    rows: u64,
-    largest: usize,
+    /// What a buffer has at least, and what is set aside for both.
+    usual: usize,
+}
+
+impl Blocks {
+    /// Writes what `encode` appends, at most `bytes`.
+    ///
+    /// # Errors
+    /// `Memory` for more than is usual if no room was made for it; `Failed` if the disk is full or fails.
+    pub(super) fn write(&mut self, bytes: usize, encode: &dyn Fn(&mut Vec<u8>)) -> Result<Address> {
+        self.make_room(bytes)?;
+        self.contents.clear();
+        self.packed.clear();
+        self.packed.resize(packed_bytes(bytes), 0);
+        encode(&mut self.contents);
+        self.file.write(&self.contents, &mut self.packed)
+    }
+
+    /// Makes sure that blocks of at most `bytes` can be written.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        let usual = bytes.max(self.usual);
+        grow_to_fit(&mut self.contents, usual, &mut self.room)?;
+        grow_to_fit(&mut self.packed, packed_bytes(usual), &mut self.room)
+    }
+
+    /// Writes a block as it is, in one buffer, for which there is no room but once.
+    fn write_unpacked(&mut self, bytes: usize, encode: &dyn Fn(&mut Vec<u8>)) -> Result<Address> {
+        grow_to_fit(&mut self.contents, bytes, &mut self.room)?;
+        self.contents.clear();
+        encode(&mut self.contents);
+        self.file.write_unpacked(&self.contents)
+    }
+
+    /// Frees both buffers, and gives back what was set aside beyond what is usual.
+    fn slim(&mut self) {
+        let usual = buffers_bytes(self.usual);
+        (self.contents, self.packed) = (vec![], vec![]);
+        // Never free in between.
+        if let Ok(mut room) = self.room.split_aside(usual)
+            && room.set_aside(usual).is_ok()
+        {
+            room.shrink(usual - PACKER_BYTES);
+            self.room = room;
+        }
+    }
 }
 
 impl SegmentWriter {
-    /// With room in its list for so many frames.
-    pub(super) fn new(store: &Arc<Store>, list: usize) -> Result<SegmentWriter> {
+    pub(super) fn new(store: &Arc<Store>) -> Result<SegmentWriter> {
+        let usual = 2 * store.frame_bytes;
         let mut room = store.budget.reserve();
-        let mut index = store.budget.reserve();
-        let mut frames = vec![];
-        grow_to(&mut frames, list, &mut index)?;
-        room.set_aside(buffers_bytes(2 * store.frame_bytes))?;
+        let mut lists_room = store.budget.reserve();
+        lists_room.grow(WRITING_BYTES)?;
+        room.set_aside(buffers_bytes(usual))?;
         room.grow(PACKER_BYTES)?;
         Ok(SegmentWriter {
             store: store.clone(),
-            contents: vec![],
-            packed: vec![],
-            room,
-            frames,
-            index,
-            pages: None,
-            rows: 0,
-            largest: 0,
+            blocks: Blocks {
+                file: store.file.clone(),
+                contents: vec![],
+                packed: vec![],
+                room,
+                usual,
+            },
+            lists: ListWriter::default(),
+            _lists_room: lists_room,
+            about: About::default(),
         })
-    }
-
-    /// The same whose list goes to disk, page by page.
-    pub(super) fn short(store: &Arc<Store>) -> Result<SegmentWriter> {
-        let mut writer = SegmentWriter::new(store, FRAMES_SET_ASIDE)?;
-        let mut pages = Pages::new(&store.budget);
-        pages.room.set_aside(PAGES_SET_ASIDE)?;
-        writer.pages = Some(Box::new(pages));
-        Ok(writer)
     }
 
     /// Makes sure that any single row of `batch` can be written later on. To be asked before the batch is taken.
@@ -108,74 +145,48 @@ impl SegmentWriter {
             .unwrap_or(0);
         let contents = widest.max(keys_bound(longest_key, 1));
         if contents > 2 * self.store.frame_bytes {
-            self.room.set_aside_from(buffers_bytes(contents), from)?;
+            self.blocks.room.set_aside_from(buffers_bytes(contents), from)?;
         }
         Ok(contents)
     }
 
     /// Gives back what a row took that was longer than usual, which is written.
     pub fn slim(&mut self) {
-        let usual = buffers_bytes(2 * self.store.frame_bytes);
-        (self.contents, self.packed) = (vec![], vec![]);
-        // Never free in between.
-        if let Ok(mut room) = self.room.split_aside(usual)
-            && room.set_aside(usual).is_ok()
-        {
-            room.shrink(usual - PACKER_BYTES);
-            self.room = room;
-        }
+        self.blocks.slim();
     }
 
     /// Makes room for frames that take `bytes` of memory once they are loaded.
     pub(super) fn make_room_of(&mut self, bytes: usize) -> Result<()> {
-        self.room.set_aside(buffers_bytes(bytes))
-    }
-
-    /// Makes room in the list of frames for so many of the segment that is begun.
-    ///
-    /// # Errors
-    /// `Memory` if there is none.
-    pub(super) fn expect(&mut self, frames: usize) -> Result<()> {
-        if frames <= self.frames.capacity() {
-            return Ok(());
-        }
-        grow_to(&mut self.frames, frames, &mut self.index)
-    }
-
-    /// Frames that the segment can still get before its list of them grows.
-    pub fn frames_left(&self) -> usize {
-        self.frames.capacity() - self.frames.len()
+        self.blocks.room.set_aside(buffers_bytes(bytes))
     }
 
     /// Frames of the segment so far.
     pub fn frames(&self) -> usize {
-        self.pages.as_ref().map_or(0, |pages| pages.frames) + self.frames.len()
-    }
-
-    /// Whether its list of frames has no more room that was set aside: then this segment should end.
-    pub fn is_full(&self) -> bool {
-        const FRAMES_OF_A_BATCH: usize = 4;
-        self.frames_left() < FRAMES_OF_A_BATCH
+        self.lists.count()
     }
 
     /// Whether nothing was appended since the last segment.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames() == 0
     }
 
     /// Appends rows: keys ascend from row to row and from call to call, equal ones by (chunk, row).
     ///
     /// # Errors
-    /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about, or if the list of frames cannot grow: nothing was
-    /// written then. `Failed` if the disk is full or fails.
+    /// `Memory` for a row that [`SegmentWriter::make_room`] was not asked about: nothing was written then. `Failed` if the disk is full or
+    /// fails.
     pub fn append(&mut self, batch: &Batch<'_>, keys: &KeyBlock<'_>, chunks: &[u64], rows: &[u32]) -> Result<()> {
         let lens: Vec<_> = self.lens(batch, keys).collect();
-        if self.frames_left() < lens.len() {
-            self.page()?;
-            grow(&mut self.frames, lens.len(), &mut self.index)?;
-        }
+        let widest = lens.iter().map(|(_, _, bytes)| *bytes).max().unwrap_or(0);
+        self.blocks.make_room(widest)?;
         for (from, len, bytes) in lens {
-            self.frame(batch, keys, chunks, rows, from, len, bytes)?;
+            self.lists
+                .make_room(&mut |bytes, encode| self.blocks.write(bytes, encode))?;
+            let key_block = self
+                .blocks
+                .write(bytes, &|out| encode_keys(keys, chunks, rows, from, len, out))?;
+            let row_block = self.blocks.write(bytes, &|out| frame::encode(batch, from, len, out))?;
+            self.push(key_block, row_block, frame::unpacked_bytes(batch, from, len), len);
         }
         Ok(())
     }
@@ -185,6 +196,8 @@ impl SegmentWriter {
     /// # Errors
     /// As [`SegmentWriter::append`].
     pub fn append_long(&mut self, row: &Batch<'_>, keys: &KeyBlock<'_>, order: (u64, u32)) -> Result<()> {
+        self.lists
+            .make_room(&mut |bytes, encode| self.blocks.write(bytes, encode))?;
         self.slim();
         let appended = self.long_frame(row, keys, order);
         self.slim();
@@ -194,49 +207,13 @@ impl SegmentWriter {
     fn long_frame(&mut self, row: &Batch<'_>, keys: &KeyBlock<'_>, order: (u64, u32)) -> Result<()> {
         let key_bytes = keys.get(0).len();
         let bytes = frame::bound(row, 0, 1).max(keys_bound(key_bytes, 1));
-        grow(&mut self.frames, 1, &mut self.index)?;
-        grow_to(&mut self.contents, bytes, &mut self.room)?;
-        encode_keys(keys, &[order.0], &[order.1], 0, 1, &mut self.contents);
-        let key_block = self.store.file.write_unpacked(&self.contents)?;
-        self.contents.clear();
-        frame::encode(row, 0, 1, &mut self.contents);
-        let row_block = self.store.file.write_unpacked(&self.contents)?;
+        let key_block = self
+            .blocks
+            .write_unpacked(bytes, &|out| encode_keys(keys, &[order.0], &[order.1], 0, 1, out))?;
+        let row_block = self
+            .blocks
+            .write_unpacked(bytes, &|out| frame::encode(row, 0, 1, out))?;
         self.push(key_block, row_block, frame::unpacked_bytes(row, 0, 1), 1);
-        Ok(())
-    }
-
-    /// The list of frames goes to disk, if that is how this writer works.
-    fn page(&mut self) -> Result<()> {
-        let SegmentWriter {
-            store,
-            contents,
-            packed,
-            room,
-            frames,
-            pages: Some(pages),
-            ..
-        } = self
-        else {
-            return Ok(());
-        };
-        if frames.is_empty() {
-            return Ok(());
-        }
-        pages.room.room(&mut pages.lists, 1)?;
-        let bytes = frames.len() * FrameAt::BYTES;
-        contents.clear();
-        packed.clear();
-        let usual = 2 * store.frame_bytes;
-        grow_to_fit(contents, bytes.max(usual), room)?;
-        grow_to_fit(packed, packed_bytes(bytes.max(usual)), room)?;
-        packed.resize(packed_bytes(bytes), 0);
-        frames.iter().for_each(|frame| frame.encode(contents));
-        let at = store.file.write(contents, packed)?;
-        pages.lists.push((pages.frames, at));
-        pages.frames += frames.len();
-        pages.bytes[0] += frames.iter().map(|f| f.keys.bytes() as u64).sum::<u64>();
-        pages.bytes[1] += frames.iter().map(|f| f.rows.bytes() as u64).sum::<u64>();
-        frames.clear();
         Ok(())
     }
 
@@ -251,38 +228,9 @@ impl SegmentWriter {
             keys,
             // Frames of the same length, not some long ones and a short one.
             usual: all.div_ceil(all.div_ceil(most).max(1)),
-            room: (2 * self.store.frame_bytes).max(self.contents.capacity()),
+            room: (2 * self.store.frame_bytes).max(self.blocks.contents.capacity()),
             from: 0,
         }
-    }
-
-    fn frame(
-        &mut self,
-        batch: &Batch<'_>,
-        keys: &KeyBlock<'_>,
-        chunks: &[u64],
-        rows: &[u32],
-        from: usize,
-        len: usize,
-        bytes: usize,
-    ) -> Result<()> {
-        let SegmentWriter {
-            contents, packed, room, ..
-        } = self;
-        contents.clear();
-        packed.clear();
-        let usual = 2 * self.store.frame_bytes;
-        grow_to_fit(contents, bytes.max(usual), room)?;
-        grow_to_fit(packed, packed_bytes(bytes.max(usual)), room)?;
-        packed.resize(packed_bytes(bytes), 0);
-
-        encode_keys(keys, chunks, rows, from, len, contents);
-        let key_block = self.store.file.write(contents, packed)?;
-        contents.clear();
-        frame::encode(batch, from, len, contents);
-        let row_block = self.store.file.write(contents, packed)?;
-        self.push(key_block, row_block, frame::unpacked_bytes(batch, from, len), len);
-        Ok(())
     }
 
     /// A frame is written.
@@ -293,91 +241,46 @@ impl SegmentWriter {
             unpacked: u32::try_from(unpacked).unwrap_or(u32::MAX),
             count: len as u32,
         };
-        self.largest = self.largest.max(at.bytes());
-        self.rows += len as u64;
-        self.frames.push(at);
+        let about = &mut self.about;
+        about.largest = about.largest.max(at.bytes());
+        about.rows += len as u64;
+        about.bytes[0] += keys.bytes() as u64;
+        about.bytes[1] += rows.bytes() as u64;
+        self.lists.push(at);
     }
 
-    /// The segment of what was appended since the last one; the writer can begin another. Give the memory of the rows back before.
+    /// The segment of what was appended since the last one; the writer can begin another.
     ///
     /// # Errors
-    /// `Memory` if its list of frames does not fit.
+    /// `Failed` if the disk is full or fails.
     pub fn finish(&mut self) -> Result<Segment> {
-        let mut kept = self.store.budget.reserve();
-        let mut frames = vec![];
-        grow_to(&mut frames, self.frames.len(), &mut kept)?;
-        Ok(self.segment(frames, kept))
-    }
-
-    /// The last segment: its list of frames stays where it is.
-    pub fn finish_last(mut self) -> Segment {
-        let kept = std::mem::replace(&mut self.index, self.store.budget.reserve());
-        let frames = std::mem::take(&mut self.frames);
-        self.segment(frames, kept)
-    }
-
-    /// The same while the rows are still in memory: the list of frames counts from now on instead of as much of `rows`' reservation, which
-    /// is given back soon. Other lanes cannot take it in between.
-    ///
-    /// # Errors
-    /// As [`SegmentWriter::finish`].
-    pub fn finish_from(&mut self, rows: &mut Reservation) -> Result<Segment> {
-        let bytes = self.frames.len() * size_of::<FrameAt>();
-        let mut frames = vec![];
-        if frames.try_reserve_exact(self.frames.len()).is_err() {
-            return self.finish();
-        }
-        let kept = rows.split(bytes)?;
-        Ok(self.segment(frames, kept))
-    }
-
-    /// The same where the budget has no more: out of all that `aside` has, what it sets aside included, until it sets that aside again.
-    ///
-    /// # Errors
-    /// As [`SegmentWriter::finish`].
-    pub fn finish_aside(&mut self, aside: &mut Reservation) -> Result<Segment> {
-        let mut frames = vec![];
-        if frames.try_reserve_exact(self.frames.len()).is_err() {
-            return self.finish();
-        }
-        let kept = aside.split_aside(self.frames.len() * size_of::<FrameAt>())?;
-        Ok(self.segment(frames, kept))
-    }
-
-    /// Forgets what was appended since the last segment, and gives its disk back: its rows are still the caller's.
-    pub fn forget(&mut self) {
-        for at in self.frames.drain(..) {
-            self.store.file.free(at.keys);
-            self.store.file.free(at.rows);
-        }
-        self.pages = self.pages.take().map(|_| Box::new(Pages::new(&self.store.budget)));
-        self.rows = 0;
-        self.largest = 0;
-    }
-
-    fn segment(&mut self, mut frames: Vec<FrameAt>, kept: Reservation) -> Segment {
-        frames.append(&mut self.frames);
+        let segment = self.sealed()?;
         self.store.spill().count_segment();
-        let is_read = self.pages.as_ref().is_some_and(|pages| pages.frames > 0);
-        let budget = &self.store.budget;
-        let pages = self.pages.as_mut().map(|pages| {
-            let mut other = Box::new(Pages::new(budget));
-            if is_read {
-                // Refused, the next list finds room when it is needed, or not.
-                let _ = other.room.set_aside(PAGES_SET_ASIDE);
-                std::mem::swap(pages, &mut other);
-            }
-            other
-        });
-        let read = if is_read { FRAMES_SET_ASIDE * PAGE_OF_FRAME } else { 0 };
-        Segment {
-            file: self.store.file.clone(),
-            frames,
-            _index: kept,
-            pages,
-            rows: std::mem::take(&mut self.rows),
-            largest: std::mem::take(&mut self.largest) + read,
-        }
+        Ok(segment)
+    }
+
+    /// The same, kept for the merge.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::finish`].
+    pub fn keep(&mut self) -> Result<()> {
+        let segment = self.finish()?;
+        self.store.clone().keep_with(segment, &mut self.blocks)
+    }
+
+    fn sealed(&mut self) -> Result<Segment> {
+        let mut about = std::mem::take(&mut self.about);
+        about.lists = self
+            .lists
+            .finish(&mut |bytes, encode| self.blocks.write(bytes, encode))?;
+        Ok(Segment::new(&self.store.file, about))
+    }
+
+    /// Forgets what was appended since the last segment, and gives its disk back as far as that can be read: its rows are still the
+    /// caller's.
+    pub fn forget(&mut self) {
+        let _ = self.sealed().and_then(Segment::free);
+        self.lists = ListWriter::default();
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::heap;
 use super::super::lanes::lock;
 use super::super::rowkeys::KeyMaker;
 use super::super::spill::end_group;
-use super::super::spiller::{COPY_FRAMES, Cursor, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
+use super::super::spiller::{COPY_FRAMES, LIST_FRAMES, Lists, SCRATCH_FRAMES, Spiller};
 use super::entry::{Entry, PREFIX_BYTES, is_worse, prefix_of, rank};
 use super::{Top, heads};
 use standpipe_sdk::error::{Error, Result};
@@ -214,7 +214,7 @@ impl Lane {
         // What the last segment took of it.
         let _ = self.best.extra.set_aside(self.best.extra_aside);
         self.best.sort();
-        self.write(top)?;
+        self.write()?;
         if let (None, Some(heap)) = (&self.best.groups, self.best.heaps.first())
             && let Some(bounds) = &mut *lock(&top.bounds)
         {
@@ -227,16 +227,12 @@ impl Lane {
     }
 
     /// Writes all rows, which are sorted.
-    fn write(&mut self, top: &Top) -> Result<()> {
+    fn write(&mut self) -> Result<()> {
         let Lane {
             best, scratch, spiller, ..
         } = self;
         let Best {
-            groups,
-            heaps,
-            copies,
-            extra,
-            ..
+            groups, heaps, copies, ..
         } = best;
         let groups = groups.as_ref();
         // Reserved with the heaps.
@@ -261,24 +257,10 @@ impl Lane {
             },
             copies,
         };
-        let mut cursor = Cursor::default();
-        let written = loop {
-            match spiller.segment(&lists, &mut cursor, scratch, extra) {
-                Ok(Some(segment)) => top.store.keep(segment),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        let written = spiller.segment(&lists, scratch);
         if written.is_err() {
-            // What is in a segment goes, and the rest become heaps again.
-            let gone: Vec<usize> = (0..cursor.list).map(place).collect();
-            let last = (cursor.list < heaps.len()).then(|| place(cursor.list));
-            gone.into_iter().for_each(|at| heaps[at].clear());
-            if let Some(at) = last {
-                heaps[at].drain(..cursor.row);
-            }
+            // They become heaps again.
             heaps.iter_mut().for_each(|heap| heap.reverse());
-            best.entries = heaps.iter().map(Vec::len).sum();
         }
         written
     }

@@ -27,7 +27,7 @@ pub(in crate::stages::join) struct HotWriter {
 impl HotWriter {
     pub(in crate::stages::join) fn new(store: &Arc<Store>, room: Reservation) -> Result<HotWriter> {
         Ok(HotWriter {
-            writer: store.short_writer()?,
+            writer: store.writer()?,
             rows: 0,
             starts: vec![],
             starts_room: room,
@@ -49,7 +49,7 @@ impl HotWriter {
         if self.rows == 0 {
             return Ok(None);
         }
-        let segment = self.writer.finish_last();
+        let segment = self.writer.finish()?;
         self.starts_room.room_to(&mut self.starts, segment.frames())?;
         let mut start = 0;
         for frame in 0..segment.frames() {

@@ -8,8 +8,7 @@ use super::super::nearest::RIGHT_PARTS;
 use super::super::parted::{LIST_BYTES, keys_bytes};
 use super::super::scratch::FIRST_ROOM;
 use crate::stages::spill::{
-    lane_floor_beside, lists_of_lane, loaded_frame, merging_bytes, pass_bytes, short_list_bytes, short_pass_bytes,
-    short_writer_floor, store_frame_bytes,
+    lane_floor_beside, loaded_frame, merging_bytes, pass_bytes, store_frame_bytes, writer_floor_beside,
 };
 use crate::stages::spool::spool_bytes;
 use standpipe_sdk::spec::{Least, Room};
@@ -44,32 +43,31 @@ fn lane_floor(budget_bytes: usize) -> usize {
 
 /// What the lanes set aside for left rows that wait.
 pub(super) fn held_bytes(budget_bytes: usize, workers: usize) -> usize {
-    let rows = short_writer_floor(budget_bytes, SPOOLS) + spool_bytes(store_frame_bytes(budget_bytes, SPOOLS));
-    let keys = short_writer_floor(budget_bytes, MERGES) + keys_bytes(budget_bytes) + LIST_BYTES;
+    let rows = writer_floor_beside(budget_bytes, SPOOLS) + spool_bytes(store_frame_bytes(budget_bytes, SPOOLS));
+    let keys = writer_floor_beside(budget_bytes, MERGES) + keys_bytes(budget_bytes) + LIST_BYTES;
     workers * (rows + keys.max(lane_floor(budget_bytes)) + HELD_BYTES)
 }
 
 /// What the meeting, or what comes behind it, takes at least, beside what is left of the right side.
 pub(super) fn meeting_bytes(budget_bytes: usize, workers: usize) -> usize {
     let rest = lane_floor(budget_bytes) + cursor_bytes(budget_bytes, PARTS + workers);
-    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes, workers));
-    // Of left rows the lists of frames stay to the end.
-    rest + workers * short_list_bytes() + meeting.max(again_bytes(budget_bytes, workers))
+    let meeting = parted_bytes(budget_bytes, workers).max(sorted_bytes(budget_bytes));
+    rest + meeting.max(again_bytes(budget_bytes, workers))
 }
 
 /// What meeting by parts takes: the lists of the lanes' keys too.
 pub(super) fn parted_bytes(budget_bytes: usize, workers: usize) -> usize {
-    2 * short_writer_floor(budget_bytes, MERGES)
+    2 * writer_floor_beside(budget_bytes, MERGES)
         + cursor_bytes(budget_bytes, PARTS)
         + pass_bytes(budget_bytes, MERGES)
         + making_bytes(budget_bytes)
         + key_frames(workers, store_frame_bytes(budget_bytes, MERGES))
-        + workers * (LIST_BYTES + short_list_bytes())
+        + workers * LIST_BYTES
         + least_load(budget_bytes)
 }
 
-/// What meeting in the order of keys takes: the lists of the lanes' keys too.
-pub(super) fn sorted_bytes(budget_bytes: usize, workers: usize) -> usize {
+/// What meeting in the order of keys takes.
+pub(super) fn sorted_bytes(budget_bytes: usize) -> usize {
     lane_floor(budget_bytes)
         + cursor_bytes(budget_bytes, PARTS)
         + cursor_bytes(budget_bytes, RIGHT_PARTS)
@@ -77,7 +75,6 @@ pub(super) fn sorted_bytes(budget_bytes: usize, workers: usize) -> usize {
         + merging_bytes(budget_bytes, MERGES)
         + pass_bytes(budget_bytes, MERGES)
         + making_bytes(budget_bytes)
-        + workers * lists_of_lane(store_frame_bytes(budget_bytes, MERGES))
 }
 
 /// What is made of the rows of both.
@@ -92,8 +89,7 @@ pub(super) fn again_bytes(budget_bytes: usize, workers: usize) -> usize {
     let left = rows + merging_bytes(budget_bytes, MERGES);
     let hot = FRAMES_OF_HOT * store_frame_bytes(budget_bytes, MERGES);
     2 * cursor_bytes(budget_bytes, PARTS)
-        + (left + pass_bytes(budget_bytes, MERGES)).max(short_pass_bytes(budget_bytes, SPOOLS))
-        + short_list_bytes()
+        + (left + pass_bytes(budget_bytes, MERGES)).max(pass_bytes(budget_bytes, SPOOLS))
         + workers * (ROOMS_OF_BLOCK * room_bytes(budget_bytes) + hot)
 }
 

@@ -43,7 +43,7 @@ fn spill(store: &Arc<Store>, rows: &[Row], base: u64, step: usize) {
         writer.make_room(&batch, &keys).unwrap();
         writer.append(&batch, &keys, &chunks, &numbers).unwrap();
     }
-    store.keep(writer.finish().unwrap());
+    writer.keep().unwrap();
 }
 
 fn expected(pieces: &[Vec<Row>]) -> Vec<Row> {
@@ -125,7 +125,7 @@ fn equal_keys_come_in_the_order_of_the_input() {
         drop(arena);
     }
     for mut writer in writers {
-        store.keep(writer.finish().unwrap());
+        writer.keep().unwrap();
     }
     let merge = Merge::new(&store, &budget).unwrap();
     let source: Arc<dyn Source> = Arc::new(Merged::with(merge, 1000, Arc::default()));
