@@ -854,6 +854,7 @@ impl Time {
             let limit = arena.limit();
             let rows = self.closed.len().min(most);
             let faults = out.faults();
+            let before = self.numbered;
             let made = self.rows(rows, &arena).and_then(|(made, failed)| {
                 let made = made.with_columns(made.columns());
                 let places = numbered(self.numbered, rows, &arena)?;
@@ -861,7 +862,8 @@ impl Time {
                 self.good(made, &failed, &arena, |row, call, code, text| {
                     let message = standpipe_sdk::build::format_in(faults.arena(), format_args!("{text}"))?;
                     faults.push(Fault {
-                        row: row as u32,
+                        // Each window is a row of its own, whatever went out before.
+                        row: u32::try_from(before + row as u64).unwrap_or(u32::MAX),
                         code,
                         span: self.plan.calls.get(call).map(|(_, span)| *span),
                         column: None,

@@ -150,6 +150,42 @@ fn too_many_segments_for_the_memory_are_merged_in_passes() {
 }
 
 #[test]
+fn segments_that_are_kept_take_none_of_the_memory_however_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = Budget::new(1 << 20);
+    let store = store(folder.path(), &budget);
+    let pieces: Vec<Vec<Row>> = (0..1000).map(|seed| piece(seed, 20, 1000)).collect();
+    for (at, rows) in pieces.iter().enumerate() {
+        spill(&store, rows, at as u64 * 1000, 20);
+        assert_eq!(budget.used(), 0);
+    }
+    // Others leave so little that not even what is known of them is looked at together.
+    let mut others = budget.reserve();
+    others.grow((1 << 20) - merge_floor(1 << 20)).unwrap();
+    assert_eq!(merged(&store, &budget, 1 << 20), expected(&pieces));
+    assert!(store.is_empty());
+}
+
+#[test]
+fn of_segments_that_follow_one_another_the_last_rows_are_left() {
+    for most in [0, 1, 20, 21, 1999, 2000, 2001, 5000] {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = Budget::new(16 << 20);
+        let store = store(folder.path(), &budget);
+        // Keys ascend from segment to segment.
+        let pieces: Vec<Vec<Row>> = (0..100)
+            .map(|at| (0..20).map(|row| (-at, format!("{row:02}"))).collect())
+            .collect();
+        for (at, rows) in pieces.iter().enumerate() {
+            spill(&store, rows, at as u64 * 1000, 20);
+        }
+        let left = (most as usize).div_ceil(20).min(100);
+        assert_eq!(store.leave_last(most).unwrap(), left as u64 * 20);
+        assert_eq!(merged(&store, &budget, 1 << 20), expected(&pieces[100 - left..]));
+    }
+}
+
+#[test]
 fn runs_of_equal_keys_are_seen_one_by_one() {
     let folder = tempfile::tempdir().unwrap();
     let budget = Budget::new(16 << 20);

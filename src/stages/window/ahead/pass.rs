@@ -10,10 +10,9 @@ use crate::stages::copies::Scratch;
 use crate::stages::groups::grow;
 use crate::stages::keys::Keys;
 use crate::stages::unnest::scratch_room;
-use standpipe_sdk::build::TextBuilder;
 use standpipe_sdk::error::{Code, Error, Result};
 use standpipe_sdk::spec::Setup;
-use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Data, Fill, Reservation, Source};
+use standpipe_sdk::{Arena, Batch, Bits, Budget, Column, Columns, Data, Fill, Reservation, Source, Text};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -371,10 +370,11 @@ impl<'p> Pass<'p> {
             From::Numbers(at) => all[numbers + at],
             From::Totals(at) => all[totals + at],
         }));
-        let texts: usize = bad.iter().map(|(.., text)| text.len()).sum();
+        let texts = bad.iter().map(|(.., text)| text.len()).sum::<usize>();
         let mut lent = self.setup.budget.reserve();
         let wrong = self.wrong_totals(all, rows.rows());
-        let room = 4096 + rows.rows() * 64 + texts + wrong.iter().map(|(.., text)| text.len()).sum::<usize>();
+        let texts = texts + wrong.iter().map(|(.., text)| text.len()).sum::<usize>();
+        let room = reasons_bytes(rows.rows(), texts);
         let any = !bad.is_empty() || !wrong.is_empty();
         if any {
             lent.grow(room)?;
@@ -415,6 +415,11 @@ impl<'p> Pass<'p> {
     }
 }
 
+/// What [`reasons`] takes of an arena for so many rows whose texts have so many bytes.
+fn reasons_bytes(rows: usize, texts: usize) -> usize {
+    4096 + rows * 64 + texts
+}
+
 /// Two columns: why rows are bad, and their call and code in one number.
 fn reasons<'a>(bad: &[Bad], rows: usize, arena: &'a Arena) -> Result<[Column<'a>; 2]> {
     if bad.is_empty() {
@@ -424,19 +429,20 @@ fn reasons<'a>(bad: &[Bad], rows: usize, arena: &'a Arena) -> Result<[Column<'a>
     for bad in bad.iter().rev() {
         of[bad.0] = Some(bad);
     }
-    let mut texts = TextBuilder::new(arena, rows, 0)?;
-    for bad in &of {
-        match bad {
-            Some((.., text)) => texts.push(text)?,
-            None => texts.push_empty(),
-        }
+    // One block for all of them, which is known to fit.
+    let bytes = of.iter().flatten().map(|(.., text)| text.len()).sum();
+    let block = arena.fill(bytes, 0u8)?;
+    let lens = arena.fill(rows, 0u32)?;
+    let mut end = 0;
+    for (len, (.., text)) in lens.iter_mut().zip(&of).filter_map(|(len, bad)| Some((len, (*bad)?))) {
+        block[end..end + text.len()].copy_from_slice(text.as_bytes());
+        end += text.len();
+        *len = text.len() as u32;
     }
+    let texts = Text::split(block, lens, true, arena)?.ok_or_else(|| Error::Panic("a reason is no text".into()))?;
     let valid = Bits::collect(arena, rows, |row| of[row].is_some())?;
     let which = arena.collect(rows, |row| {
         of[row].map_or(0, |&(_, call, code, _)| (call as u32 as i64) << 32 | i64::from(code.0))
     })?;
-    Ok([
-        Column::string(texts.finish()?, Some(valid)),
-        Column::int(which, Some(valid)),
-    ])
+    Ok([Column::string(texts, Some(valid)), Column::int(which, Some(valid))])
 }
