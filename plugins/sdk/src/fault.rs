@@ -51,6 +51,8 @@ pub struct Faults<'a> {
     last: Cell<Option<&'a Node<'a>>>,
     count: Cell<usize>,
     stop_at_first: bool,
+    /// Room for faults to come, which are not refused.
+    room: Cell<&'a mut [Option<Node<'a>>]>,
 }
 
 impl<'a> Faults<'a> {
@@ -61,8 +63,24 @@ impl<'a> Faults<'a> {
             last: Cell::new(None),
             count: Cell::new(0),
             stop_at_first,
+            room: Cell::new(&mut []),
         }
     }
+
+    /// The same with room for so many faults, for who must not be refused once it has rows to report: [`Self::push`] has room for them.
+    ///
+    /// # Errors
+    /// `Memory` if the arena has no room for them.
+    pub fn with_room(arena: &'a Arena, faults: usize, stop_at_first: bool) -> Result<Self> {
+        let room = arena.fill(faults, None)?;
+        Ok(Faults {
+            room: Cell::new(room),
+            ..Faults::new(arena, stop_at_first)
+        })
+    }
+
+    /// Bytes of an arena that [`Self::with_room`] takes for each fault.
+    pub const BYTES: usize = size_of::<Option<Node<'a>>>();
 
     /// Adds a bad row whose message is formatted now.
     ///
@@ -84,10 +102,17 @@ impl<'a> Faults<'a> {
 
     /// Adds a bad row.
     pub fn push(&self, fault: Fault<'a>) -> Result<Verdict> {
-        let node = self.arena.one(Node {
+        let node = Node {
             fault,
             earlier: self.last.get(),
-        })?;
+        };
+        let node = match self.room.take().split_first_mut() {
+            Some((first, rest)) => {
+                self.room.set(rest);
+                first.insert(node)
+            }
+            None => self.arena.one(node)?,
+        };
         self.last.set(Some(node));
         self.count.set(self.count.get() + 1);
         Ok(if self.stop_at_first { Verdict::Stop } else { Verdict::On })
@@ -174,5 +199,30 @@ mod tests {
         let rows: Vec<(u32, &str)> = faults.by_row().unwrap().iter().map(|f| (f.row, f.message)).collect();
         assert_eq!(rows, [(0, "d"), (1, "b"), (3, "a")]);
         assert_eq!(faults.first_row(), Some(0));
+    }
+
+    #[test]
+    fn faults_that_have_room_are_not_refused() {
+        let arena = Arena::new(1 << 16);
+        let faults = Faults::with_room(&arena, 3, false).unwrap();
+        let fault = |row| Fault {
+            row,
+            code: Code(412),
+            span: None,
+            column: None,
+            message: "a",
+            help: None,
+            byte: None,
+            record: false,
+        };
+        for row in 0..3 {
+            arena.refuse_after(0);
+            assert_eq!(faults.push(fault(row)).unwrap(), Verdict::On);
+        }
+        assert!(faults.push(fault(3)).is_err());
+        assert!(faults.push(fault(4)).is_ok());
+        arena.refuse_after(usize::MAX);
+        let rows: Vec<u32> = faults.by_row().unwrap().iter().map(|f| f.row).collect();
+        assert_eq!(rows, [0, 1, 2, 4]);
     }
 }

@@ -21,9 +21,11 @@ use super::super::unnest::least_room;
 use super::frames::Asked;
 use super::{Plan, STAGE};
 use pass::{Pass, Ways, Work};
-use standpipe_sdk::error::Result;
+use standpipe_sdk::error::{Error, Result};
 use standpipe_sdk::spec::{Call, Factory, Least, Make, Room, Setup};
-use standpipe_sdk::{Arena, Batch, Breaker, Budget, Code, Column, Columns, Data, Fill, Part, Reader, Source, Type};
+use standpipe_sdk::{
+    Arena, Batch, Breaker, Budget, Code, Column, Columns, Data, Fault, Faults, Fill, Part, Reader, Source, Type,
+};
 use std::sync::Arc;
 use totals::Totals;
 
@@ -290,13 +292,14 @@ impl Breaker for Ahead {
         }
         // The merge takes what is free: so what comes after it has its own by now.
         let mut source = self.rows.drain()?;
-        let mut batches = 0;
+        let (mut batches, mut any_bad) = (0, false);
         if let Some(next) = &between {
             let mut into = next.breaker.clone().filler()?;
             let mut ways = Ways {
                 last: &mut last,
                 next: Some(&mut into),
                 batches: &mut batches,
+                any_bad: &mut any_bad,
             };
             Pass::new(shared, pass, rooms, Work::Numbers, None)?.run(&source, &mut ways)?;
             into.done()?;
@@ -324,6 +327,7 @@ impl Breaker for Ahead {
             last: &mut last,
             next: None,
             batches: &mut batches,
+            any_bad: &mut any_bad,
         };
         Pass::new(shared, pass, rooms, work, totals)?.run(&source, &mut ways)?;
         // The rows by group are gone before the last sort takes what it needs.
@@ -337,6 +341,7 @@ impl Breaker for Ahead {
         Ok(Arc::new(Reported {
             inner: sort_last.drain_with(floors.merge)?,
             shared: shared.clone(),
+            any_bad,
         }))
     }
 }
@@ -394,6 +399,7 @@ impl Fill for Filler {
 struct Reported {
     inner: Arc<dyn Source>,
     shared: Arc<Shared>,
+    any_bad: bool,
 }
 
 impl Source for Reported {
@@ -405,6 +411,7 @@ impl Source for Reported {
         Ok(Box::new(ReportedReader {
             inner: self.inner.clone().reader()?,
             shared: self.shared.clone(),
+            any_bad: self.any_bad,
         }))
     }
 
@@ -416,7 +423,12 @@ impl Source for Reported {
 struct ReportedReader {
     inner: Box<dyn Reader>,
     shared: Arc<Shared>,
+    any_bad: bool,
 }
+
+/// If any row is bad, so many come at a time at most, and as many as have room for their faults in this part of a chunk's memory.
+const FAULTY_ROWS: usize = 4 << 10;
+const FAULTS_PART: usize = 4;
 
 impl Reader for ReportedReader {
     fn claim(&mut self, ticket: u64) -> Result<bool> {
@@ -430,21 +442,38 @@ impl Reader for ReportedReader {
     fn decode<'a>(&'a mut self, arena: &'a Arena, max_rows: usize, stop_at_first: bool) -> Result<Part<'a>> {
         let plan = &self.shared.plan;
         let width = plan.own + plan.calls.len();
+        // Rows that are read do not come again: what is said of them has its room before.
+        let (max_rows, faults) = match self.any_bad {
+            true => {
+                let rows = arena.limit() / FAULTS_PART / Faults::BYTES;
+                let rows = max_rows.min(rows.clamp(1, FAULTY_ROWS));
+                (rows, Faults::with_room(arena, rows, stop_at_first)?)
+            }
+            false => (max_rows, Faults::new(arena, stop_at_first)),
+        };
         let part = self.inner.decode(arena, max_rows, stop_at_first)?;
         let all = part.batch.columns();
         if let (Data::String(texts), Data::Int(which)) = (all[width].data(), all[width + 1].data()) {
             for row in (0..part.batch.rows()).filter(|&row| all[width].is_valid(row)) {
                 let (call, code) = (which[row] >> 32, which[row] as u32);
                 let span = usize::try_from(call).ok().and_then(|call| plan.calls.get(call));
-                let text = String::from_utf8_lossy(texts.bytes(row));
-                let code = Code(u16::try_from(code).unwrap_or_default());
+                let message = std::str::from_utf8(texts.bytes(row));
                 // Whatever the verdict: who admits the rows ends at the first bad one.
-                part.faults
-                    .report(row, code, span.map(|call| call.span), format_args!("{text}"))?;
+                faults.push(Fault {
+                    row: row as u32,
+                    code: Code(u16::try_from(code).unwrap_or_default()),
+                    span: span.map(|call| call.span),
+                    column: None,
+                    message: message.map_err(|_| Error::Panic("a reason is no text".into()))?,
+                    help: None,
+                    byte: None,
+                    record: false,
+                })?;
             }
         }
         Ok(Part {
             batch: part.batch.with_columns(&all[..width]),
+            faults,
             ..part
         })
     }

@@ -41,6 +41,8 @@ pub(super) struct Ways<'f> {
     pub(super) next: Option<&'f mut Box<dyn Fill>>,
     /// Batches that went.
     pub(super) batches: &'f mut u64,
+    /// Whether a row of them is bad.
+    pub(super) any_bad: &'f mut bool,
 }
 
 /// A row that is not what it should be: its number among some rows, the call, the code, the reason.
@@ -301,6 +303,7 @@ impl<'p> Pass<'p> {
             row.resize(plan.own + plan.calls.len(), Column::nulls(1));
             row.extend(reasons(&[(0, call, NOT_SORTED, bad.text.clone())], 1, &arena)?);
             row.extend(&columns[plan.width..][..PLACE]);
+            *ways.any_bad = true;
             *ways.batches += 1;
             ways.last.push(*ways.batches, Batch::new(&row, None, 1))?;
         }
@@ -378,6 +381,7 @@ impl<'p> Pass<'p> {
         let any = !bad.is_empty() || !wrong.is_empty();
         if any {
             lent.grow(room)?;
+            *ways.any_bad = true;
         }
         let arena = Arena::new(room);
         let mut reasons_of: Vec<Bad> = bad.to_vec();
