@@ -9,6 +9,10 @@
 //! chunks only. `emit` before `leave` would serialise everything behind a serial stage; `leave` before the state is done
 //! would let the next chunk in. The order in `serial` below is the whole trick.
 
+mod ends;
+
+pub(crate) use ends::{LastEdges, cut_behind_ends};
+
 use crate::expr::{Compute, Condition};
 use crate::formats::jsonl;
 use crate::formats::out::Out;
@@ -21,7 +25,7 @@ use standpipe_sdk::{
     Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Hold, Judge,
     Locator, Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Waiting, Writer,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Encoded output a writer may hold before it waits for its turn in mid-chunk, in bytes.
@@ -134,14 +138,6 @@ impl<S> InOrder<S> {
         }
     }
 
-    /// Whether who is behind it wants nothing of this chunk.
-    fn ended_before(&mut self, chunk: &Chunk<'_>) -> bool {
-        if !self.left && self.enter(chunk).is_err() {
-            return false;
-        }
-        self.shared.0.ended_before(chunk.ticket)
-    }
-
     fn end_chunk(&mut self, chunk: &Chunk<'_>) {
         if !self.left && !self.inside && self.shared.0.wait(chunk.ticket, &chunk.run.dead).is_err() {
             return;
@@ -165,8 +161,6 @@ pub(crate) struct Chunk<'r> {
     pub locator: Locator<'r>,
     /// Arenas for repeating a refused push on less.
     pub spares: &'r RefCell<Vec<Arena>>,
-    /// Where the last consumer to be done was done, of rows that a stage gives at its end.
-    pub end_place: Cell<Option<Place>>,
 }
 
 /// The edges out of one node, and all nodes behind it.
@@ -223,73 +217,6 @@ impl Downstream for Edges<'_> {
     }
 }
 
-/// The edges out of a node that gives its last rows, behind all chunks.
-pub(crate) struct LastEdges<'r> {
-    pub edges: Edges<'r>,
-    /// The least place at which anything failed so far, with the number of its chunk: nothing from there on matters.
-    pub failed: Option<(u64, Place)>,
-    /// The last row that anybody wanted, with the number of its chunk, once nobody wants more.
-    pub enough: Option<(u64, Place)>,
-}
-
-impl Downstream for LastEdges<'_> {
-    fn push<'b>(&mut self, port: usize, arena: &'b Arena, batch: Batch<'b>, _last: bool) -> Result<Flow> {
-        let locator = Locator {
-            chunk: self.edges.chunk.ticket.number(),
-            ..Locator::default()
-        };
-        self.push_held(port, arena, batch, &locator)
-    }
-
-    fn push_held<'b>(
-        &mut self,
-        port: usize,
-        arena: &'b Arena,
-        batch: Batch<'b>,
-        locator: &Locator<'b>,
-    ) -> Result<Flow> {
-        let Edges { outs, base, chunk, .. } = self.edges;
-        let batch = match (self.failed, batch.origin()) {
-            (Some(failed), Some(places)) => {
-                let before = |&place: &Place| (locator.chunk_of(place), place) < failed;
-                batch.head(places.partition_point(before), arena)?
-            }
-            // Rows of which nobody asks where they came from: none of them can fail.
-            (Some(_), None) => return Ok(Flow::Done),
-            (None, _) => batch,
-        };
-        let chunk = Chunk {
-            locator: *locator,
-            end_place: Cell::new(None),
-            ..*chunk
-        };
-        let mut edges = Edges {
-            outs,
-            later: &mut *self.edges.later,
-            base,
-            chunk: &chunk,
-            last: false,
-        };
-        let mut flow = edges.push(port, arena, batch, false);
-        match (&flow, chunk.end_place.get()) {
-            (Ok(Flow::Done), Some(end)) => self.enough = Some((locator.chunk_of(end), end)),
-            (Ok(Flow::Done), None) => {}
-            _ => chunk.end_place.set(None),
-        }
-        let later = edges.later;
-        for at in 0..later.len() {
-            let (head, rest) = later.split_at_mut(at + 1);
-            if let Err(error) = head[at].end_batch(rest, base + at + 1, &chunk) {
-                flow = Err(first_of(flow.err(), error));
-            }
-        }
-        if let Err(Error::Row(row)) = &flow {
-            self.failed = Some((locator.chunk_of(row.place), row.place));
-        }
-        flow
-    }
-}
-
 /// The rows of `batch` before `place`.
 fn cut<'a>(batch: Batch<'a>, place: Place, arena: &'a Arena) -> Result<Batch<'a>> {
     let Some(places) = batch.origin() else { return Ok(batch) };
@@ -341,46 +268,6 @@ impl Node {
         }
         self.chunk_rows += counted as u64;
         flow
-    }
-
-    /// Whether all that this node feeds has what it wants: then so has the node.
-    fn is_done(&mut self, later: &[Node], base: usize) -> bool {
-        let mut fed = self
-            .outs
-            .iter()
-            .flatten()
-            .map(|&target| &later[target - base])
-            .peekable();
-        if fed.peek().is_some() && fed.clone().all(|node| node.done) {
-            let end = fed.filter_map(|node| node.end).max();
-            // It may have had enough by itself before.
-            self.end = end.map(|end| self.end.map_or(end, |own| own.min(end)));
-            self.done = true;
-        }
-        self.done
-    }
-
-    /// The same with what other lanes know: whether all that came in earlier chunks was enough for those behind it.
-    fn looks_done(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> bool {
-        if self.done {
-            return true;
-        }
-        if let Operator::Serial(serial, _) = &mut self.op
-            && serial.ended_before(chunk)
-        {
-            self.done = true;
-            return true;
-        }
-        for at in 0..self.outs.iter().map(Vec::len).sum() {
-            let Some(&target) = self.outs.iter().flatten().nth(at) else {
-                break;
-            };
-            let (head, rest) = later.split_at_mut(target - base + 1);
-            if let Some(node) = head.last_mut() {
-                node.looks_done(rest, target + 1, chunk);
-            }
-        }
-        self.is_done(later, base)
     }
 
     /// The hook of the test that a panic in any node ends the run.
@@ -742,28 +629,6 @@ impl Node {
         outcome
     }
 
-    /// In the chunk behind the last one, after each batch: its bad rows are counted and go on, so that no more of them are gathered than
-    /// in any other chunk.
-    fn end_batch(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<()> {
-        if let Some(end) = chunk.end_place.get() {
-            self.chunk_bad.retain(|&(_, place)| place <= end);
-            if let Operator::Rejects { rows, .. } = &mut self.op {
-                rows.retain(|row| row.place <= end);
-            }
-        }
-        let mut outcome = self.pass_rejects_on(later, base, chunk, false);
-        if let Some(gate) = &self.gate {
-            self.chunk_bad.sort_unstable();
-            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad) {
-                outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator)));
-            }
-        }
-        self.bad_rows += self.chunk_bad.len() as u64;
-        self.chunk_bad.clear();
-        self.chunk_rows = 0;
-        outcome
-    }
-
     pub(crate) fn too_many(&self, found: &TooMany, locator: &Locator<'_>) -> Error {
         let path = locator.path_of(found.place);
         Error::Row(Box::new(RowError {
@@ -778,36 +643,6 @@ impl Node {
             byte: None,
             node: self.id as u32,
         }))
-    }
-}
-
-/// At the end of a chunk, before any node says so: what was found bad behind the last row that anybody wanted of a node never counted,
-/// whatever other branches still want.
-pub(crate) fn cut_behind_ends(nodes: &mut [Node], chunk: &Chunk<'_>) {
-    let counts = |node: &Node| !node.chunk_bad.is_empty() || (node.gate.is_some() && node.chunk_rows > 0);
-    for at in 0..nodes.len() {
-        if !counts(&nodes[at]) {
-            continue;
-        }
-        let (head, later) = nodes.split_at_mut(at + 1);
-        let node = &mut head[at];
-        if !node.looks_done(later, at + 1, chunk) {
-            continue;
-        }
-        let (id, end) = (node.id as u32, node.end);
-        let counts = |place: Place| end.is_some_and(|end| place <= end);
-        node.chunk_bad.retain(|&(_, place)| counts(place));
-        if end.is_none() {
-            node.chunk_rows = 0;
-        }
-        let rejects = node.rejects.and_then(|target| later.get_mut(target - at - 1));
-        if let Some(Node {
-            op: Operator::Rejects { rows, .. },
-            ..
-        }) = rejects
-        {
-            rows.retain(|row| row.node != id || counts(row.place));
-        }
     }
 }
 
@@ -848,11 +683,7 @@ fn run_serial<'a>(
     }
     let Some(out) = out else { return Ok(flow) };
     if flow == Flow::Done && out.rows() > 0 {
-        let end = out.place(out.rows() - 1);
-        *own_end = Some(end);
-        chunk
-            .end_place
-            .set(Some(chunk.end_place.get().map_or(end, |p| p.max(end))));
+        *own_end = Some(out.place(out.rows() - 1));
     }
     let below = edges.push(0, arena, out, true)?;
     Ok(if flow == Flow::Done { flow } else { below })

@@ -12,7 +12,7 @@ use crate::runtime::lane::{Chunk, Edges, LastEdges, Node, Operator, cut_behind_e
 use crate::runtime::rejects::Held;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket};
 use standpipe_sdk::{Arena, Batch, Downstream, Emitter, Error, Faults, Flow, Locator, Reader, Result};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
 
 /// Rows tried at first when a whole claim does not fit its arena.
@@ -164,7 +164,6 @@ fn chunk_of<'r>(
             ..locator
         },
         spares,
-        end_place: Cell::new(None),
     }
 }
 
@@ -178,7 +177,7 @@ fn empty_chunk(run: &RegionRun, lane: &mut Lane, draw: &Draw, error: Option<Erro
 }
 
 fn end_chunk(run: &RegionRun, nodes: &mut [Node], chunk: &Chunk<'_>) {
-    cut_behind_ends(nodes, chunk);
+    cut_behind_ends(nodes, 0, chunk);
     for i in 0..nodes.len() {
         let (before, later) = nodes.split_at_mut(i + 1);
         if let Err(error) = before[i].end_chunk(later, i + 1, chunk) {
