@@ -37,6 +37,8 @@ pub struct Node {
     pub memory: Memory,
     /// What it reserves however small its input is.
     pub least: fn(&Room) -> Least,
+    /// What it takes beside that, in bytes.
+    pub takes_more: usize,
     pub policy: Policy,
     /// It gives rows after the last one came in.
     pub holds_back: bool,

@@ -113,6 +113,7 @@ pub(super) struct NewNode {
     pub(super) memory: Memory,
     pub(super) policy: Policy,
     pub(super) least: fn(&Room) -> Least,
+    pub(super) takes_more: usize,
     pub(super) holds_back: bool,
     pub(super) facts: Facts,
 }
@@ -131,6 +132,7 @@ impl NewNode {
             memory: Memory::Batch,
             policy: Policy::default(),
             least: |_| Least::default(),
+            takes_more: 0,
             holds_back: false,
             facts: Facts::default(),
         }
@@ -157,6 +159,7 @@ impl Draft {
             memory: new.memory,
             policy: new.policy,
             least: new.least,
+            takes_more: new.takes_more,
             holds_back: new.holds_back,
             cut_short: false,
             asked: Asked::Nothing,

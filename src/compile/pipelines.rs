@@ -390,10 +390,12 @@ impl<'r, 'a> Builder<'r, 'a> {
         node.order = class.order;
         node.memory = class.memory;
         node.least = class.least;
+        node.takes_more = class.takes_more;
         node.holds_back = class.holds_back;
         if is_streamed {
             node.memory = Memory::Constant;
             node.least = StageSpec::BASE.least;
+            node.takes_more = 0;
             node.holds_back = true;
             node.detail = format!("{} (its input is sorted)", node.detail);
         }

@@ -12,7 +12,7 @@
 use crate::graph::regions::{Region, regions};
 use crate::graph::{Graph, NodeId, Op};
 use crate::runtime::settings::Settings;
-use standpipe_sdk::spec::Room;
+use standpipe_sdk::spec::{Least, Room};
 
 /// What one stage cannot do without in one region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,14 +111,23 @@ fn room_of(graph: &Graph, node: NodeId, settings: &Settings) -> Room {
     }
 }
 
+fn least_of(graph: &Graph, id: NodeId, settings: &Settings) -> Least {
+    let node = &graph.nodes[id];
+    let least = (node.least)(&room_of(graph, id, settings));
+    Least {
+        takes: least.takes.saturating_add(node.takes_more),
+        ..least
+    }
+}
+
 /// What a stage that is filled cannot do without while it takes rows.
 fn taking(graph: &Graph, node: NodeId, settings: &Settings) -> usize {
-    (graph.nodes[node].least)(&room_of(graph, node, settings)).takes
+    least_of(graph, node, settings).takes
 }
 
 fn floor_of(graph: &Graph, region: &Region, settings: &Settings) -> RegionFloor {
     let floor = |&node: &NodeId| {
-        let least = (graph.nodes[node].least)(&room_of(graph, node, settings));
+        let least = least_of(graph, node, settings);
         let built = || graph.nodes[node].inputs.last().map_or(node, |edge| edge.from);
         let (of, gives, bytes) = match graph.nodes[node].op {
             Op::Breaker(_) if region.fills.contains(&node) => (node, false, least.takes),

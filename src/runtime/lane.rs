@@ -350,6 +350,7 @@ impl Node {
             chunk,
             last,
         };
+        let mut has_rest = false;
         let flow = match &mut self.op {
             Operator::Pass => {
                 *emitted = true;
@@ -380,7 +381,12 @@ impl Node {
                     None => Ok(batch),
                 };
                 let end = &mut self.end;
-                ready.and_then(|batch| run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted, end))
+                let ran =
+                    ready.and_then(|batch| run_serial(serial, batch, arena, &faults, &mut edges, chunk, emitted, end));
+                ran.map(|(flow, more)| {
+                    has_rest = more;
+                    flow
+                })
             }
             Operator::Fill(fill) => fill.push(chunk.ticket.number(), batch).map(|()| Flow::More),
             Operator::Sink(writer, turn) => write_to(writer.as_mut(), turn, batch, &faults, chunk),
@@ -389,29 +395,43 @@ impl Node {
             Operator::Rejects { .. } => Ok(Flow::More),
         };
         self.outs = outs;
-        self.settle(flow, batch, &faults, later, base, chunk)
+        match self.settle(flow, batch, &faults, later, base, chunk) {
+            Ok(Flow::More) if has_rest => self.push_rest(batch, later, base, chunk),
+            flow => flow,
+        }
     }
 
-    /// Carries out the policy on what a stage found bad at its end.
-    pub(crate) fn settle_end<'a>(
-        &mut self,
-        done: Result<()>,
-        batch: Batch<'a>,
-        faults: &Faults<'a>,
-        later: &mut [Node],
-        base: usize,
-        chunk: &Chunk<'_>,
-    ) -> Result<()> {
-        let flow = done.map(|()| Flow::More);
-        self.settle(flow, batch, faults, later, base, chunk).map(|_| ())
+    /// What a step left to say, in its turn.
+    fn push_rest(&mut self, batch: Batch<'_>, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<Flow> {
+        let Operator::Serial(serial, _) = &self.op else {
+            return Ok(Flow::More);
+        };
+        let shared = serial.shared.clone();
+        let mut state = shared.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Flow::More;
+        state.rest(&mut |arena, rows, faults| {
+            let outs = std::mem::take(&mut self.outs);
+            let mut edges = Edges {
+                outs: &outs,
+                later: &mut *later,
+                base,
+                chunk,
+                last: false,
+            };
+            let flow = edges.push(0, arena, rows, false);
+            self.outs = outs;
+            all = self.settle(flow, batch, faults, later, base, chunk)?;
+            Ok(all)
+        })?;
+        Ok(all)
     }
 
     /// Carries out the policy on the bad rows of a batch.
-    fn settle<'a>(
+    pub(crate) fn settle(
         &mut self,
         flow: Result<Flow>,
-        batch: Batch<'a>,
-        faults: &Faults<'a>,
+        batch: Batch<'_>,
+        faults: &Faults<'_>,
         later: &mut [Node],
         base: usize,
         chunk: &Chunk<'_>,
@@ -423,11 +443,11 @@ impl Node {
         chunk.in_spare(|spare| self.judge(flow, batch, faults, spare, later, base, chunk))
     }
 
-    fn judge<'a>(
+    fn judge(
         &mut self,
         flow: Result<Flow>,
-        batch: Batch<'a>,
-        faults: &Faults<'a>,
+        batch: Batch<'_>,
+        faults: &Faults<'_>,
         spare: &Arena,
         later: &mut [Node],
         base: usize,
@@ -657,6 +677,7 @@ impl Chunk<'_> {
     }
 }
 
+/// One step: whether more is wanted, and whether it left rows.
 fn run_serial<'a>(
     serial: &mut InOrder<Mutex<Box<dyn Serial>>>,
     batch: Batch<'a>,
@@ -666,27 +687,27 @@ fn run_serial<'a>(
     chunk: &Chunk<'_>,
     emitted: &mut bool,
     own_end: &mut Option<Place>,
-) -> Result<Flow> {
+) -> Result<(Flow, bool)> {
     serial.enter(chunk)?;
-    let (out, flow) = {
+    let ((out, flow), has_rest) = {
         // Never contended: only the holder of the turn is here.
         let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-        state.step_from(batch, arena, faults, &chunk.locator)?
+        (state.step_from(batch, arena, faults, &chunk.locator)?, state.has_rest())
     };
     *emitted = true;
     if flow == Flow::Done {
         serial.shared.0.end(chunk.ticket);
     }
-    let last = edges.last;
-    if last {
+    // What it left is given before the next chunk's turn.
+    if edges.last && !has_rest {
         serial.leave(chunk);
     }
-    let Some(out) = out else { return Ok(flow) };
+    let Some(out) = out else { return Ok((flow, has_rest)) };
     if flow == Flow::Done && out.rows() > 0 {
         *own_end = Some(out.place(out.rows() - 1));
     }
     let below = edges.push(0, arena, out, true)?;
-    Ok(if flow == Flow::Done { flow } else { below })
+    Ok((if flow == Flow::Done { flow } else { below }, has_rest))
 }
 
 fn write_to(

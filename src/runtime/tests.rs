@@ -22,6 +22,7 @@ fn node(name: &str, inputs: &[(usize, Port)], op: Op, schema: &Schema) -> Node {
         memory: Memory::Batch,
         policy: Policy::default(),
         least: |_| standpipe_sdk::spec::Least::default(),
+        takes_more: 0,
         holds_back: false,
         cut_short: false,
         asked: standpipe_sdk::spec::Asked::Nothing,

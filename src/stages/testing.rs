@@ -271,6 +271,7 @@ fn drive_with(
                 schema: &bound.schema,
             };
             serial.finish(&mut Emitter::new(&arena, &faults, &mut down))?;
+            rest(serial.as_mut(), 0, bound, &mut got)?;
         }
         Stage::Breaker(breaker, mut fillers) => {
             for filler in &mut fillers {
@@ -352,6 +353,7 @@ impl Stage {
                     got.add(&rows, &bound.schema);
                 }
                 got.done = flow == Flow::Done;
+                rest(stage.as_mut(), chunk, bound, got)?;
             }
             Stage::Breaker(_, fillers) => {
                 let lane = (chunk as usize * 7 + 1) % fillers.len();
@@ -376,7 +378,22 @@ impl Stage {
             schema: &bound.schema,
         };
         serial.finish(&mut Emitter::new(&arena, &faults, &mut down)).unwrap();
+        rest(serial.as_mut(), 0, bound, got).unwrap();
     }
+}
+
+/// What a step left to say, or the end.
+fn rest(serial: &mut dyn standpipe_sdk::Serial, at: u64, bound: &Bound, got: &mut Got) -> Result<()> {
+    if !serial.has_rest() || got.done {
+        return Ok(());
+    }
+    serial.rest(&mut |_, rows, faults| {
+        got.add(&rows, &bound.schema);
+        let own = Arena::new(1 << 20);
+        let fault = |f: &Fault<'_>| (at + u64::from(f.row), f.code, f.message.to_string());
+        got.faults.extend(faults.by_row_in(&own)?.iter().copied().map(fault));
+        Ok(Flow::More)
+    })
 }
 
 /// Refuses each allocation of the chunk's arena in turn; the same batch again must give what it gives without a refusal.

@@ -106,6 +106,7 @@ fn class(call: &Call<'_>) -> Class {
         memory: Memory::Frame,
         holds_back: false,
         least: stream::least,
+        takes_more: 0,
     };
     match call.mode {
         Some(_) => Class {
@@ -113,6 +114,7 @@ fn class(call: &Call<'_>) -> Class {
             memory: Memory::Windows,
             holds_back: true,
             least: time::least,
+            takes_more: time::takes_more(call),
         },
         None if Plan::looks_ahead(call) => Class {
             memory: Memory::Spill,

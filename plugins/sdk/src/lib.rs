@@ -58,8 +58,8 @@ pub use kept::Kept;
 pub use place::{Locator, Place, Trace};
 pub use spill::{Disk, DiskReservation, OutOfDisk, Spill, Spilled};
 pub use stage::{
-    Breaker, Build, Downstream, Emitter, Fill, Flow, Hold, Judge, Part, Prepare, Probe, Published, Reader, RowWise,
-    Serial, Sink, Source, Waiting, Writer,
+    Breaker, Build, Downstream, Emitter, Fill, Flow, Hold, Judge, Part, Prepare, Probe, Published, Reader, Rest,
+    RowWise, Serial, Sink, Source, Waiting, Writer,
 };
 pub use text::{Text, View};
 pub use types::{Field, Item, Schema, Type};

@@ -80,6 +80,8 @@ pub struct Class {
     pub memory: Memory,
     pub holds_back: bool,
     pub least: fn(&Room) -> Least,
+    /// What this call takes beside that, in bytes.
+    pub takes_more: usize,
 }
 
 impl Class {
@@ -90,6 +92,7 @@ impl Class {
             memory: spec.memory,
             holds_back: spec.holds_back,
             least: spec.least,
+            takes_more: 0,
         }
     }
 }

@@ -129,6 +129,10 @@ pub trait Prepare: Send {
     fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>>;
 }
 
+/// Takes rows that a stage made, in an arena in which those behind it may work, with what is bad among those that it made: the row of such
+/// a fault is the one of the step's batch at which it stands, and at the end of the input a number of its own.
+pub type Rest<'r> = dyn for<'a> FnMut(&'a Arena, Batch<'a>, &Faults<'a>) -> Result<Flow> + 'r;
+
 /// A stage with ONE state that sees the chunks in input order.
 pub trait Serial: Send {
     /// What is to be done to each batch before its turn, in parallel; asked for once per lane. Nothing, usually.
@@ -154,6 +158,17 @@ pub trait Serial: Send {
         _locator: &Locator<'_>,
     ) -> Result<(Option<Batch<'a>>, Flow)> {
         self.step(batch, arena, faults)
+    }
+
+    /// Whether the last step, or [`Serial::finish`], left rows for [`Serial::rest`].
+    fn has_rest(&self) -> bool {
+        false
+    }
+
+    /// Right behind a step that left rows, in the same turn, or behind [`Serial::finish`]: gives them, in as many batches as there is room
+    /// for. For stages that may have more to say at one row than fits beside a batch.
+    fn rest(&mut self, _give: &mut Rest<'_>) -> Result<()> {
+        Ok(())
     }
 
     /// After the last chunk, once, on one worker: what is left to say. Whoever emits here says so in its spec

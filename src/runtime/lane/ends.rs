@@ -18,10 +18,13 @@ pub(crate) fn cut_behind_ends(nodes: &mut [Node], base: usize, chunk: &Chunk<'_>
         }
         let (head, later) = nodes.split_at_mut(at + 1);
         let node = &mut head[at];
-        if !node.looks_done(later, base + at + 1, chunk) {
+        let is_done = node.looks_done(later, base + at + 1, chunk);
+        // By now every turnstile behind it has been waited for.
+        let is_behind = chunk.run.is_unwanted(chunk.ticket, chunk.first, chunk.source);
+        if !is_done && !is_behind {
             continue;
         }
-        let (id, end) = (node.id as u32, node.end);
+        let (id, end) = (node.id as u32, node.end.filter(|_| !is_behind));
         let counts = |place: Place| end.is_some_and(|end| place <= end);
         node.chunk_bad.retain(|&(_, place)| counts(place));
         if end.is_none() {

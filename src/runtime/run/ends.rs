@@ -78,6 +78,12 @@ impl RegionRun {
             || (ends.done.get(source).copied().flatten()).is_some_and(|end| end < ticket.number())
     }
 
+    /// Whether nobody wants anything of this chunk of a source. Of rows that come again, some may stand before others that ended it.
+    pub(crate) fn is_unwanted(&self, ticket: Ticket, order: u64, source: usize) -> bool {
+        let is_source = self.feeds.get(source).is_some_and(|feed| feed.kind == Kind::Source);
+        is_source && self.ended_before(ticket, order, source)
+    }
+
     /// The run ends with `error` of something that came in the chunk of number `order`, unless an earlier chunk ends it, or the need for
     /// this source, first: so it is judged when its turn has come, once nobody is at an earlier claim.
     pub(super) fn fail(&self, ticket: Ticket, order: u64, source: usize, error: Error) {

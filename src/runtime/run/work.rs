@@ -11,7 +11,7 @@ use crate::runtime::feeds::Kind;
 use crate::runtime::lane::{Chunk, Edges, LastEdges, Node, Operator, cut_behind_ends, first_of};
 use crate::runtime::rejects::Held;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket};
-use standpipe_sdk::{Arena, Batch, Downstream, Emitter, Error, Faults, Flow, Locator, Reader, Result};
+use standpipe_sdk::{Arena, Batch, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader, Result};
 use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
 
@@ -237,37 +237,81 @@ fn finish_node(
     let Operator::Serial(serial, _) = &node.op else {
         return Ok(());
     };
+    let shared = serial.shared.clone();
+    let mut state = shared.1.lock().unwrap_or_else(PoisonError::into_inner);
     let failed = chunk.run.failed();
     let faults = Faults::new(arena, node.info.policy.on_error == OnError::Fail);
-    let mut last = LastEdges {
-        edges: Edges {
-            outs: &node.outs,
-            later,
-            base,
-            chunk,
-            last: false,
-        },
-        failed,
-        enough: None,
-    };
-    let mut out = Emitter::new(arena, &faults, &mut last);
-    let mut state = serial.shared.1.lock().unwrap_or_else(PoisonError::into_inner);
-    let done = state.finish(&mut out);
+    let mut ends = Ends { failed, enough: None };
+    let mut done = ends.behind(node, later, base, chunk, |last| {
+        state.finish(&mut Emitter::new(arena, &faults, last))
+    });
+    // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
+    let rows_of = |faults: &Faults<'_>| faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
+    if done.is_ok() && state.has_rest() {
+        done = state.rest(&mut |arena, rows, faults| {
+            let flow = ends.behind(node, later, base, chunk, |last| last.push(0, arena, rows, false));
+            match failed {
+                Some(_) => flow,
+                None => node.settle(flow, Batch::new(&[], None, rows_of(faults)), faults, later, base, chunk),
+            }
+        });
+    }
+    let Ends {
+        failed: last_failed,
+        enough,
+    } = ends;
     drop(state);
-    if let Some((order, end)) = last.enough {
+    if let Some((order, end)) = enough {
         chunk.run.enough(chunk.source, order, end);
     }
-    if let Some((chunk, _)) = last.failed
-        && last.failed != failed
+    if let Some((chunk, _)) = last_failed
+        && last_failed != failed
     {
         *order = chunk;
     }
     if failed.is_some() {
         return done;
     }
-    // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
-    let rows = faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
-    node.settle_end(done, Batch::new(&[], None, rows), &faults, later, base, chunk)
+    let (done, batch) = (done.map(|()| Flow::More), Batch::new(&[], None, rows_of(&faults)));
+    node.settle(done, batch, &faults, later, base, chunk).map(|_| ())
+}
+
+/// What is known behind a node that gives its last rows ([`LastEdges`]).
+struct Ends {
+    failed: Option<(u64, Place)>,
+    enough: Option<(u64, Place)>,
+}
+
+impl Ends {
+    /// Has `work` give some of them.
+    fn behind<T>(
+        &mut self,
+        node: &mut Node,
+        later: &mut [Node],
+        base: usize,
+        chunk: &Chunk<'_>,
+        work: impl FnOnce(&mut LastEdges<'_>) -> T,
+    ) -> T {
+        let outs = std::mem::take(&mut node.outs);
+        let mut last = LastEdges {
+            edges: Edges {
+                outs: &outs,
+                later,
+                base,
+                chunk,
+                last: false,
+            },
+            failed: self.failed,
+            enough: self.enough,
+        };
+        let outcome = work(&mut last);
+        (self.failed, self.enough) = (last.failed, last.enough);
+        node.outs = outs;
+        if let Some((_, end)) = self.enough {
+            (node.done, node.end) = (true, Some(end));
+        }
+        outcome
+    }
 }
 
 /// One chunk more, behind the last, in which limits are judged for the last time.

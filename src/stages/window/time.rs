@@ -8,7 +8,8 @@
 //! Laws
 //! - Windows go out by end, then by key. When they are closed does not matter to that: whatever comes later ends later.
 //! - Whether a row is late hangs on the rows before it alone.
-//! - What the arena of a batch refuses is refused before the state changes; what cannot go out yet waits.
+//! - What the arena of a batch refuses is refused before the state changes.
+//! - All windows that a row closes go out at that row, in as many batches as they need: where a chunk ends changes nothing.
 
 use super::super::aggregate::{Keyed, shown_key, take_of};
 use super::super::codes::{self, LATE, held};
@@ -28,7 +29,7 @@ use standpipe_sdk::spec::{
 };
 use standpipe_sdk::{
     Arena, Batch, Budget, Code, Column, Columns, Data, Emitter, Fault, Faults, Field, Flow, Place, Prepare,
-    Reservation, Serial, Span, Type, Value, Verdict,
+    Reservation, Rest, Serial, Span, Type, Value, Verdict,
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -60,14 +61,7 @@ struct Plan {
 pub(super) fn bind(call: &Call<'_>, mode: &str) -> Result<Bound, Vec<Complaint>> {
     let mut complaints = vec![];
     let wrong = |span, message: String, label: &str| Complaint::new(codes::WRONG_ARGUMENT, span, message, label);
-    let durations: Vec<(i64, Span)> = call
-        .items
-        .iter()
-        .filter_map(|item| match item.arg {
-            Arg::Const(Value::Duration(micros)) => Some((micros, item.span)),
-            _ => None,
-        })
-        .collect();
+    let durations: Vec<(i64, Span)> = durations(call).collect();
     for &(_, span) in durations.iter().filter(|(micros, _)| *micros <= 0) {
         complaints.push(wrong(span, "a window has a length above zero".into(), "not above zero"));
     }
@@ -231,6 +225,16 @@ fn most_rows(budget_bytes: usize) -> usize {
     (budget_bytes / PART).max(LEAST)
 }
 
+/// A batch goes to at most so many windows, a window counted once for each row: a row that goes to more comes alone.
+fn most_pairs(budget_bytes: usize) -> usize {
+    const PART: usize = 2 << 10;
+    const LEAST: usize = 256;
+    (budget_bytes / PART).max(LEAST)
+}
+
+/// The windows of such a row that are looked at together.
+const SOME_PAIRS: usize = 1 << 10;
+
 /// The most windows that go out together.
 const OUT: usize = 4 << 10;
 
@@ -247,8 +251,9 @@ struct Window {
     into: u32,
     /// It went out, or another one took its rows over.
     gone: bool,
-    /// Where the row stands that closed it.
+    /// Where the row stands that closed it, and its number in its batch.
     place: Place,
+    row: u32,
 }
 
 struct Time {
@@ -270,12 +275,17 @@ struct Time {
     gone: usize,
     states: Vec<Box<dyn States>>,
     batches: u64,
-    /// Windows that went out at the end.
+    /// Whether no further row comes.
+    ended: bool,
+    /// Windows that went out since then.
     numbered: u64,
+    /// Whether the policy ends the run at the first bad window.
+    stops: bool,
     scratch: Scratch,
     budget: Arc<Budget>,
-    /// For what goes out at the end.
+    /// For windows that go out for themselves.
     out: Arc<Budget>,
+    out_arena: Option<(Arena, Reservation)>,
     reservation: Reservation,
 }
 
@@ -307,7 +317,10 @@ impl Time {
             closed: VecDeque::new(),
             gone: 0,
             batches: 0,
+            ended: false,
             numbered: 0,
+            stops: false,
+            out_arena: None,
             scratch: Scratch::new(&setup.budget),
             budget: setup.budget.clone(),
             reservation: setup.budget.reserve(),
@@ -362,35 +375,87 @@ impl Time {
         Ok((&good[..count], latest, times))
     }
 
-    /// Everything about a batch that needs its arena.
-    fn going<'a>(&self, batch: &Batch<'a>, good: &[u32], times: &'a [i64], arena: &'a Arena) -> Result<Going<'a>> {
-        let count = |row: u32| match self.plan.shape {
-            Shape::Session { .. } => 1,
+    /// The windows of a row: the start of the last one, and how many there are, the others a step apart before it.
+    fn of_row(&self, time: i64) -> (i64, usize) {
+        match self.plan.shape {
+            Shape::Session { .. } => (time, 1),
             Shape::Steps { length, step } => {
-                let time = times[row as usize];
                 let last = time.div_euclid(step);
                 // The first one that still has the row: the least start above `time - length`.
                 let first = time.saturating_sub(length).div_euclid(step) + 1;
-                (last - first + 1).max(0) as usize
-            }
-        };
-        let total = good.iter().map(|&row| count(row)).sum();
-        let pairs = arena.fill(total, (0u32, 0i64))?;
-        let mut at = 0;
-        for &row in good {
-            let time = times[row as usize];
-            let windows = count(row);
-            for back in (0..windows).rev() {
-                let start = match self.plan.shape {
-                    Shape::Session { .. } => time,
-                    Shape::Steps { step, .. } => (time.div_euclid(step) - back as i64).saturating_mul(step),
-                };
-                pairs[at] = (row, start);
-                at += 1;
+                (last, (last - first + 1).max(0) as usize)
             }
         }
-        let whole = total == batch.rows() && good.len() == batch.rows();
+    }
+
+    /// Row and start of window number `at` of a row.
+    fn pair(&self, row: u32, time: i64, at: usize) -> (u32, i64) {
+        let (last, windows) = self.of_row(time);
+        match self.plan.shape {
+            Shape::Session { .. } => (row, last),
+            Shape::Steps { step, .. } => (row, (last - (windows - 1 - at) as i64).saturating_mul(step)),
+        }
+    }
+
+    /// Rows go to their windows. Refused by the arena, nothing has happened.
+    fn go<'a>(&mut self, batch: &Batch<'a>, good: &[u32], times: &'a [i64], arena: &'a Arena) -> Result<()> {
+        let windows = |row: &u32| self.of_row(times[*row as usize]).1;
+        let total = good.iter().map(windows).fold(0, usize::saturating_add);
+        let most = most_pairs(self.budget.limit());
+        match good {
+            &[row] if total > SOME_PAIRS => {
+                let time = times[row as usize];
+                let mut scratch = std::mem::replace(&mut self.scratch, Scratch::new(&self.budget));
+                let mut outcome = Ok(());
+                for from in (0..total).step_by(SOME_PAIRS) {
+                    outcome = outcome.and_then(|()| {
+                        scratch.with(|arena| {
+                            let len = SOME_PAIRS.min(total - from);
+                            let pairs = arena.collect(len, |i| self.pair(row, time, from + i))?;
+                            let mut going = self.going(batch, pairs, times, arena)?;
+                            self.take(&mut going).map_err(|e| held(STAGE, e))
+                        })
+                    });
+                }
+                self.scratch = scratch;
+                outcome.map_err(|e| held(STAGE, e))?;
+            }
+            _ if total > most && batch.rows() > 1 => {
+                // It comes again, in halves.
+                return Err(Error::Memory {
+                    wanted: total,
+                    used: 0,
+                    limit: most,
+                });
+            }
+            _ => {
+                let pairs = arena.fill(total, (0u32, 0i64))?;
+                let mut slots = pairs.iter_mut();
+                for &row in good {
+                    let time = times[row as usize];
+                    for (at, slot) in slots.by_ref().take(self.of_row(time).1).enumerate() {
+                        *slot = self.pair(row, time, at);
+                    }
+                }
+                let mut going = self.going(batch, pairs, times, arena)?;
+                self.take(&mut going).map_err(|e| held(STAGE, e))?;
+            }
+        }
+        self.batches += 1;
+        Ok(())
+    }
+
+    /// All that `take` looks at of a batch.
+    fn going<'a>(
+        &self,
+        batch: &Batch<'a>,
+        pairs: &'a [(u32, i64)],
+        times: &'a [i64],
+        arena: &'a Arena,
+    ) -> Result<Going<'a>> {
+        let total = pairs.len();
         let rows = arena.collect(total, |i| pairs[i].0)?;
+        let whole = total == batch.rows() && (0..).zip(&*rows).all(|(at, &row)| row == at);
         let order = RowOrder {
             chunk: self.batches,
             before: 0,
@@ -528,6 +593,7 @@ impl Time {
             into: NONE,
             gone: false,
             place: Place::default(),
+            row: 0,
         });
         self.ends.push(Reverse((end, at)));
         Ok(at)
@@ -595,8 +661,8 @@ impl Time {
         }
     }
 
-    /// Closes the windows that end up to `mark`, by end, then by key. `place` says where an end is passed.
-    fn close(&mut self, mark: i64, place: impl Fn(i64) -> Place) -> Result<()> {
+    /// Closes the windows that end up to `mark`, by end, then by key. `place` says where an end is passed: the place, the row of the batch.
+    fn close(&mut self, mark: i64, place: impl Fn(i64) -> (Place, u32)) -> Result<()> {
         let before = self.closed.len();
         while let Some(&Reverse((end, at))) = self.ends.peek().filter(|Reverse((end, _))| *end <= mark) {
             self.ends.pop();
@@ -608,7 +674,7 @@ impl Time {
                 self.ends.push(Reverse((window.end, at)));
                 continue;
             }
-            window.place = place(end);
+            (window.place, window.row) = place(end);
             let (hash, older, newer) = (window.hash, window.older, window.newer);
             if older != NONE {
                 self.windows[older as usize].newer = newer;
@@ -678,7 +744,10 @@ impl Time {
             columns.push(column);
         }
         failed.sort_by_key(|&(row, ..)| row);
-        let places = arena.collect(rows, |row| window(row).place)?;
+        let places = match self.ended {
+            true => numbered(self.numbered, rows, arena)?,
+            false => arena.collect(rows, |row| window(row).place)?,
+        };
         Ok((Batch::new(columns.finish(), Some(places), rows), failed))
     }
 
@@ -779,55 +848,50 @@ impl Serial for Time {
             });
         }
         let (good, latest, times) = self.in_time(&batch, arena, faults)?;
-        let mut going = self.going(&batch, good, times, arena)?;
+        self.go(&batch, good, times, arena)?;
         // Nothing of the arena is needed from here on: what is refused ends the run.
-        self.batches += 1;
-        self.take(&mut going).map_err(|e| held(STAGE, e))?;
         let Some(&now) = latest.last().filter(|now| **now != i64::MIN) else {
             return Ok((None, Flow::More));
         };
         self.latest = Some(now);
+        self.stops = faults.stops();
         let late = self.plan.late;
-        let closing = |end: i64| latest.partition_point(|&time| time.saturating_sub(late) < end);
-        let closed = self.close(now.saturating_sub(late), |end| batch.place(closing(end)));
+        let closing = |end: i64| {
+            let row = latest.partition_point(|&time| time.saturating_sub(late) < end);
+            (batch.place(row), row as u32)
+        };
+        let closed = self.close(now.saturating_sub(late), closing);
         closed.map_err(|e| held(STAGE, e))?;
-        if self.closed.is_empty() {
+        let rows = self.closed.len();
+        if rows == 0 {
             return Ok((None, Flow::More));
         }
         self.seal().map_err(|e| held(STAGE, e))?;
-        let mut rows = self.closed.len().min(OUT.max(batch.rows()));
-        while rows > 0 {
-            let (made, failed) = match self.rows(rows, arena) {
-                Ok(made) => made,
-                // They wait: the next batch has an arena of its own.
-                Err(Error::Memory { .. }) => {
-                    rows /= 2;
-                    continue;
+        if rows <= OUT.max(batch.rows()) {
+            match self.rows(rows, arena) {
+                Ok((made, failed)) if failed.is_empty() => {
+                    self.went(rows).map_err(|e| held(STAGE, e))?;
+                    return Ok((Some(made), Flow::More));
                 }
+                Ok(_) | Err(Error::Memory { .. }) => {}
                 Err(error) => return Err(error),
-            };
-            let made = match self.good(made, &failed, arena, |row, call, code, text| {
-                let place = self.windows[self.closed[row] as usize].place;
-                let places = batch.origin().unwrap_or_default();
-                let row = places.iter().position(|p| *p == place).unwrap_or(batch.rows() - 1);
-                let span = self.plan.calls.get(call).map(|(_, span)| *span);
-                faults.report(row, code, span, format_args!("{text}"))
-            }) {
-                Ok(made) => made,
-                Err(Error::Memory { .. }) => {
-                    rows /= 2;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            self.went(rows).map_err(|e| held(STAGE, e))?;
-            return Ok(((made.rows() > 0).then_some(made), Flow::More));
+            }
         }
         Ok((None, Flow::More))
     }
 
-    fn finish<'a>(&mut self, out: &mut Emitter<'_, 'a>) -> Result<()> {
-        self.end(out).map_err(|e| held(STAGE, e))
+    fn has_rest(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    fn rest(&mut self, give: &mut Rest<'_>) -> Result<()> {
+        self.give(give).map_err(|e| held(STAGE, e))
+    }
+
+    fn finish<'a>(&mut self, _: &mut Emitter<'_, 'a>) -> Result<()> {
+        self.ended = true;
+        let closed = self.close(i64::MAX, |_| (Place::default(), 0));
+        closed.map_err(|e| held(STAGE, e))
     }
 }
 
@@ -842,41 +906,60 @@ pub(super) fn least(room: &Room) -> Least {
     }
 }
 
+/// The durations of a call.
+fn durations<'a>(call: &'a Call<'_>) -> impl Iterator<Item = (i64, Span)> + 'a {
+    call.items.iter().filter_map(|item| match item.arg {
+        Arg::Const(Value::Duration(micros)) => Some((micros, item.span)),
+        _ => None,
+    })
+}
+
+/// What windows take beside that, in bytes, of which one row may open as many as it closes.
+pub(super) fn takes_more(call: &Call<'_>) -> usize {
+    const WINDOW: i64 = 320;
+    const VALUE: i64 = 64;
+    let mut durations = durations(call).map(|(micros, _)| micros);
+    let (Some(length), Some(step @ 1..)) = (durations.next(), durations.next()) else {
+        return 0;
+    };
+    // More than any machine has is enough to say.
+    const MOST: i64 = 1 << 50;
+    let windows = length / step + 1;
+    let bytes = windows.saturating_mul(2 * (WINDOW + VALUE * call.items.len() as i64));
+    usize::try_from(bytes.clamp(0, MOST)).unwrap_or(usize::MAX)
+}
+
 impl Time {
-    fn end(&mut self, out: &mut Emitter<'_, '_>) -> Result<()> {
-        self.close(i64::MAX, |_| Place::default())?;
-        self.seal()?;
-        let mut reservation = self.out.reserve();
-        let mut arena = Arena::new(scratch_room(self.share, &mut reservation)?);
-        let mut most = OUT;
+    /// Gives the windows that are closed.
+    fn give(&mut self, give: &mut Rest<'_>) -> Result<()> {
+        let (mut arena, mut reservation) = match self.out_arena.take() {
+            Some(room) => room,
+            None => {
+                let mut reservation = self.out.reserve();
+                let room = scratch_room(self.share, &mut reservation)?;
+                (Arena::new(room), reservation)
+            }
+        };
+        let outcome = self.give_in(&mut arena, &mut reservation, give);
+        arena.reset();
+        self.out_arena = Some((arena, reservation));
+        outcome
+    }
+
+    fn give_in(&mut self, arena: &mut Arena, reservation: &mut Reservation, give: &mut Rest<'_>) -> Result<()> {
+        let (mut most, mut sealed) = (OUT, false);
         while !self.closed.is_empty() {
             arena.reset();
             let limit = arena.limit();
             let rows = self.closed.len().min(most);
-            let faults = out.faults();
-            let before = self.numbered;
-            let made = self.rows(rows, &arena).and_then(|(made, failed)| {
-                let made = made.with_columns(made.columns());
-                let places = numbered(self.numbered, rows, &arena)?;
-                let made = Batch::new(made.columns(), Some(places), rows);
-                self.good(made, &failed, &arena, |row, call, code, text| {
-                    let message = standpipe_sdk::build::format_in(faults.arena(), format_args!("{text}"))?;
-                    faults.push(Fault {
-                        // Each window is a row of its own, whatever went out before.
-                        row: u32::try_from(before + row as u64).unwrap_or(u32::MAX),
-                        code,
-                        span: self.plan.calls.get(call).map(|(_, span)| *span),
-                        column: None,
-                        message,
-                        help: None,
-                        byte: None,
-                        record: true,
-                    })
-                })
-            });
-            match made {
+            if !sealed {
+                self.seal()?;
+            }
+            sealed = true;
+            let faults = Faults::of_each(arena, self.stops);
+            match self.good(rows, &faults) {
                 // What follows needs room too.
-                Ok(_) if rows > 1 && arena.used() > arena.limit() / 4 && most > 64 => most = rows / 2,
+                Ok(_) if rows > 1 && arena.used() > limit / 4 && most > 64 => most = rows / 2,
                 Err(Error::Memory { .. }) if rows > 1 => most = rows / 2,
                 Err(Error::Memory { .. }) => {
                     reservation.grow(limit)?;
@@ -884,17 +967,12 @@ impl Time {
                 }
                 Err(error) => return Err(error),
                 Ok(made) => {
-                    if made.rows() > 0 && out.emit_in(&arena, made)? == Flow::Done {
+                    let flow = give(arena, made, &faults)?;
+                    self.numbered += if self.ended { rows as u64 } else { 0 };
+                    let stops = self.stops && !faults.is_empty();
+                    sealed = !self.went(rows)?;
+                    if flow == Flow::Done || stops {
                         return Ok(());
-                    }
-                    self.numbered += rows as u64;
-                    let stops = faults.stops() && !faults.is_empty();
-                    let moved = self.went(rows)?;
-                    if stops {
-                        return Ok(());
-                    }
-                    if moved {
-                        self.seal()?;
                     }
                 }
             }
@@ -902,35 +980,50 @@ impl Time {
         Ok(())
     }
 
-    /// Those whose values fit, the others reported.
-    fn good<'a>(
-        &self,
-        made: Batch<'a>,
-        failed: &[Failed],
-        arena: &'a Arena,
-        mut report: impl FnMut(usize, usize, Code, &str) -> Result<Verdict>,
-    ) -> Result<Batch<'a>> {
+    /// Of the first `rows` closed windows those whose values fit; the others are reported.
+    fn good<'a>(&self, rows: usize, faults: &Faults<'a>) -> Result<Batch<'a>> {
+        let arena = faults.arena();
+        let (made, failed) = self.rows(rows, arena)?;
         if failed.is_empty() {
             return Ok(made);
         }
-        let good = arena.fill(made.rows(), true)?;
-        for (row, ..) in failed {
+        let good = arena.fill(rows, true)?;
+        for (row, ..) in &failed {
             good[*row] = false;
         }
-        let mut end = made.rows();
-        for &(row, call, code, ref text) in failed {
-            if report(row, call, code, text)? == Verdict::Stop {
+        let mut end = rows;
+        let mut before = None;
+        for &(row, call, code, ref text) in &failed {
+            // Of a window the first value that does not fit.
+            if before.replace(row) == Some(row) {
+                continue;
+            }
+            let at = match self.ended {
+                true => u32::try_from(self.numbered + row as u64).unwrap_or(u32::MAX),
+                false => self.windows[self.closed[row] as usize].row,
+            };
+            let verdict = faults.push(Fault {
+                row: at,
+                code,
+                span: self.plan.calls.get(call).map(|(_, span)| *span),
+                column: None,
+                message: arena.copy_str(text)?,
+                help: None,
+                byte: None,
+                record: self.ended,
+            })?;
+            if verdict == Verdict::Stop {
                 end = row;
                 break;
             }
         }
-        let rows = arena.collect(made.rows(), |row| row as u32)?;
-        let mut kept = 0;
+        let kept = arena.fill(rows, 0u32)?;
+        let mut count = 0;
         for (row, _) in good[..end].iter().enumerate().filter(|(_, good)| **good) {
-            rows[kept] = row as u32;
-            kept += 1;
+            kept[count] = row as u32;
+            count += 1;
         }
-        made.gather(&rows[..kept], made.columns().len(), arena)
+        made.gather(&kept[..count], made.columns().len(), arena)
     }
 }
 

@@ -275,17 +275,20 @@ unsafe fn run(
             if let Some(prepare) = prepare {
                 batch = prepare.prepare(batch, &arena)?;
             }
-            let (rows, flow) = stage.step(batch, &arena, &faults)?;
-            match rows {
-                Some(rows) => given
-                    .give(rows)
-                    .map(|wanted| if wanted == Flow::Done { wanted } else { flow }),
-                None => Ok(flow),
+            let (rows, mut flow) = stage.step(batch, &arena, &faults)?;
+            if let Some(rows) = rows
+                && given.give(rows)? == Flow::Done
+            {
+                flow = Flow::Done;
+            }
+            match flow {
+                Flow::More => given.rest(stage.as_mut()),
+                Flow::Done => Ok(flow),
             }
         }
         (Work::Serial(stage, _), None) => {
-            let mut emitter = Emitter::new(&arena, &faults, &mut given);
-            stage.finish(&mut emitter).map(|()| Flow::More)
+            stage.finish(&mut Emitter::new(&arena, &faults, &mut given))?;
+            given.rest(stage.as_mut())
         }
         (Work::RowWise(_), None) => Ok(Flow::More),
     };
@@ -354,6 +357,27 @@ impl Downstream for Given<'_, '_> {
 impl<'a> Given<'_, 'a> {
     fn give(&mut self, batch: Batch<'a>) -> Result<Flow> {
         self.emit(self.arena, batch)
+    }
+
+    /// What a stage left to say.
+    fn rest(&mut self, stage: &mut dyn Serial) -> Result<Flow> {
+        let mut wanted = Flow::More;
+        if stage.has_rest() && !self.over {
+            stage.rest(&mut |arena, rows, faults| {
+                for fault in faults.by_row_in(arena)? {
+                    // What is said lives for the call.
+                    self.faults.report(
+                        fault.row as usize,
+                        fault.code,
+                        fault.span,
+                        format_args!("{}", fault.message),
+                    )?;
+                }
+                wanted = self.emit(arena, rows)?;
+                Ok(wanted)
+            })?;
+        }
+        Ok(wanted)
     }
 
     fn emit<'b>(&mut self, arena: &'b Arena, batch: Batch<'b>) -> Result<Flow> {

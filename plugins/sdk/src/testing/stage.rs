@@ -469,6 +469,7 @@ impl Ready {
                     take(self.name, &rows, output);
                 }
                 output.ended |= flow == Flow::Done;
+                rest(self.name, stage.as_mut(), from, output)?;
             }
         }
         assert!(
@@ -507,8 +508,27 @@ impl Ready {
             row_wise: false,
             made_of: &mut vec![],
         };
-        stage.finish(&mut Emitter::new(&arena, &faults, &mut down))
+        stage.finish(&mut Emitter::new(&arena, &faults, &mut down))?;
+        rest(self.name, stage.as_mut(), 0, output)
     }
+}
+
+/// What a stage left to say behind a batch that begins with row `from`.
+fn rest(name: &'static str, stage: &mut dyn Serial, from: usize, output: &mut Output) -> Result<()> {
+    if !stage.has_rest() || output.ended {
+        return Ok(());
+    }
+    stage.rest(&mut |_, rows, faults| {
+        take(name, &rows, output);
+        let own = Arena::new(ROOM);
+        output
+            .rejects
+            .extend(faults.by_row_in(&own)?.iter().map(|fault| Reject {
+                row: from + fault.row as usize,
+                message: fault.message.to_owned(),
+            }));
+        Ok(Flow::More)
+    })
 }
 
 /// Takes what a stage emits.
