@@ -221,23 +221,23 @@ impl Place {
             }
             let below = Setting {
                 memory: least - (64 << 10),
-                ..usual.clone()
+                ..usual
             };
             if self.pipeline(case, &below).check().is_ok() {
                 return Err(format!("less than {least} bytes are let pass"));
             }
             let least = Setting {
                 memory: held.map_or(least, |(_, mib)| least.max(mib * MIB)),
-                ..usual.clone()
+                ..usual
             };
             let spilling = Setting {
                 // Little enough for what one of two lanes has of the smaller side.
                 spill_rows: Some(if case.told { 200 } else { 1000 }),
-                ..usual.clone()
+                ..usual
             };
             let unlimited = Setting {
                 memory: UNLIMITED,
-                ..usual.clone()
+                ..usual
             };
             for (what, setting) in [
                 ("unlimited", &unlimited),
@@ -426,5 +426,38 @@ fn no_lane_takes_the_memory_that_another_spills_with() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn rejects_that_waited_have_room_whatever_their_chunks_are_read_in() {
+    let data = tempfile::tempdir().unwrap();
+    rows(data.path());
+    let script = "stream a = read csv \"rows.csv\" schema: {id: int, uniq: int}\n\
+        from a | derive n = 100 // (id % 2) on error to bad | join a as r on id == id, uniq == uniq | drop r \
+        | derive m = 100 // (id % 3) on error to bad | write csv \"out/rows.csv\"\n\
+        from bad | write csv \"out/bad.csv\"\n";
+    let case = Case {
+        name: "rejects_that_waited".into(),
+        text: script.into(),
+        record: RECORD,
+        spills: false,
+        told: false,
+    };
+    let place = Place::new(data.path());
+    let usual = Setting {
+        memory: USUAL,
+        workers: 8,
+        chunk: 256 << 10,
+        spill_rows: None,
+    };
+    let (want, _) = place.run(&case, &Setting { workers: 1, ..usual }).unwrap();
+    let least = place.pipeline(&case, &usual).explain_memory().unwrap().least_bytes;
+    for more in 0..24 {
+        let memory = least + more * (64 << 10);
+        let (got, _) = place
+            .run(&case, &Setting { memory, ..usual })
+            .unwrap_or_else(|error| panic!("{memory}: {error}"));
+        assert!(got == want, "{memory}");
     }
 }

@@ -612,15 +612,9 @@ impl Node {
         }
         if let Some(gate) = &self.gate {
             self.chunk_bad.sort_unstable();
-            match gate.chunk(
-                chunk.ticket,
-                chunk.last_part,
-                self.chunk_rows,
-                &self.chunk_bad,
-                &chunk.run.dead,
-            ) {
+            match gate.chunk(chunk, self.chunk_rows, &self.chunk_bad) {
                 Ok(None) => {}
-                Ok(Some(too_many)) => outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator))),
+                Ok(Some(too_many)) => outcome = Err(first_of(outcome.err(), self.too_many(too_many))),
                 Err(error) => outcome = Err(first_of(outcome.err(), error)),
             }
         }
@@ -649,17 +643,16 @@ impl Node {
         outcome
     }
 
-    pub(crate) fn too_many(&self, found: &TooMany, locator: &Locator<'_>) -> Error {
-        let path = locator.path_of(found.place);
+    pub(crate) fn too_many(&self, it: TooMany) -> Error {
         Error::Row(Box::new(RowError {
             code: Code(414),
-            message: format!("too many bad rows: {} of {}", found.bad, found.rows),
+            message: format!("too many bad rows: {} of {}", it.bad, it.rows),
             span: self.info.span,
-            place: found.place,
+            place: it.found.place,
             column: None,
             help: None,
-            source: (!path.is_empty()).then(|| path.to_string()),
-            line: locator.line_of(found.place),
+            source: it.found.source,
+            line: it.found.line,
             byte: None,
             node: self.id as u32,
         }))
@@ -668,7 +661,7 @@ impl Node {
 
 impl Chunk<'_> {
     /// Calls `work` with an arena beside the chunk's: to repeat a refused push in, or to sort bad rows out in.
-    fn in_spare<T>(&self, work: impl FnOnce(&Arena) -> T) -> T {
+    pub(crate) fn in_spare<T>(&self, work: impl FnOnce(&Arena) -> T) -> T {
         let mut spare = self.spares.borrow_mut().pop().unwrap_or_else(|| self.run.arena());
         let outcome = work(&spare);
         spare.reset();

@@ -1,9 +1,9 @@
 //! `limit:` of an `on error`: judged row by row in input order, so that no cut of the input changes the verdict.
 
 use crate::graph::Limit;
-use crate::runtime::turnstile::{Ticket, Turnstile};
-use standpipe_sdk::{Place, Result};
-use std::sync::atomic::AtomicBool;
+use crate::runtime::lane::Chunk;
+use crate::runtime::turnstile::Turnstile;
+use standpipe_sdk::{Locator, Place, Result};
 use std::sync::{Mutex, PoisonError};
 
 /// A percentage is judged from this row on, and at the end.
@@ -13,13 +13,41 @@ const JUDGED_FROM: u64 = 10_000;
 pub(crate) struct Gate {
     limit: Limit,
     turn: Turnstile,
-    seen: Mutex<(u64, u64)>,
+    seen: Mutex<Seen>,
+}
+
+/// What came so far.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    bad: u64,
+    /// The last bad row before a share is judged for the first time: its chunk is gone by then.
+    last: Found,
+}
+
+/// Where a row was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Found {
+    pub place: Place,
+    pub source: Option<String>,
+    pub line: Option<u64>,
+}
+
+impl Found {
+    fn at(place: Place, locator: &Locator<'_>) -> Found {
+        let path = locator.path_of(place);
+        Found {
+            place,
+            source: (!path.is_empty()).then(|| path.to_string()),
+            line: locator.line_of(place),
+        }
+    }
 }
 
 /// What passed a gate too much.
 #[derive(Debug, PartialEq)]
 pub(crate) struct TooMany {
-    pub place: Place,
+    pub found: Found,
     pub bad: u64,
     pub rows: u64,
 }
@@ -29,34 +57,27 @@ impl Gate {
         Gate {
             limit,
             turn: Turnstile::default(),
-            seen: Mutex::new((0, 0)),
+            seen: Mutex::default(),
         }
     }
 
     /// Adds one chunk: `rows` rows, of which those at `bad` (row within the chunk, place), ascending, were bad.
-    pub(crate) fn chunk(
-        &self,
-        ticket: Ticket,
-        last_part: bool,
-        rows: u64,
-        bad: &[(u64, Place)],
-        dead: &AtomicBool,
-    ) -> Result<Option<TooMany>> {
-        self.turn.wait(ticket, dead)?;
-        let verdict = self.judge(rows, bad);
-        self.turn.leave(ticket.next(last_part));
+    pub(crate) fn chunk(&self, chunk: &Chunk<'_>, rows: u64, bad: &[(u64, Place)]) -> Result<Option<TooMany>> {
+        self.turn.wait(chunk.ticket, &chunk.run.dead)?;
+        let verdict = self.judge(rows, bad, &chunk.locator);
+        self.turn.leave(chunk.ticket.next(chunk.last_part));
         Ok(verdict)
     }
 
     /// Adds rows behind the last chunk.
-    pub(crate) fn add(&self, rows: u64, bad: &[(u64, Place)]) -> Option<TooMany> {
-        self.judge(rows, bad)
+    pub(crate) fn add(&self, rows: u64, bad: &[(u64, Place)], locator: &Locator<'_>) -> Option<TooMany> {
+        self.judge(rows, bad, locator)
     }
 
-    fn judge(&self, rows: u64, bad: &[(u64, Place)]) -> Option<TooMany> {
+    fn judge(&self, rows: u64, bad: &[(u64, Place)], locator: &Locator<'_>) -> Option<TooMany> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rows_before, bad_before) = *seen;
-        *seen = (rows_before + rows, bad_before + bad.len() as u64);
+        let (rows_before, bad_before) = (seen.rows, seen.bad);
+        (seen.rows, seen.bad) = (rows_before + rows, bad_before + bad.len() as u64);
         for (i, &(row, place)) in bad.iter().enumerate() {
             let (rows, bad) = (rows_before + row + 1, bad_before + i as u64 + 1);
             let exceeded = match self.limit {
@@ -64,25 +85,23 @@ impl Gate {
                 Limit::Percent(most) => rows >= JUDGED_FROM && bad as f64 * 100.0 > rows as f64 * most,
             };
             if exceeded {
-                return Some(TooMany { place, bad, rows });
+                let found = Found::at(place, locator);
+                return Some(TooMany { found, bad, rows });
             }
         }
         // A share can also be too high when row 10,000 arrives without being bad itself.
         if let Limit::Percent(most) = self.limit
             && rows_before < JUDGED_FROM
-            && rows_before + rows >= JUDGED_FROM
         {
             let at = JUDGED_FROM - rows_before;
-            let bad_then = bad_before + bad.iter().filter(|(row, _)| *row < at).count() as u64;
-            if bad_then as f64 * 100.0 > JUDGED_FROM as f64 * most {
-                let place = bad
-                    .iter()
-                    .rev()
-                    .find(|(row, _)| *row < at)
-                    .map(|b| b.1)
-                    .unwrap_or_default();
+            let until = bad.partition_point(|(row, _)| *row < at);
+            if let Some(&(_, place)) = bad[..until].last() {
+                seen.last = Found::at(place, locator);
+            }
+            let bad_then = bad_before + until as u64;
+            if rows >= at && bad_then as f64 * 100.0 > JUDGED_FROM as f64 * most {
                 return Some(TooMany {
-                    place,
+                    found: seen.last.clone(),
                     bad: bad_then,
                     rows: JUDGED_FROM,
                 });
@@ -93,10 +112,10 @@ impl Gate {
 
     /// The verdict after the last row.
     pub(crate) fn end(&self) -> Option<TooMany> {
-        let (rows, bad) = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { rows, bad, .. } = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match self.limit {
             Limit::Percent(most) if bad > 0 && bad as f64 * 100.0 > rows as f64 * most => Some(TooMany {
-                place: Place::default(),
+                found: Found::default(),
                 bad,
                 rows,
             }),
@@ -109,7 +128,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    fn verdict(limit: Limit, bad_rows: &[u64], rows: u64, chunk: u64) -> Option<(u64, u64)> {
+    fn verdict(limit: Limit, bad_rows: &[u64], rows: u64, chunk: u64) -> Option<(u64, u64, u64)> {
         let gate = Gate::new(limit);
         let mut at = 0;
         while at < rows {
@@ -127,22 +146,25 @@ mod tests {
                     )
                 })
                 .collect();
-            if let Some(t) = gate.judge(n, &bad) {
-                return Some((t.bad, t.rows));
+            if let Some(t) = gate.judge(n, &bad, &Locator::default()) {
+                return Some((t.bad, t.rows, t.found.place.offset));
             }
             at += n;
         }
-        gate.end().map(|t| (t.bad, t.rows))
+        gate.end().map(|t| (t.bad, t.rows, t.found.place.offset))
     }
 
     #[test]
     fn the_verdict_does_not_depend_on_the_cut() {
         let many: Vec<u64> = (0..300).map(|i| i * 30).collect();
         for chunk in [1, 7, 1000, 100_000] {
-            assert_eq!(verdict(Limit::Count(2), &[5, 9, 70], 100, chunk), Some((3, 71)));
+            assert_eq!(verdict(Limit::Count(2), &[5, 9, 70], 100, chunk), Some((3, 71, 70)));
             assert_eq!(verdict(Limit::Count(3), &[5, 9, 70], 100, chunk), None);
-            assert_eq!(verdict(Limit::Percent(1.0), &[5], 50, chunk), Some((1, 50)));
-            assert_eq!(verdict(Limit::Percent(1.0), &many, 20_000, chunk), Some((300, 10_000)));
+            assert_eq!(verdict(Limit::Percent(1.0), &[5], 50, chunk), Some((1, 50, 0)));
+            assert_eq!(
+                verdict(Limit::Percent(1.0), &many, 20_000, chunk),
+                Some((300, 10_000, 8970))
+            );
             assert_eq!(verdict(Limit::Percent(4.0), &many, 20_000, chunk), None);
             assert_eq!(verdict(Limit::Percent(1.0), &[10_500], 20_000, chunk), None);
         }

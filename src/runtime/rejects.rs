@@ -7,6 +7,8 @@
 //! - Where rows of a chunk wait for others to pass (a join whose right side is on disk), what is set aside of it comes before and after them:
 //!   then all rejects are held and sorted, and come out as if nobody had waited.
 
+use crate::runtime::lane::Chunk;
+use crate::stages::codes::held as held_back;
 use crate::stages::keys::Key;
 use crate::stages::sort;
 use standpipe_sdk::build::TextBuilder;
@@ -140,10 +142,12 @@ impl Held {
         Ok(lane)
     }
 
-    /// Gives all of them, except those that `is_cut` names by feed, order and place.
+    /// Gives all of them, except those that `is_cut` names by feed, order and place. They are read in `pen`, and given in a spare arena
+    /// of `chunk`: as many are read as the first has room for, and as many of these given at a time as the second has.
     pub(crate) fn give(
         &self,
         pen: &mut Arena,
+        chunk: &Chunk<'_>,
         is_cut: impl Fn(usize, u64, Place) -> bool,
         mut push: impl FnMut(Batch<'_>, &Arena) -> Result<Flow>,
     ) -> Result<()> {
@@ -165,9 +169,26 @@ impl Held {
                     part => part?,
                 };
                 more = !part.last;
-                let rows = given(part.batch, &is_cut, pen)?;
-                if rows.rows() > 0 && push(rows, pen)? == Flow::Done {
-                    return Ok(());
+                let (mut from, mut piece) = (0, part.batch.rows());
+                while from < part.batch.rows() {
+                    let len = piece.min(part.batch.rows() - from);
+                    let outcome = chunk.in_spare(|spare| {
+                        let rows = given(part.batch.slice(from, len, spare)?, &is_cut, spare)?;
+                        Ok(match rows.rows() {
+                            0 => Ok(Flow::More),
+                            _ => push(rows, spare),
+                        })
+                    });
+                    match outcome {
+                        Err(Error::Memory { .. }) if len > 1 => piece = len / 2,
+                        Err(error) => return Err(held_back("rejects", error)),
+                        Ok(flow) => {
+                            if flow? == Flow::Done {
+                                return Ok(());
+                            }
+                            from += len;
+                        }
+                    }
                 }
             }
         }

@@ -135,7 +135,6 @@ impl Source for JsonSource {
             blocks: self.blocks.clone().reader(),
             source: self,
             at: 0,
-            counted: 0,
             overlong: None,
         }))
     }
@@ -164,7 +163,6 @@ struct JsonReader {
     blocks: BlockReader,
     /// Everything before this position of the buffer is decoded.
     at: usize,
-    counted: u64,
     /// Offset and line of a record that is too long.
     overlong: Option<(u64, u64)>,
 }
@@ -183,7 +181,6 @@ impl Reader for JsonReader {
             decoder,
             blocks,
             at,
-            counted,
             overlong,
         } = self;
         let blocks: &'a BlockReader = blocks;
@@ -240,6 +237,8 @@ impl Reader for JsonReader {
             Some(Known { lines, ascii }) => LinesOf { lines, len, ascii },
             None => LinesOf::measure(&text[..len], max_rows),
         };
+        // What a refused attempt ignored comes again.
+        let ignored_before = decoder.ignored();
         let (batch, used) =
             decoder.decode_lines(text, lines, offset, number, arena, &faults, places || stop_at_first)?;
         let batch = if source.has_path {
@@ -248,9 +247,7 @@ impl Reader for JsonReader {
             batch
         };
         *at += used;
-        let ignored = decoder.ignored();
-        source.ignored.fetch_add(ignored - *counted, Relaxed);
-        *counted = ignored;
+        source.ignored.fetch_add(decoder.ignored() - ignored_before, Relaxed);
         let last = *at >= piece.to || (stop_at_first && !faults.is_empty());
         Ok(Part {
             batch,

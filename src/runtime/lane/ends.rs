@@ -85,8 +85,8 @@ impl Node {
         let mut outcome = self.pass_rejects_on(later, base, chunk, false);
         if let Some(gate) = &self.gate {
             self.chunk_bad.sort_unstable();
-            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad) {
-                outcome = Err(first_of(outcome.err(), self.too_many(&too_many, &chunk.locator)));
+            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad, &chunk.locator) {
+                outcome = Err(first_of(outcome.err(), self.too_many(too_many)));
             }
         }
         self.bad_rows += self.chunk_bad.len() as u64;

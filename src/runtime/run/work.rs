@@ -202,7 +202,7 @@ fn finish_early(run: &RegionRun, lane: &mut Lane, draw: &Draw) {
             let held = lane.held.iter().find(|(id, _)| *id == node.id);
             held.map_or(Ok(()), |(_, held)| {
                 let is_cut = |source, order, place| run.is_cut(source, order, place);
-                held.give(pen, is_cut, |rows, arena| {
+                held.give(pen, &chunk, is_cut, |rows, arena| {
                     let mut edges = Edges {
                         outs,
                         later: &mut *later,
@@ -323,7 +323,7 @@ pub(super) fn finish(run: &RegionRun, lane: &mut Lane) -> Result<()> {
     let mut outcome = Ok(());
     for node in nodes.iter() {
         if let Some(too_many) = node.gate.as_ref().and_then(|gate| gate.end()) {
-            outcome = Err(first_of(outcome.err(), node.too_many(&too_many, &chunk.locator)));
+            outcome = Err(first_of(outcome.err(), node.too_many(too_many)));
         }
     }
     if let Err(error) = outcome {
