@@ -5,6 +5,9 @@ pub const DAY: i64 = 86_400_000_000;
 /// The least and the greatest day that functions and arithmetic give: -9999-01-01 and 9999-12-31.
 pub const DAYS: (i64, i64) = (-4_371_587, 2_932_896);
 
+/// The first and the last microsecond of these days.
+pub const MICROS: (i64, i64) = (DAYS.0 * DAY, (DAYS.1 + 1) * DAY - 1);
+
 /// Days since 1970-01-01 of a valid date.
 #[inline]
 pub fn days(year: i64, month: u32, day: u32) -> i64 {

@@ -20,7 +20,8 @@ use super::super::keys;
 use super::super::rowkeys::{KeyMaker, RowKeys};
 use super::super::unnest::{least_room, scratch_room};
 use super::STAGE;
-use crate::expr::Literal;
+use crate::expr::scalar::civil;
+use crate::expr::{Literal, TIME_RANGE};
 use hashbrown::HashTable;
 use standpipe_sdk::aggregate::{Input, OfRun, RowOrder, States};
 use standpipe_sdk::error::{Error, Result};
@@ -33,6 +34,7 @@ use standpipe_sdk::{
 };
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Which windows there are, in microseconds.
@@ -343,6 +345,7 @@ impl Time {
         let latest = arena.fill(batch.rows(), i64::MIN)?;
         let good = arena.fill(batch.rows(), 0u32)?;
         let (mut count, mut now) = (0, self.latest.unwrap_or(i64::MIN));
+        let sure = self.sure_times();
         for row in 0..batch.rows() {
             let time = times[row];
             let verdict = if is_null(row) {
@@ -360,6 +363,13 @@ impl Time {
                         Literal(&late)
                     ),
                 )?
+            } else if !sure.contains(&time) && !self.has_bounds(time) {
+                faults.report(
+                    row,
+                    TIME_RANGE,
+                    None,
+                    format_args!("a window of the row is not in the years -9999 to 9999"),
+                )?
             } else {
                 now = now.max(time);
                 good[count] = row as u32;
@@ -373,6 +383,31 @@ impl Time {
             latest[row] = now;
         }
         Ok((&good[..count], latest, times))
+    }
+
+    /// Times of rows all of whose windows have bounds that are timestamps, if perhaps not all of these times.
+    fn sure_times(&self) -> RangeInclusive<i64> {
+        let around = match self.plan.shape {
+            Shape::Session { gap } => gap,
+            Shape::Steps { length, step } => length.saturating_add(step),
+        };
+        civil::MICROS.0.saturating_add(around)..=civil::MICROS.1.saturating_sub(around)
+    }
+
+    /// Whether all windows of a row have bounds that are timestamps.
+    fn has_bounds(&self, time: i64) -> bool {
+        let (first, end) = match self.plan.shape {
+            Shape::Session { gap } => (Some(time), time.checked_add(gap)),
+            Shape::Steps { length, step } => {
+                let (last, windows) = self.of_row(time);
+                let last_start = last.checked_mul(step);
+                (
+                    (last - windows as i64 + 1).checked_mul(step),
+                    last_start.and_then(|start| start.checked_add(length)),
+                )
+            }
+        };
+        [first, end].iter().all(|bound| bound.is_some_and(civil::in_range))
     }
 
     /// The windows of a row: the start of the last one, and how many there are, the others a step apart before it.
