@@ -123,11 +123,7 @@ pub(crate) struct HeldLane(Arc<Mutex<Box<dyn Fill>>>);
 
 impl Held {
     pub(crate) fn new(setup: &Setup) -> Result<Held> {
-        let keys = [ORDER, SOURCE, OFFSET, SUB, NODE].map(|column| Key {
-            column,
-            descending: false,
-            nulls_first: false,
-        });
+        let keys = [ORDER, SOURCE, OFFSET, SUB, NODE].map(Key::ascending);
         let breaker = sort::breaker("rejects", keys.to_vec(), None, OWN + WIDTH)(setup)?;
         Ok(Held {
             breaker,

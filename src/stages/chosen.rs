@@ -226,13 +226,13 @@ impl Chosen {
     /// Gives the first `most` rows by rank of what is on disk, of all or of each group.
     pub(super) fn give_firsts(&mut self, most: u64, grouped: bool, out: &mut Emitter<'_, '_>) -> Result<()> {
         let mut parts = self.parts()?;
-        let number = Key {
-            column: 0,
-            descending: false,
-            nulls_first: false,
-        };
         // The sort sets its memory aside before the merge takes what there is.
-        let in_order = sort::breaker(self.stage, vec![number], max_width([&Type::Int]), self.own + 1)(&self.setup)?;
+        let in_order = sort::breaker(
+            self.stage,
+            vec![Key::ascending(0)],
+            max_width([&Type::Int]),
+            self.own + 1,
+        )(&self.setup)?;
         let mut filler = in_order.clone().filler()?;
         // Long rows take more of the sort than what it sets aside.
         let beside = LEAST_ROOM + ROOM_FOR_ROW * self.store.largest();

@@ -33,6 +33,17 @@ pub struct Key {
     pub nulls_first: bool,
 }
 
+impl Key {
+    /// The least values first, nulls last.
+    pub const fn ascending(column: usize) -> Key {
+        Key {
+            column,
+            descending: false,
+            nulls_first: false,
+        }
+    }
+}
+
 /// The columns of a key, most significant first.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -47,12 +58,7 @@ impl Keys {
 
     /// A key that only tells rows apart.
     pub fn grouping(columns: impl IntoIterator<Item = usize>) -> Self {
-        let key = |column| Key {
-            column,
-            descending: false,
-            nulls_first: false,
-        };
-        Keys::new(columns.into_iter().map(key).collect())
+        Keys::new(columns.into_iter().map(Key::ascending).collect())
     }
 
     /// The key columns' positions.

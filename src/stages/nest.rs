@@ -120,12 +120,12 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let keys = by.len();
     let groups = aggregate::breaker("nest", by, key_fields, vec![first, collected]);
     // Keys, list, place.
-    let in_order = Key {
-        column: keys + 1,
-        descending: false,
-        nulls_first: false,
-    };
-    let in_order = sort::breaker("nest", vec![in_order], keys::max_width([&PLACE_TYPE]), keys + 1);
+    let in_order = sort::breaker(
+        "nest",
+        vec![Key::ascending(keys + 1)],
+        keys::max_width([&PLACE_TYPE]),
+        keys + 1,
+    );
     let in_order: Arc<Factory<Arc<dyn Breaker>>> = Arc::new(in_order);
     let make = move |setup: &Setup| -> Result<Arc<dyn Breaker>> {
         let floors = aggregate::least_of(setup.budget.limit(), setup.workers.max(1));

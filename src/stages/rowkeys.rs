@@ -92,9 +92,7 @@ impl KeyMaker {
             _ => Err(Error::Panic("rows without their keys".into())),
         }
     }
-}
 
-impl KeyMaker {
     /// The keys of such a batch as a column, in which a null may be a key.
     pub(super) fn key_column<'a>(batch: &Batch<'a>) -> Result<Column<'a>> {
         Ok(KeyMaker::read(batch)?.column)

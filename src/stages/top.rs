@@ -72,12 +72,12 @@ fn bind(call: &Call<'_>) -> Result<Bound, Vec<Complaint>> {
     let (Some(rows), true) = (rows, complaints.is_empty()) else {
         return Err(complaints);
     };
-    let group = |&column: &usize| Key {
-        column,
-        descending: false,
-        nulls_first: false,
-    };
-    let order: Vec<Key> = by.iter().map(group).chain(keys.iter().copied()).collect();
+    let order: Vec<Key> = by
+        .iter()
+        .copied()
+        .map(Key::ascending)
+        .chain(keys.iter().copied())
+        .collect();
     let reads = order.iter().map(|key| key.column).collect();
     let maker = KeyMaker::of(call, &by);
     let make = breaker("top", rows, keys, (!by.is_empty()).then_some(maker), call.own);

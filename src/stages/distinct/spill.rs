@@ -78,7 +78,7 @@ pub(super) struct Overflow {
 
 impl Overflow {
     pub(super) fn new(own: usize, setup: &Setup) -> Result<Overflow> {
-        let keys = sort(vec![ascending(1)], None, setup);
+        let keys = sort(vec![Key::ascending(1)], None, setup);
         let key_filler = keys.clone().filler()?;
         let store = Store::beside("distinct", &setup.budget, &setup.spill, MERGES);
         let mut cushion = setup.budget.reserve();
@@ -183,7 +183,7 @@ impl Overflow {
     /// Of each key that came here the least number.
     fn first_numbers(&self) -> Result<Arc<Sort>> {
         let budget = &self.setup.budget;
-        let sorted = sort(vec![ascending(0)], max_width([&Type::Int]), &self.setup);
+        let sorted = sort(vec![Key::ascending(0)], max_width([&Type::Int]), &self.setup);
         let mut filler = sorted.clone().filler()?;
         let mut room = budget.reserve();
         room.grow(LEAST_ROOM)?;
@@ -317,12 +317,4 @@ fn remember(last: &mut Option<Vec<u8>>, key: &[u8]) -> Result<()> {
 /// Numbers, the first column, in the order of `keys`.
 fn sort(keys: Vec<Key>, longest: Option<usize>, setup: &Setup) -> Arc<Sort> {
     Sort::new("distinct", keys, longest, 1, usize::MAX, MERGES, setup)
-}
-
-fn ascending(column: usize) -> Key {
-    Key {
-        column,
-        descending: false,
-        nulls_first: false,
-    }
 }

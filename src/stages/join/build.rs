@@ -9,7 +9,7 @@
 
 use super::super::codes::held;
 use super::super::groups::{grow, grow_to};
-use super::super::keys::max_width;
+use super::super::keys::{Key, max_width};
 use super::super::sort::Sort;
 use super::Plan;
 use super::again::Again;
@@ -17,7 +17,7 @@ use super::fill::{Filler, Lane};
 use super::pieces::{Piece, Pieces, put_together};
 use super::probe::Prober;
 use super::rest::Rest;
-use super::sides::{R_KEY, R_TIME, R_WIDTH, ascending};
+use super::sides::{R_KEY, R_TIME, R_WIDTH};
 use super::table::Table;
 use super::wait::{Holder, MERGES, Wait};
 use standpipe_sdk::error::{Error, Result};
@@ -56,7 +56,7 @@ impl Join {
     pub(super) fn new(plan: Arc<Plan>, setup: &Setup) -> Join {
         let width = plan.right_width;
         let is_asof = plan.asof.is_some();
-        let key = vec![ascending(width + if is_asof { R_KEY } else { R_TIME })];
+        let key = vec![Key::ascending(width + if is_asof { R_KEY } else { R_TIME })];
         Join {
             plan,
             sorted: Mutex::new(Some(Sort::new(

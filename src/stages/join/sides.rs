@@ -6,7 +6,7 @@
 //! Laws
 //! - Rows have the same key if and only if their keys match; a key with a null is null.
 
-use super::super::keys::{Key, Keys, hash};
+use super::super::keys::{Keys, hash};
 use super::super::origins::{self, Origins};
 use super::super::spool::ints;
 use super::Plan;
@@ -50,15 +50,6 @@ pub(super) const U_CHUNK: usize = 0;
 pub(super) const U_ROW: usize = 1;
 pub(super) const U_IS_ROW: usize = 2;
 pub(super) const U_WIDTH: usize = 3;
-
-/// A key that sorts by column `column`, nulls last.
-pub(super) fn ascending(column: usize) -> Key {
-    Key {
-        column,
-        descending: false,
-        nulls_first: false,
-    }
-}
 
 /// The keys of a batch as one column of bytes.
 pub(super) fn key_column<'a>(

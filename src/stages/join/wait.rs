@@ -14,6 +14,7 @@ mod holder;
 mod waiters;
 
 use super::super::groups::grow_to;
+use super::super::keys::Key;
 use super::super::lanes::lock;
 use super::super::origins::Origins;
 use super::super::sort::Sort;
@@ -258,7 +259,7 @@ impl Wait {
 
 /// All rows in the order of these columns.
 fn sorted(columns: &[usize], width: usize, setup: &Setup) -> Arc<Sort> {
-    let keys = columns.iter().map(|&column| ascending(column)).collect();
+    let keys = columns.iter().map(|&column| Key::ascending(column)).collect();
     Sort::new("join", keys, None, width, usize::MAX, MERGES, setup)
 }
 

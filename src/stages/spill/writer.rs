@@ -255,7 +255,9 @@ impl SegmentWriter {
     /// `Failed` if the disk is full or fails.
     pub fn finish(&mut self) -> Result<Segment> {
         let segment = self.sealed()?;
-        self.store.spill().count_segment();
+        if segment.about.rows > 0 {
+            self.store.spill().count_segment();
+        }
         Ok(segment)
     }
 

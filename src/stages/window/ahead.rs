@@ -141,14 +141,12 @@ impl Shared {
 
     /// A sort by group, then by the order of the input or against it; `width` columns are passed on.
     fn by_group(&self, width: usize, mirrored: bool, part: usize, setup: &Setup) -> Result<Arc<dyn Breaker>> {
-        let key = |column, descending| Key {
-            column,
-            descending,
-            nulls_first: false,
-        };
-        let mut keys: Vec<Key> = self.plan.by.iter().map(|&at| key(at, false)).collect();
+        let mut keys: Vec<Key> = self.plan.by.iter().map(|&at| Key::ascending(at)).collect();
         if mirrored {
-            keys.extend((0..PLACE).map(|at| key(self.plan.width + at, true)));
+            keys.extend((0..PLACE).map(|at| Key {
+                descending: true,
+                ..Key::ascending(self.plan.width + at)
+            }));
         }
         let most = setup.budget.limit() / part;
         let places = if mirrored { place_width() } else { Some(0) };
@@ -159,14 +157,9 @@ impl Shared {
     /// A sort by the order of the input.
     fn by_order(&self, setup: &Setup) -> Result<Arc<dyn Breaker>> {
         let width = self.plan.own + self.plan.calls.len() + 2;
-        let key = |at| Key {
-            column: width + at,
-            descending: false,
-            nulls_first: false,
-        };
         sort::breaker_of(
             STAGE,
-            (0..PLACE).map(key).collect(),
+            (0..PLACE).map(|at| Key::ascending(width + at)).collect(),
             place_width(),
             width,
             setup.budget.limit() / LAST_PART,
