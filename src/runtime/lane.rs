@@ -580,7 +580,8 @@ impl Node {
             script_line: self.info.script_line,
             source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(place),
-            row: (!has_text).then_some(place.offset + 1),
+            // What a stage found at its end stands at no row.
+            row: (!has_text && batch.origin().is_some()).then_some(place.offset + 1),
             byte: fault.byte.or(has_text.then_some(place.offset)),
             record: (!fault.record)
                 .then(|| self.info.record_text(batch, fault.row as usize))
