@@ -23,7 +23,7 @@ use crate::runtime::run::RegionRun;
 use crate::runtime::turnstile::{Ticket, Turnstile};
 use standpipe_sdk::{
     Arena, Batch, Bits, Code, Column, Data, Downstream, Emitter, Error, Fault, Faults, Fill, Flow, Hold, Judge,
-    Locator, Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Waiting, Writer,
+    Locator, Made, Place, Prepare, Probe, Result, RowError, RowWise, Schema, Serial, Span, Waiting, Writer,
 };
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,9 +48,11 @@ pub(crate) struct Node {
     pub bad_rows: u64,
     pub discarded: u64,
     pub gate: Option<Arc<Gate>>,
-    /// Of this chunk: rows so far, bad ones.
+    /// Of this chunk: rows so far, bad ones (how many rows there were by then, that one included if it is one of them; the place).
     pub chunk_rows: u64,
     pub chunk_bad: Vec<(u64, Place)>,
+    /// And where its rows stand, as long as its gate wants to know.
+    pub chunk_places: Vec<Place>,
 }
 
 /// What all lanes know of a node.
@@ -72,6 +74,51 @@ impl Info {
             .ok()?;
         let line = text.as_slice().strip_suffix(b"\n")?;
         String::from_utf8(line.to_vec()).ok()
+    }
+}
+
+/// Rows of which some were found bad.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'b> {
+    /// Rows that the stage took.
+    Taken(Batch<'b>),
+    /// Rows that it made of others.
+    Made(Made<'b>),
+    /// Nothing that stands anywhere: what it held when no more rows came.
+    Held,
+}
+
+impl<'b> Found<'b> {
+    fn place(self, row: usize) -> Place {
+        match self {
+            Found::Taken(batch) => batch.place(row),
+            Found::Made(made) => made.places.get(row).copied().unwrap_or_default(),
+            Found::Held => Place::default(),
+        }
+    }
+
+    /// How many rows the stage had taken when it was found, of those of the batch.
+    fn rows_with(self, row: usize) -> u64 {
+        match self {
+            Found::Taken(_) => row as u64 + 1,
+            Found::Made(made) => made.at.and_then(|at| at.get(row)).map_or(0, |&at| u64::from(at) + 1),
+            Found::Held => 0,
+        }
+    }
+
+    fn taken(self) -> Option<Batch<'b>> {
+        match self {
+            Found::Taken(batch) => Some(batch),
+            _ => None,
+        }
+    }
+
+    fn is_of_the_end(self) -> bool {
+        match self {
+            Found::Taken(_) => false,
+            Found::Made(made) => made.at.is_none(),
+            Found::Held => true,
+        }
     }
 }
 
@@ -267,7 +314,17 @@ impl Node {
             }
         }
         self.chunk_rows += counted as u64;
+        self.note_places(batch.origin(), counted);
         flow
+    }
+
+    /// Notes where the first `rows` of some rows stand, for its gate.
+    fn note_places(&mut self, places: Option<&[Place]>, rows: usize) {
+        if let Some(places) = places
+            && self.gate.as_ref().is_some_and(|gate| gate.wants_places())
+        {
+            self.chunk_places.extend(&places[..rows]);
+        }
     }
 
     /// The hook of the test that a panic in any node ends the run.
@@ -395,21 +452,23 @@ impl Node {
             Operator::Rejects { .. } => Ok(Flow::More),
         };
         self.outs = outs;
-        match self.settle(flow, batch, &faults, later, base, chunk) {
-            Ok(Flow::More) if has_rest => self.push_rest(batch, later, base, chunk),
+        let flow = match flow {
+            // It stands before whatever the step found bad, behind which it took no more rows.
+            Ok(Flow::More) if has_rest => self.push_rest(later, base, chunk),
             flow => flow,
-        }
+        };
+        self.settle(flow, Found::Taken(batch), &faults, later, base, chunk)
     }
 
     /// What a step left to say, in its turn.
-    fn push_rest(&mut self, batch: Batch<'_>, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<Flow> {
+    fn push_rest(&mut self, later: &mut [Node], base: usize, chunk: &Chunk<'_>) -> Result<Flow> {
         let Operator::Serial(serial, _) = &self.op else {
             return Ok(Flow::More);
         };
         let shared = serial.shared.clone();
         let mut state = shared.1.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Flow::More;
-        state.rest(&mut |arena, rows, faults| {
+        state.rest(&mut |arena, made, faults| {
             let outs = std::mem::take(&mut self.outs);
             let mut edges = Edges {
                 outs: &outs,
@@ -418,19 +477,19 @@ impl Node {
                 chunk,
                 last: false,
             };
-            let flow = edges.push(0, arena, rows, false);
+            let flow = edges.push(0, arena, made.rows, false);
             self.outs = outs;
-            all = self.settle(flow, batch, faults, later, base, chunk)?;
+            all = self.settle(flow, Found::Made(made), faults, later, base, chunk)?;
             Ok(all)
         })?;
         Ok(all)
     }
 
-    /// Carries out the policy on the bad rows of a batch.
+    /// Carries out the policy on what was found bad.
     pub(crate) fn settle(
         &mut self,
         flow: Result<Flow>,
-        batch: Batch<'_>,
+        found: Found<'_>,
         faults: &Faults<'_>,
         later: &mut [Node],
         base: usize,
@@ -440,13 +499,13 @@ impl Node {
             return flow;
         }
         // Not in the chunk's arena, which may be full: that rows are bad must not make the run need more memory.
-        chunk.in_spare(|spare| self.judge(flow, batch, faults, spare, later, base, chunk))
+        chunk.in_spare(|spare| self.judge(flow, found, faults, spare, later, base, chunk))
     }
 
     fn judge(
         &mut self,
         flow: Result<Flow>,
-        batch: Batch<'_>,
+        found: Found<'_>,
         faults: &Faults<'_>,
         spare: &Arena,
         later: &mut [Node],
@@ -456,7 +515,7 @@ impl Node {
         let bad = faults.by_row_in(spare)?;
         match (self.info.policy.on_error, bad.first()) {
             (OnError::Fail, Some(first)) => {
-                let place = batch.place(first.row as usize);
+                let place = found.place(first.row as usize);
                 let error = Error::of_fault(first, place, &chunk.locator, self.id as u32, self.info.span);
                 match flow {
                     // What came before the bad row was enough: the row is never reached.
@@ -468,7 +527,7 @@ impl Node {
             }
             _ => {
                 for fault in bad {
-                    self.set_aside(fault, batch, later, base, chunk);
+                    self.set_aside(fault, found, later, base, chunk);
                 }
                 flow
             }
@@ -508,7 +567,7 @@ impl Node {
             .find(|fault| on_error == OnError::Fail || (on_error == OnError::Null && fault.record));
         let reached = fatal.map_or(batch.rows(), |fault| fault.row as usize);
         for fault in bad.iter().filter(|fault| (fault.row as usize) < reached) {
-            self.set_aside(fault, batch, later, base, chunk);
+            self.set_aside(fault, Found::Taken(batch), later, base, chunk);
         }
         // Under `null` the cells are null already and the row goes on.
         let rows = if on_error == OnError::Null {
@@ -523,7 +582,7 @@ impl Node {
             batch.gather(keep.indices(arena)?, batch.columns().len(), arena)?
         };
         // The counts of a limit are of rows read, bad ones included.
-        let counted = self.chunk_rows + reached as u64;
+        let (counted, before) = (self.chunk_rows + reached as u64, self.chunk_rows);
         let flow = self.push(rows, arena, true, later, base, chunk);
         self.rows_in += (reached - rows.rows()) as u64;
         self.chunk_rows = match (&flow, self.end, batch.origin()) {
@@ -533,6 +592,8 @@ impl Node {
             }
             _ => counted,
         };
+        self.chunk_places.truncate(before as usize);
+        self.note_places(batch.origin(), (self.chunk_rows - before) as usize);
         match (flow, fatal) {
             (Ok(Flow::More), Some(_)) if self.looks_done(later, base, chunk) => Ok(Flow::Done),
             (Ok(Flow::More), Some(fault)) => {
@@ -550,16 +611,10 @@ impl Node {
     }
 
     /// Notes a bad row, and hands it to the reject node if there is one: it counts once the chunk ends ([`cut_behind_ends`]).
-    pub(crate) fn set_aside(
-        &mut self,
-        fault: &Fault<'_>,
-        batch: Batch<'_>,
-        later: &mut [Node],
-        base: usize,
-        chunk: &Chunk<'_>,
-    ) {
-        let place = batch.place(fault.row as usize);
-        self.chunk_bad.push((self.chunk_rows + u64::from(fault.row), place));
+    fn set_aside(&mut self, fault: &Fault<'_>, found: Found<'_>, later: &mut [Node], base: usize, chunk: &Chunk<'_>) {
+        let row = fault.row as usize;
+        let place = found.place(row);
+        self.chunk_bad.push((self.chunk_rows + found.rows_with(row), place));
         let Some(target) = self.rejects else { return };
         let Some(Node {
             op: Operator::Rejects { rows, .. },
@@ -570,7 +625,9 @@ impl Node {
         };
         let locator = &chunk.locator;
         let (path, has_text) = (locator.path_of(place), locator.has_lines(place));
-        let raw = has_text.then(|| locator.text_of(place).to_vec());
+        // Of what a stage made there is no record of its input, and at its end no row at which it stands.
+        let taken = found.taken();
+        let raw = taken.filter(|_| has_text).map(|_| locator.text_of(place).to_vec());
         rows.push(Reject {
             place,
             node: self.id as u32,
@@ -580,12 +637,11 @@ impl Node {
             script_line: self.info.script_line,
             source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(place),
-            // What a stage found at its end stands at no row.
-            row: (!has_text && batch.origin().is_some()).then_some(place.offset + 1),
+            row: (!has_text && !found.is_of_the_end()).then_some(place.offset + 1),
             byte: fault.byte.or(has_text.then_some(place.offset)),
-            record: (!fault.record)
-                .then(|| self.info.record_text(batch, fault.row as usize))
-                .flatten(),
+            record: taken
+                .filter(|_| !fault.record)
+                .and_then(|batch| self.info.record_text(batch, row)),
             raw,
         });
     }
@@ -613,7 +669,7 @@ impl Node {
         }
         if let Some(gate) = &self.gate {
             self.chunk_bad.sort_unstable();
-            match gate.chunk(chunk, self.chunk_rows, &self.chunk_bad) {
+            match gate.chunk(chunk, self.chunk_rows, &self.chunk_places, &self.chunk_bad) {
                 Ok(None) => {}
                 Ok(Some(too_many)) => outcome = Err(first_of(outcome.err(), self.too_many(too_many))),
                 Err(error) => outcome = Err(first_of(outcome.err(), error)),
@@ -621,6 +677,7 @@ impl Node {
         }
         self.bad_rows += self.chunk_bad.len() as u64;
         self.chunk_bad.clear();
+        self.chunk_places.clear();
         self.chunk_rows = 0;
         self.end = None;
         outcome
@@ -649,11 +706,11 @@ impl Node {
             code: Code(414),
             message: format!("too many bad rows: {} of {}", it.bad, it.rows),
             span: self.info.span,
-            place: it.found.place,
+            place: it.place,
             column: None,
             help: None,
-            source: it.found.source,
-            line: it.found.line,
+            source: it.spot.source,
+            line: it.spot.line,
             byte: None,
             node: self.id as u32,
         }))
@@ -700,7 +757,7 @@ fn run_serial<'a>(
     if flow == Flow::Done && out.rows() > 0 {
         *own_end = Some(out.place(out.rows() - 1));
     }
-    let below = edges.push(0, arena, out, true)?;
+    let below = edges.push(0, arena, out, !has_rest)?;
     Ok((if flow == Flow::Done { flow } else { below }, has_rest))
 }
 

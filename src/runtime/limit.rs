@@ -22,22 +22,20 @@ struct Seen {
     rows: u64,
     bad: u64,
     /// The last bad row before a share is judged for the first time: its chunk is gone by then.
-    last: Found,
+    last: Spot,
 }
 
 /// Where a row was found.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Found {
-    pub place: Place,
+pub(crate) struct Spot {
     pub source: Option<String>,
     pub line: Option<u64>,
 }
 
-impl Found {
-    fn at(place: Place, locator: &Locator<'_>) -> Found {
+impl Spot {
+    fn at(place: Place, locator: &Locator<'_>) -> Spot {
         let path = locator.path_of(place);
-        Found {
-            place,
+        Spot {
             source: (!path.is_empty()).then(|| path.to_string()),
             line: locator.line_of(place),
         }
@@ -47,7 +45,10 @@ impl Found {
 /// What passed a gate too much.
 #[derive(Debug, PartialEq)]
 pub(crate) struct TooMany {
-    pub found: Found,
+    /// Where it passed it, in the order of the rows.
+    pub place: Place,
+    /// The bad row to tell of.
+    pub spot: Spot,
     pub bad: u64,
     pub rows: u64,
 }
@@ -61,32 +62,50 @@ impl Gate {
         }
     }
 
-    /// Adds one chunk: `rows` rows, of which those at `bad` (row within the chunk, place), ascending, were bad.
-    pub(crate) fn chunk(&self, chunk: &Chunk<'_>, rows: u64, bad: &[(u64, Place)]) -> Result<Option<TooMany>> {
+    /// Whether it wants to know where the rows of a chunk stand: for the one at which a share is judged first.
+    pub(crate) fn wants_places(&self) -> bool {
+        let rows = || self.seen.lock().unwrap_or_else(PoisonError::into_inner).rows;
+        matches!(self.limit, Limit::Percent(_)) && rows() < JUDGED_FROM
+    }
+
+    /// Adds one chunk: `rows` rows, of which those at `bad` (rows of the chunk by then, place), ascending, were bad.
+    pub(crate) fn chunk(
+        &self,
+        chunk: &Chunk<'_>,
+        rows: u64,
+        places: &[Place],
+        bad: &[(u64, Place)],
+    ) -> Result<Option<TooMany>> {
         self.turn.wait(chunk.ticket, &chunk.run.dead)?;
-        let verdict = self.judge(rows, bad, &chunk.locator);
+        let verdict = self.judge(rows, places, bad, &chunk.locator);
         self.turn.leave(chunk.ticket.next(chunk.last_part));
         Ok(verdict)
     }
 
     /// Adds rows behind the last chunk.
-    pub(crate) fn add(&self, rows: u64, bad: &[(u64, Place)], locator: &Locator<'_>) -> Option<TooMany> {
-        self.judge(rows, bad, locator)
+    pub(crate) fn add(
+        &self,
+        rows: u64,
+        places: &[Place],
+        bad: &[(u64, Place)],
+        locator: &Locator<'_>,
+    ) -> Option<TooMany> {
+        self.judge(rows, places, bad, locator)
     }
 
-    fn judge(&self, rows: u64, bad: &[(u64, Place)], locator: &Locator<'_>) -> Option<TooMany> {
+    fn judge(&self, rows: u64, places: &[Place], bad: &[(u64, Place)], locator: &Locator<'_>) -> Option<TooMany> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (rows_before, bad_before) = (seen.rows, seen.bad);
         (seen.rows, seen.bad) = (rows_before + rows, bad_before + bad.len() as u64);
-        for (i, &(row, place)) in bad.iter().enumerate() {
-            let (rows, bad) = (rows_before + row + 1, bad_before + i as u64 + 1);
+        for (i, &(rows, place)) in bad.iter().enumerate() {
+            let (rows, bad) = (rows_before + rows, bad_before + i as u64 + 1);
             let exceeded = match self.limit {
                 Limit::Count(most) => bad > most,
                 Limit::Percent(most) => rows >= JUDGED_FROM && bad as f64 * 100.0 > rows as f64 * most,
             };
             if exceeded {
-                let found = Found::at(place, locator);
-                return Some(TooMany { found, bad, rows });
+                let spot = Spot::at(place, locator);
+                return Some(TooMany { place, spot, bad, rows });
             }
         }
         // A share can also be too high when row 10,000 arrives without being bad itself.
@@ -94,14 +113,15 @@ impl Gate {
             && rows_before < JUDGED_FROM
         {
             let at = JUDGED_FROM - rows_before;
-            let until = bad.partition_point(|(row, _)| *row < at);
+            let until = bad.partition_point(|(rows, _)| *rows <= at);
             if let Some(&(_, place)) = bad[..until].last() {
-                seen.last = Found::at(place, locator);
+                seen.last = Spot::at(place, locator);
             }
             let bad_then = bad_before + until as u64;
             if rows >= at && bad_then as f64 * 100.0 > JUDGED_FROM as f64 * most {
                 return Some(TooMany {
-                    found: seen.last.clone(),
+                    place: places.get(at as usize - 1).copied().unwrap_or_default(),
+                    spot: seen.last.clone(),
                     bad: bad_then,
                     rows: JUDGED_FROM,
                 });
@@ -115,7 +135,8 @@ impl Gate {
         let Seen { rows, bad, .. } = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match self.limit {
             Limit::Percent(most) if bad > 0 && bad as f64 * 100.0 > rows as f64 * most => Some(TooMany {
-                found: Found::default(),
+                place: Place::default(),
+                spot: Spot::default(),
                 bad,
                 rows,
             }),
@@ -133,12 +154,18 @@ mod tests {
         let mut at = 0;
         while at < rows {
             let n = chunk.min(rows - at);
+            let places: Vec<Place> = (at..at + n)
+                .map(|offset| Place {
+                    offset,
+                    ..Place::default()
+                })
+                .collect();
             let bad: Vec<(u64, Place)> = bad_rows
                 .iter()
                 .filter(|&&r| (at..at + n).contains(&r))
                 .map(|&r| {
                     (
-                        r - at,
+                        r - at + 1,
                         Place {
                             offset: r,
                             ..Place::default()
@@ -146,12 +173,12 @@ mod tests {
                     )
                 })
                 .collect();
-            if let Some(t) = gate.judge(n, &bad, &Locator::default()) {
-                return Some((t.bad, t.rows, t.found.place.offset));
+            if let Some(t) = gate.judge(n, &places, &bad, &Locator::default()) {
+                return Some((t.bad, t.rows, t.place.offset));
             }
             at += n;
         }
-        gate.end().map(|t| (t.bad, t.rows, t.found.place.offset))
+        gate.end().map(|t| (t.bad, t.rows, t.place.offset))
     }
 
     #[test]
@@ -163,7 +190,7 @@ mod tests {
             assert_eq!(verdict(Limit::Percent(1.0), &[5], 50, chunk), Some((1, 50, 0)));
             assert_eq!(
                 verdict(Limit::Percent(1.0), &many, 20_000, chunk),
-                Some((300, 10_000, 8970))
+                Some((300, 10_000, 9_999))
             );
             assert_eq!(verdict(Limit::Percent(4.0), &many, 20_000, chunk), None);
             assert_eq!(verdict(Limit::Percent(1.0), &[10_500], 20_000, chunk), None);

@@ -387,10 +387,13 @@ fn rest(serial: &mut dyn standpipe_sdk::Serial, at: u64, bound: &Bound, got: &mu
     if !serial.has_rest() || got.done {
         return Ok(());
     }
-    serial.rest(&mut |_, rows, faults| {
-        got.add(&rows, &bound.schema);
+    serial.rest(&mut |_, made, faults| {
+        got.add(&made.rows, &bound.schema);
         let own = Arena::new(1 << 20);
-        let fault = |f: &Fault<'_>| (at + u64::from(f.row), f.code, f.message.to_string());
+        let fault = |f: &Fault<'_>| {
+            let row = made.at.map_or(f.row, |rows| rows[f.row as usize]);
+            (at + u64::from(row), f.code, f.message.to_string())
+        };
         got.faults.extend(faults.by_row_in(&own)?.iter().copied().map(fault));
         Ok(Flow::More)
     })

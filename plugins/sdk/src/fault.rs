@@ -53,8 +53,6 @@ pub struct Faults<'a> {
     stop_at_first: bool,
     /// Room for faults to come, which are not refused.
     room: Cell<&'a mut [Option<Node<'a>>]>,
-    /// Several at one row are as many bad rows.
-    each: bool,
 }
 
 impl<'a> Faults<'a> {
@@ -66,15 +64,6 @@ impl<'a> Faults<'a> {
             count: Cell::new(0),
             stop_at_first,
             room: Cell::new(&mut []),
-            each: false,
-        }
-    }
-
-    /// The same of rows that a stage made itself, several of which may stand where one row of its input does: each of them is bad for itself.
-    pub fn of_each(arena: &'a Arena, stop_at_first: bool) -> Self {
-        Faults {
-            each: true,
-            ..Faults::new(arena, stop_at_first)
         }
     }
 
@@ -163,7 +152,7 @@ impl<'a> Faults<'a> {
         })
     }
 
-    /// The first fault of each bad row, by row ([`Self::of_each`]: every fault).
+    /// The first fault of each bad row, by row.
     pub fn by_row(&self) -> Result<&'a [&'a Fault<'a>]> {
         self.by_row_in(self.arena)
     }
@@ -179,7 +168,7 @@ impl<'a> Faults<'a> {
         order.sort_unstable();
         let mut kept = 0;
         for i in 0..order.len() {
-            if self.each || kept == 0 || order[kept - 1].0 != order[i].0 {
+            if kept == 0 || order[kept - 1].0 != order[i].0 {
                 order[kept] = order[i];
                 kept += 1;
             }
@@ -210,17 +199,6 @@ mod tests {
         let rows: Vec<(u32, &str)> = faults.by_row().unwrap().iter().map(|f| (f.row, f.message)).collect();
         assert_eq!(rows, [(0, "d"), (1, "b"), (3, "a")]);
         assert_eq!(faults.first_row(), Some(0));
-    }
-
-    #[test]
-    fn several_rows_of_a_stage_may_stand_at_one_row() {
-        let arena = Arena::new(1 << 16);
-        let faults = Faults::of_each(&arena, false);
-        for (row, text) in [(3, "a"), (1, "b"), (3, "c")] {
-            faults.report(row, Code(412), None, format_args!("{text}")).unwrap();
-        }
-        let rows: Vec<(u32, &str)> = faults.by_row().unwrap().iter().map(|f| (f.row, f.message)).collect();
-        assert_eq!(rows, [(1, "b"), (3, "a"), (3, "c")]);
     }
 
     #[test]

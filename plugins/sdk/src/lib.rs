@@ -58,7 +58,7 @@ pub use kept::Kept;
 pub use place::{Locator, Place, Trace};
 pub use spill::{Disk, DiskReservation, OutOfDisk, Spill, Spilled};
 pub use stage::{
-    Breaker, Build, Downstream, Emitter, Fill, Flow, Hold, Judge, Part, Prepare, Probe, Published, Reader, Rest,
+    Breaker, Build, Downstream, Emitter, Fill, Flow, Hold, Judge, Made, Part, Prepare, Probe, Published, Reader, Rest,
     RowWise, Serial, Sink, Source, Waiting, Writer,
 };
 pub use text::{Text, View};

@@ -129,9 +129,19 @@ pub trait Prepare: Send {
     fn prepare<'a>(&mut self, batch: Batch<'a>, arena: &'a Arena) -> Result<Batch<'a>>;
 }
 
-/// Takes rows that a stage made, in an arena in which those behind it may work, with what is bad among those that it made: the row of such
-/// a fault is the one of the step's batch at which it stands, and at the end of the input a number of its own.
-pub type Rest<'r> = dyn for<'a> FnMut(&'a Arena, Batch<'a>, &Faults<'a>) -> Result<Flow> + 'r;
+/// Rows that a stage made of what it held, of which some may be bad.
+#[derive(Clone, Copy)]
+pub struct Made<'a> {
+    /// The good ones.
+    pub rows: Batch<'a>,
+    /// Where each of all of them stands: what is bad is told by the number among these.
+    pub places: &'a [Place],
+    /// The row of the step's batch at which each of them stands; at the end of the input there is none.
+    pub at: Option<&'a [u32]>,
+}
+
+/// Takes such rows, in an arena in which those behind the stage may work.
+pub type Rest<'r> = dyn for<'a> FnMut(&'a Arena, Made<'a>, &Faults<'a>) -> Result<Flow> + 'r;
 
 /// A stage with ONE state that sees the chunks in input order.
 pub trait Serial: Send {
@@ -165,8 +175,9 @@ pub trait Serial: Send {
         false
     }
 
-    /// Right behind a step that left rows, in the same turn, or behind [`Serial::finish`]: gives them, in as many batches as there is room
-    /// for. For stages that may have more to say at one row than fits beside a batch.
+    /// Behind a step that left rows, in the same turn and before what it found bad counts, or behind [`Serial::finish`]: gives them, in as many
+    /// batches as they need. For stages that may have more to say at one row than there is room for beside a batch. Of a plugin's rows that
+    /// are bad and stand at one row, the host hears of the first.
     fn rest(&mut self, _give: &mut Rest<'_>) -> Result<()> {
         Ok(())
     }

@@ -85,12 +85,13 @@ impl Node {
         let mut outcome = self.pass_rejects_on(later, base, chunk, false);
         if let Some(gate) = &self.gate {
             self.chunk_bad.sort_unstable();
-            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_bad, &chunk.locator) {
+            if let Some(too_many) = gate.add(self.chunk_rows, &self.chunk_places, &self.chunk_bad, &chunk.locator) {
                 outcome = Err(first_of(outcome.err(), self.too_many(too_many)));
             }
         }
         self.bad_rows += self.chunk_bad.len() as u64;
         self.chunk_bad.clear();
+        self.chunk_places.clear();
         self.chunk_rows = 0;
         self.end = None;
         outcome

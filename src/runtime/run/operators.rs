@@ -193,6 +193,7 @@ impl World<'_> {
                 gate: gates[i].clone(),
                 chunk_rows: 0,
                 chunk_bad: Vec::new(),
+                chunk_places: Vec::new(),
             });
         }
         let mut readers = Vec::with_capacity(run.feeds.len());

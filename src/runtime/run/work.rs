@@ -8,10 +8,10 @@ use super::RegionRun;
 use super::claims::Draw;
 use crate::graph::{NodeId, OnError};
 use crate::runtime::feeds::Kind;
-use crate::runtime::lane::{Chunk, Edges, LastEdges, Node, Operator, cut_behind_ends, first_of};
+use crate::runtime::lane::{Chunk, Edges, Found, LastEdges, Node, Operator, cut_behind_ends, first_of};
 use crate::runtime::rejects::Held;
 use crate::runtime::turnstile::{MAX_PARTS, Ticket};
-use standpipe_sdk::{Arena, Batch, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader, Result};
+use standpipe_sdk::{Arena, Downstream, Emitter, Error, Faults, Flow, Locator, Place, Reader, Result};
 use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
 
@@ -245,14 +245,13 @@ fn finish_node(
     let mut done = ends.behind(node, later, base, chunk, |last| {
         state.finish(&mut Emitter::new(arena, &faults, last))
     });
-    // Bad rows of what the stage held: they have no row of the input. After an error they are behind it.
-    let rows_of = |faults: &Faults<'_>| faults.iter().map(|fault| fault.row as usize + 1).max().unwrap_or(0);
     if done.is_ok() && state.has_rest() {
-        done = state.rest(&mut |arena, rows, faults| {
-            let flow = ends.behind(node, later, base, chunk, |last| last.push(0, arena, rows, false));
+        done = state.rest(&mut |arena, made, faults| {
+            let flow = ends.behind(node, later, base, chunk, |last| last.push(0, arena, made.rows, false));
             match failed {
+                // It is behind that.
                 Some(_) => flow,
-                None => node.settle(flow, Batch::new(&[], None, rows_of(faults)), faults, later, base, chunk),
+                None => node.settle(flow, Found::Made(made), faults, later, base, chunk),
             }
         });
     }
@@ -272,8 +271,8 @@ fn finish_node(
     if failed.is_some() {
         return done;
     }
-    let (done, batch) = (done.map(|()| Flow::More), Batch::new(&[], None, rows_of(&faults)));
-    node.settle(done, batch, &faults, later, base, chunk).map(|_| ())
+    let done = done.map(|()| Flow::More);
+    node.settle(done, Found::Held, &faults, later, base, chunk).map(|_| ())
 }
 
 /// What is known behind a node that gives its last rows ([`LastEdges`]).

@@ -229,6 +229,8 @@ struct Time {
     ends: BinaryHeap<Reverse<(i64, u32)>>,
     /// Windows on their way out.
     closed: VecDeque<u32>,
+    /// Where the last one stands that was closed.
+    last_place: Option<Place>,
     /// Windows that are gone: their states are not.
     gone: usize,
     states: Vec<Box<dyn States>>,
@@ -263,6 +265,7 @@ impl Time {
             open: HashTable::new(),
             ends: BinaryHeap::new(),
             closed: VecDeque::new(),
+            last_place: None,
             gone: 0,
             batches: 0,
             ended: false,

@@ -363,17 +363,15 @@ impl<'a> Given<'_, 'a> {
     fn rest(&mut self, stage: &mut dyn Serial) -> Result<Flow> {
         let mut wanted = Flow::More;
         if stage.has_rest() && !self.over {
-            stage.rest(&mut |arena, rows, faults| {
+            stage.rest(&mut |arena, made, faults| {
                 for fault in faults.by_row_in(arena)? {
+                    let row = fault.row as usize;
+                    let at = made.at.and_then(|at| at.get(row)).map_or(row, |&at| at as usize);
                     // What is said lives for the call.
-                    self.faults.report(
-                        fault.row as usize,
-                        fault.code,
-                        fault.span,
-                        format_args!("{}", fault.message),
-                    )?;
+                    self.faults
+                        .report(at, fault.code, fault.span, format_args!("{}", fault.message))?;
                 }
-                wanted = self.emit(arena, rows)?;
+                wanted = self.emit(arena, made.rows)?;
                 Ok(wanted)
             })?;
         }

@@ -518,15 +518,16 @@ fn rest(name: &'static str, stage: &mut dyn Serial, from: usize, output: &mut Ou
     if !stage.has_rest() || output.ended {
         return Ok(());
     }
-    stage.rest(&mut |_, rows, faults| {
-        take(name, &rows, output);
+    stage.rest(&mut |_, made, faults| {
+        take(name, &made.rows, output);
         let own = Arena::new(ROOM);
-        output
-            .rejects
-            .extend(faults.by_row_in(&own)?.iter().map(|fault| Reject {
-                row: from + fault.row as usize,
+        output.rejects.extend(faults.by_row_in(&own)?.iter().map(|fault| {
+            let row = fault.row as usize;
+            Reject {
+                row: from + made.at.map_or(row, |at| at[row] as usize),
                 message: fault.message.to_owned(),
-            }));
+            }
+        }));
         Ok(Flow::More)
     })
 }

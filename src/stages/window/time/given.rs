@@ -10,7 +10,7 @@ use crate::stages::unnest::scratch_room;
 use crate::stages::window::STAGE;
 use standpipe_sdk::aggregate::{Input, RowOrder};
 use standpipe_sdk::error::{Error, Result};
-use standpipe_sdk::{Arena, Batch, Code, Column, Columns, Data, Fault, Faults, Flow, Reservation, Rest, Verdict};
+use standpipe_sdk::{Arena, Batch, Code, Column, Columns, Data, Fault, Faults, Flow, Made, Reservation, Rest, Verdict};
 use std::cmp::Reverse;
 
 /// The most windows that go out together.
@@ -175,7 +175,7 @@ impl Time {
                 self.seal()?;
             }
             sealed = true;
-            let faults = Faults::of_each(arena, self.stops);
+            let faults = Faults::new(arena, self.stops);
             match self.good(rows, &faults) {
                 // What follows needs room too.
                 Ok(_) if rows > 1 && arena.used() > limit / 4 && most > 64 => most = rows / 2,
@@ -200,9 +200,15 @@ impl Time {
     }
 
     /// Of the first `rows` closed windows those whose values fit; the others are reported.
-    fn good<'a>(&self, rows: usize, faults: &Faults<'a>) -> Result<Batch<'a>> {
+    fn good<'a>(&self, rows: usize, faults: &Faults<'a>) -> Result<Made<'a>> {
         let arena = faults.arena();
         let (made, failed) = self.rows(rows, arena)?;
+        let at = arena.collect(rows, |i| self.windows[self.closed[i] as usize].row)?;
+        let made = Made {
+            rows: made,
+            places: made.origin().unwrap_or_default(),
+            at: (!self.ended).then_some(&*at),
+        };
         if failed.is_empty() {
             return Ok(made);
         }
@@ -217,19 +223,15 @@ impl Time {
             if before.replace(row) == Some(row) {
                 continue;
             }
-            let at = match self.ended {
-                true => u32::try_from(self.numbered + row as u64).unwrap_or(u32::MAX),
-                false => self.windows[self.closed[row] as usize].row,
-            };
             let verdict = faults.push(Fault {
-                row: at,
+                row: row as u32,
                 code,
                 span: self.plan.calls.get(call).map(|(_, span)| *span),
                 column: None,
                 message: arena.copy_str(text)?,
                 help: None,
                 byte: None,
-                record: self.ended,
+                record: true,
             })?;
             if verdict == Verdict::Stop {
                 end = row;
@@ -242,6 +244,10 @@ impl Time {
             kept[count] = row as u32;
             count += 1;
         }
-        made.gather(&kept[..count], made.columns().len(), arena)
+        let width = made.rows.columns().len();
+        Ok(Made {
+            rows: made.rows.gather(&kept[..count], width, arena)?,
+            ..made
+        })
     }
 }

@@ -7,6 +7,7 @@ use crate::expr::{Literal, TIME_RANGE};
 use crate::stages::aggregate::take_of;
 use crate::stages::codes::{LATE, held};
 use crate::stages::copies::Scratch;
+use crate::stages::groups::grow;
 use crate::stages::rowkeys::{KeyMaker, RowKeys};
 use crate::stages::window::STAGE;
 use standpipe_sdk::aggregate::{Input, RowOrder};
@@ -232,7 +233,7 @@ impl Time {
 
     /// Rows go to their windows.
     fn take(&mut self, going: &mut Going<'_>) -> Result<()> {
-        let mut merged = vec![];
+        let (mut merged, mut lent) = (vec![], self.budget.reserve());
         for at in 0..going.pairs.len() {
             let (row, start) = going.pairs[at];
             let (key, hash) = (going.keys.get(row as usize), going.keys.hashes()[row as usize] as u64);
@@ -248,7 +249,9 @@ impl Time {
                         }
                     }
                 }
-                Shape::Session { gap } => self.session(hash, key, going.times[row as usize], gap, &mut merged)?,
+                Shape::Session { gap } => {
+                    self.session(hash, key, going.times[row as usize], gap, &mut merged, &mut lent)?
+                }
             };
         }
         if !merged.is_empty() {
@@ -264,7 +267,9 @@ impl Time {
         if merged.is_empty() {
             return Ok(());
         }
-        let into: Vec<u32> = merged.iter().map(|&from| self.settled(from)).collect();
+        let mut into: Vec<u32> = vec![];
+        grow(&mut into, merged.len(), &mut lent)?;
+        into.extend(merged.iter().map(|&from| self.settled(from)));
         let reservation = &mut self.reservation;
         for states in &mut self.states {
             states.seal(reservation)?;

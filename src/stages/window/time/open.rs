@@ -2,8 +2,8 @@
 
 use super::Time;
 use crate::stages::groups::grow;
-use standpipe_sdk::Place;
 use standpipe_sdk::error::{Error, Result};
+use standpipe_sdk::{Place, Reservation};
 use std::cmp::Reverse;
 
 /// Stands for no window.
@@ -89,7 +89,15 @@ impl Time {
     }
 
     /// The session of a row. Others that it joins to it are `merged`.
-    pub(super) fn session(&mut self, hash: u64, key: &[u8], time: i64, gap: i64, merged: &mut Vec<u32>) -> Result<u32> {
+    pub(super) fn session(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        time: i64,
+        gap: i64,
+        merged: &mut Vec<u32>,
+        lent: &mut Reservation,
+    ) -> Result<u32> {
         let end = time.saturating_add(gap);
         let head = self.find(hash, |window| *window.key == *key);
         // From the newest one back: most rows belong to that one.
@@ -119,7 +127,7 @@ impl Time {
             if other == NONE || self.windows[other as usize].end <= time {
                 return Ok(at);
             }
-            grow(merged, 1, &mut self.reservation)?;
+            grow(merged, 1, lent)?;
             merged.push(other);
             let window = &mut self.windows[other as usize];
             let (start, older) = (window.start, window.older);
@@ -179,7 +187,8 @@ impl Time {
                 let more = self.closed.len().max(16);
                 self.reservation.grow(more * size_of::<u32>())?;
                 if self.closed.try_reserve_exact(more).is_err() {
-                    return Err(no_room(more));
+                    self.reservation.shrink(more * size_of::<u32>());
+                    return Err(no_room(more * size_of::<u32>()));
                 }
             }
             self.closed.push_back(at);
@@ -191,6 +200,16 @@ impl Time {
         };
         let new = &mut self.closed.make_contiguous()[before..];
         new.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        // Several that one row closes stand behind one another.
+        for &at in &*new {
+            let place = &mut self.windows[at as usize].place;
+            if let Some(last) = self.last_place
+                && (last.source, last.offset) == (place.source, place.offset)
+            {
+                place.sub = place.sub.max(last.sub.saturating_add(1));
+            }
+            self.last_place = Some(*place);
+        }
         Ok(())
     }
 }
