@@ -496,6 +496,11 @@ fn explain_shows_the_plan_the_memory_and_the_codes() {
         "{}",
         seen.out
     );
+    let sessions =
+        "from range(0, 3) | select t = @2026-01-01T00:00:00Z + value * 1h | window session 30m, n = count() on t";
+    std::fs::write(folder.path().join("sessions.pipe"), sessions).unwrap();
+    let seen = call(folder.path(), &["explain", "sessions.pipe", "--memory"]);
+    assert!(seen.out.contains("window session  windows "), "{}", seen.out);
     let small = "@budget(memory: 9MiB)\nfrom range(1, 9) | sort -value | write csv \"out.csv\"";
     let folder = self::folder(&[("small.pipe", small), ("a.pipe", "")]);
     for args in [["check", "small.pipe"], ["run", "small.pipe"]] {

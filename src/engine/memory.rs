@@ -126,7 +126,7 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
     };
     let _ = writeln!(
         out,
-        "{:>4}  {:<12}{:<10}{:>12}{:>12}",
+        "{:>4}  {:<16}{:<10}{:>12}{:>12}",
         "", "stage", "class", "least", "most"
     );
     for (number, region) in floors.iter().enumerate() {
@@ -140,7 +140,7 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
                 (None, _) => continue,
             };
             let (id, least) = (floor.node, mebibytes(floor.bytes));
-            let line = format!("{id:>4}  {:<12}{class:<10}{least:>12}{most:>12}  {how}", node.name);
+            let line = format!("{id:>4}  {:<16}{class:<10}{least:>12}{most:>12}  {how}", node.name);
             let _ = writeln!(out, "{}", line.trim_end());
         }
         for floor in region.waits.iter().filter(|floor| floor.bytes > 0) {
@@ -148,14 +148,14 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
             let (id, least, class) = (floor.node, mebibytes(floor.bytes), node.memory.to_string());
             let _ = writeln!(
                 out,
-                "{id:>4}  {:<12}{class:<10}{least:>12}{most:>12}  keeps what it took",
+                "{id:>4}  {:<16}{class:<10}{least:>12}{most:>12}  keeps what it took",
                 node.name
             );
         }
         if region.ahead > 0 {
             let _ = writeln!(
                 out,
-                "{:>4}  {:<22}{:>12}{:>12}  stays free for later regions",
+                "{:>4}  {:<26}{:>12}{:>12}  stays free for later regions",
                 "",
                 "(later)",
                 mebibytes(region.ahead),
@@ -167,7 +167,7 @@ fn stages(out: &mut String, graph: &Graph, settings: &Settings) {
     let least = mebibytes(floors::most(&floors));
     let _ = writeln!(
         out,
-        "{:>4}  {:<22}{least:>12}{most:>12}  the region that needs the most",
+        "{:>4}  {:<26}{least:>12}{most:>12}  the region that needs the most",
         "", "together"
     );
 }

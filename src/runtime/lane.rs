@@ -675,12 +675,17 @@ impl Node {
                 Err(error) => outcome = Err(first_of(outcome.err(), error)),
             }
         }
+        self.forget_chunk();
+        outcome
+    }
+
+    /// What was noted of a chunk counts; the next one begins with nothing.
+    fn forget_chunk(&mut self) {
         self.bad_rows += self.chunk_bad.len() as u64;
         self.chunk_bad.clear();
         self.chunk_places.clear();
         self.chunk_rows = 0;
         self.end = None;
-        outcome
     }
 
     /// What a reject node has gathered, in order. `last`: nothing more of this chunk comes from here.

@@ -89,11 +89,7 @@ impl Node {
                 outcome = Err(first_of(outcome.err(), self.too_many(too_many)));
             }
         }
-        self.bad_rows += self.chunk_bad.len() as u64;
-        self.chunk_bad.clear();
-        self.chunk_places.clear();
-        self.chunk_rows = 0;
-        self.end = None;
+        self.forget_chunk();
         outcome
     }
 }
